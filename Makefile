@@ -1,0 +1,45 @@
+# Everything runs in .venv, built from requirements.lock: the same packages, byte for byte, on every machine.
+
+PYTHON ?= python3
+OUTPUT_DIR ?= runs/demo
+
+BIN := .venv/bin
+ENV := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test bench lock clean
+
+help:  ## What can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(ENV)  ## Build .venv (Python 3.11 to 3.13; another one than python3: make env PYTHON=python3.12)
+
+$(ENV): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1):" \
+	    "name one, as in: make env PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: env  ## Train on the embedded digits, no network needed (to OUTPUT_DIR=runs/demo, which is overwritten)
+	$(BIN)/python bin/train.py --dataset=digits --output_dir=$(OUTPUT_DIR) --overwrite
+
+test: env  ## Lint, type check and test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q --durations=10
+
+bench: env  ## Time the attacks (minutes)
+	$(BIN)/python benchmarks/run.py
+
+lock:  ## Resolve requirements.lock anew (needs uv; everything else does with pip)
+	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --extra test --extra serving pyproject.toml -o requirements.lock
+
+clean:  ## Remove .venv, runs/ and the caches
+	rm -rf .venv runs build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
