@@ -1,0 +1,49 @@
+"""Gibbs plans: the image and the root found without a plan are those of the plan itself."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from wasser_tf.threat_model import ThreatModel
+from wasser_tf.transport.gibbs import gibbs_plan, project_to_budget
+from wasser_tf.transport.neighbourhood import make_support
+from wasser_tf.transport.plan import image_mass, row_sums, transport_cost
+
+CASES = [(5, (6, 6, 1), 1.0), (3, (5, 7, 2), 2.0), (None, (5, 4, 2), 1.0)]
+
+
+@pytest.mark.parametrize(("kernel_size", "shape", "p"), CASES)
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
+def test_the_projection_meets_the_budget_and_gives_the_image_of_its_plan(kernel_size, shape, p, scale):
+    support = make_support(ThreatModel(kernel_size=kernel_size, p=p), shape)
+    images = tf.random.stateless_uniform([3, *shape], seed=[0, 1])
+    potential = scale * tf.random.stateless_normal([3, *shape], seed=[2, 3])
+    budget = 0.3 * image_mass(images)
+    cold = tf.zeros([3, 1, 1, 1])
+    found = project_to_budget(potential, cold, images, budget, support, newton_steps=10)
+    # Far from the warm start sums underflow; each projection starts where the last one ended, as in an attack.
+    for _ in range(10):
+        found = project_to_budget(potential, found.multiplier, images, budget, support, newton_steps=10)
+    plan = gibbs_plan(potential, found.multiplier, images, support)
+    np.testing.assert_allclose(row_sums(plan), images, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(support.push_forward(plan), found.image, rtol=1e-3, atol=1e-4)
+    cost = transport_cost(plan, support).numpy()
+    assert (found.multiplier.numpy() >= 0).all()
+    binds = found.multiplier.numpy().ravel() > 0
+    assert (cost <= budget.numpy() * 1.01).all()
+    np.testing.assert_allclose(cost[binds], budget.numpy()[binds], rtol=1e-2)
+
+
+def test_a_budget_that_does_not_bind_has_no_multiplier():
+    support = make_support(ThreatModel(kernel_size=3), (4, 4, 1))
+    images = tf.ones([1, 4, 4, 1])
+    found = project_to_budget(tf.zeros([1, 4, 4, 1]), tf.ones([1, 1, 1, 1]), images, tf.constant([1e3]), support, 30)
+    np.testing.assert_allclose(found.multiplier, [[[[0.0]]]], atol=1e-6)
+
+
+def test_an_image_without_mass_stays_black():
+    support = make_support(ThreatModel(kernel_size=3), (4, 4, 1))
+    nothing = tf.zeros([1, 4, 4, 1])
+    found = project_to_budget(nothing, tf.zeros([1, 1, 1, 1]), nothing, tf.zeros([1]), support, 10)
+    assert np.isfinite(found.multiplier).all()
+    np.testing.assert_allclose(found.image, nothing, atol=1e-30)

@@ -1,0 +1,74 @@
+"""Supports: the adjoint, borders, channels, and that a window as large as the image is the dense support."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from wasser_tf.threat_model import ThreatModel
+from wasser_tf.transport.neighbourhood import make_support
+from wasser_tf.transport.plan import identity_plan, row_sums, transport_cost
+
+CASES = [(5, (6, 6, 1)), (3, (5, 7, 2)), (9, (3, 6, 1)), (5, (1, 1, 3)), (1, (4, 4, 1)), (None, (5, 7, 2))]
+
+
+def support_of(kernel_size, shape, p=1.0):
+    return make_support(ThreatModel(kernel_size=kernel_size, p=p), shape)
+
+
+def random_legal_plan(support, seed=0):
+    values = tf.random.stateless_uniform([2, support.num_targets, *support.image_shape], seed=[seed, 1])
+    return tf.where(support.valid, values, 0.0)
+
+
+@pytest.mark.parametrize(("kernel_size", "shape"), CASES)
+def test_pull_back_is_the_adjoint_of_push_forward(kernel_size, shape):
+    support = support_of(kernel_size, shape)
+    plan = tf.random.stateless_normal([2, support.num_targets, *shape], seed=[1, 2])
+    image = tf.random.stateless_normal([2, *shape], seed=[3, 4])
+    forward = tf.reduce_sum(support.push_forward(plan) * image, axis=[1, 2, 3])
+    backward = tf.reduce_sum(plan * support.pull_back(image), axis=[1, 2, 3, 4])
+    np.testing.assert_allclose(forward, backward, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kernel_size", "shape"), CASES)
+def test_mass_is_kept_and_never_leaves_its_channel(kernel_size, shape):
+    support = support_of(kernel_size, shape)
+    plan = random_legal_plan(support)
+    sent, arrived = tf.reduce_sum(row_sums(plan), axis=[1, 2]), tf.reduce_sum(support.push_forward(plan), axis=[1, 2])
+    np.testing.assert_allclose(sent, arrived, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel_size", "shape"), CASES)
+def test_the_identity_plan_stays_and_costs_nothing(kernel_size, shape):
+    support = support_of(kernel_size, shape)
+    images = tf.random.stateless_uniform([2, *shape], seed=[5, 6])
+    plan = identity_plan(images, support)
+    np.testing.assert_array_equal(support.push_forward(plan), images)
+    np.testing.assert_array_equal(transport_cost(plan, support), [0, 0])
+
+
+def test_a_worked_example():
+    support = support_of(3, (2, 2, 1), p=2.0)
+    offsets = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    plan = np.zeros((1, 9, 2, 2, 1), np.float32)
+    plan[0, offsets.index((1, 1)), 0, 0] = 0.5  # from the top left to the bottom right, distance² 2
+    plan[0, offsets.index((0, -1)), 1, 1] = 0.25  # from the bottom right to the bottom left, distance² 1
+    np.testing.assert_allclose(support.push_forward(plan)[0, :, :, 0], [[0, 0], [0.25, 0.5]])
+    np.testing.assert_allclose(transport_cost(plan, support), [0.5 * 2 + 0.25])
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0])
+def test_a_window_as_large_as_the_image_is_the_dense_support(p):
+    shape = (4, 3, 2)
+    local, dense = support_of(7, shape, p), support_of(None, shape, p)
+    dense_plan = random_legal_plan(dense)
+    # The same plan, indexed by offset: rows of targets t = (y, x) move to offset (y − h, x − w).
+    local_plan = np.zeros((2, local.num_targets, *shape), np.float32)
+    for target in range(dense.num_targets):
+        for h in range(4):
+            for w in range(3):
+                offset = (target // 3 - h + 3) * 5 + (target % 3 - w + 2)
+                local_plan[:, offset, h, w] = dense_plan[:, target, h, w]
+    np.testing.assert_allclose(local.push_forward(local_plan), dense.push_forward(dense_plan), rtol=1e-5)
+    np.testing.assert_allclose(transport_cost(local_plan, local), transport_cost(dense_plan, dense), rtol=1e-5)
+    np.testing.assert_allclose(row_sums(local_plan), row_sums(dense_plan), rtol=1e-5)

@@ -1,0 +1,98 @@
+"""Rounding: whatever plan comes in, what goes out is legal."""
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+
+from wasser_tf.threat_model import ThreatModel
+from wasser_tf.transport.certificate import certify
+from wasser_tf.transport.exact import wasserstein_distance
+from wasser_tf.transport.neighbourhood import make_support
+from wasser_tf.transport.plan import identity_plan, round_to_legal, row_sums, transport_cost
+
+SHAPES = [(4, 4, 1), (5, 3, 2), (1, 6, 3)]
+GEOMETRIES = [(3, 1.0), (5, 2.0), (None, 1.0)]
+
+
+@tf.function(reduce_retracing=True)
+def rounded(plan, images, support, radius, threat_model):
+    legal = round_to_legal(plan, images, support, radius, threat_model)
+    return legal, certify(legal.plan, legal.image, images, support, radius, threat_model)
+
+
+@st.composite
+def problems(draw):
+    """A batch of images of every kind, a plan of every kind, and a threat model."""
+    shape = draw(st.sampled_from(SHAPES))
+    kernel_size, p = draw(st.sampled_from(GEOMETRIES))
+    threat_model = ThreatModel(kernel_size=kernel_size, p=p, normalize_mass=draw(st.booleans()))
+    radius = draw(st.sampled_from([0.0, 1e-3, 0.1, 0.5, 3.0]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kinds = {
+        "uniform": rng.uniform(size=shape),
+        "sparse": rng.uniform(size=shape) * (rng.uniform(size=shape) < 0.2),
+        "saturated": (rng.uniform(size=shape) < 0.6).astype(float),
+        "faint": rng.uniform(size=shape) * 1e-4,
+        "full": np.ones(shape),
+        "black": np.zeros(shape),
+    }
+    images = np.stack([kinds[draw(st.sampled_from(sorted(kinds)))] for _ in range(2)]).astype(np.float32)
+    support = make_support(threat_model, shape)
+    plan = rng.uniform(-0.2, 1.0, size=(2, support.num_targets, *shape)) * draw(st.sampled_from([0.05, 1.0, 30.0]))
+    return images, plan.astype(np.float32), support, np.float32(radius), threat_model
+
+
+@hypothesis.given(problems())
+@hypothesis.settings(max_examples=80, deadline=None)
+def test_rounding_makes_any_plan_legal_and_the_exact_distance_agrees(problem):
+    images, plan, support, radius, threat_model = problem
+    legal, certificate = rounded(plan, images, support, tf.constant(radius), threat_model)
+    assert certificate.valid().all(), certificate
+    assert legal.image.numpy().min() >= 0 and legal.image.numpy().max() <= 1
+    for image, target, cost in zip(images, legal.image.numpy(), certificate.cost.numpy(), strict=True):
+        assert wasserstein_distance(image, target, threat_model) <= cost * (1 + 1e-4) + 1e-6
+
+
+@pytest.mark.parametrize("kernel_size", [3, None])
+def test_a_legal_plan_is_left_alone(kernel_size):
+    threat_model = ThreatModel(epsilon=1.0, kernel_size=kernel_size)
+    support = make_support(threat_model, (4, 5, 1))
+    images = np.full((1, 4, 5, 1), 0.5, np.float32)
+    plan = 0.9 * identity_plan(images, support) + 0.05 * tf.roll(identity_plan(images, support), 1, axis=1)
+    plan = tf.where(support.valid, plan, 0.0)
+    plan += tf.where(support.home, (images - row_sums(plan))[:, None], 0.0)
+    legal = round_to_legal(plan, images, support, threat_model.epsilon, threat_model)
+    np.testing.assert_allclose(legal.plan, plan, atol=1e-6)
+
+
+def test_the_cost_is_scaled_down_to_the_budget_and_not_further():
+    threat_model = ThreatModel(epsilon=0.25, kernel_size=3)
+    support = make_support(threat_model, (6, 6, 1))
+    images = np.full((1, 6, 6, 1), 0.3, np.float32)
+    plan = tf.where(support.home, 0.0, 0.01 * tf.ones((1, 9, 6, 6, 1)))
+    legal = round_to_legal(plan * 10, images, support, 0.25, threat_model)
+    np.testing.assert_allclose(transport_cost(legal.plan, support) / images.sum(), 0.25, rtol=1e-5)
+
+
+def test_without_capacity_pixels_may_overflow():
+    threat_model = ThreatModel(epsilon=5.0, kernel_size=3, capacity=None)
+    support = make_support(threat_model, (1, 3, 1))
+    images = np.ones((1, 1, 3, 1), np.float32)
+    # Both outer pixels send all to the middle: targets are left, home, right.
+    plan = np.zeros((1, 3, 1, 3, 1), np.float32)
+    plan[0, 2, 0, 0], plan[0, 1, 0, 1], plan[0, 0, 0, 2] = 1, 1, 1
+    legal = round_to_legal(plan, images, support, 5.0, threat_model)
+    np.testing.assert_allclose(legal.image.numpy().ravel(), [0, 3, 0], atol=1e-6)
+    capped = round_to_legal(plan, images, support, 5.0, ThreatModel(epsilon=5.0, kernel_size=3))
+    np.testing.assert_array_equal(capped.image, images)
+
+
+def test_what_is_not_a_number_moves_nothing():
+    threat_model = ThreatModel(kernel_size=3)
+    support = make_support(threat_model, (3, 3, 1))
+    images = np.full((1, 3, 3, 1), 0.5, np.float32)
+    for bad in (np.nan, np.inf, -np.inf):
+        plan = np.full((1, 9, 3, 3, 1), bad, np.float32)
+        np.testing.assert_array_equal(round_to_legal(plan, images, support, 0.5, threat_model).image, images)

@@ -1,0 +1,88 @@
+"""The threat model: how far the mass of an image may be moved, and under which rules."""
+
+import dataclasses
+import math
+import numbers
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ThreatModel:
+    """A ball of images around a clean image x: all that a legal transport plan of small cost can reach.
+
+    A plan Π moves mass Π_ij from pixel i to pixel j of the same channel. It is legal when Π ≥ 0, Π1 = x, Πᵀ1 ≤ capacity
+    and ⟨Π, C⟩ ≤ budget, with ground cost C_ij = ‖pos_i − pos_j‖₂^p in pixels^p (Eq. 2 and 3 of WasserTrain, ICASSP
+    2022).
+
+    Attributes:
+      epsilon: The radius, ≥ 0. With `normalize_mass` the budget is epsilon · Σx (pixels^p moved per unit of mass, what
+        the published attacks and the paper's figures mean), otherwise it is epsilon itself.
+      p: Exponent of the ground metric, > 0. 1 by default; 2 (the squared distance) is common too.
+      kernel_size: Mass moves within the kernel_size × kernel_size window around its pixel (odd), or anywhere (None, the
+        dense plan of the paper's Eq. 2).
+      normalize_mass: Whether the budget scales with the mass of the image.
+      capacity: The most a pixel may hold: at least 1, or None for no bound (then examples may leave [0, 1]).
+
+    Raises:
+      ValueError: A field is out of its range; the message says what was given and what is needed.
+    """
+
+    epsilon: float = 0.5
+    p: float = 1.0
+    kernel_size: int | None = 5
+    normalize_mass: bool = True
+    capacity: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.epsilon) or not 0 <= self.epsilon < math.inf:
+            raise ValueError(f"epsilon must be a finite number of at least 0, got {self.epsilon!r}.")
+        if not _is_number(self.p) or not 0 < self.p < math.inf:
+            raise ValueError(f"p must be a finite number above 0 (1 or 2 are usual), got {self.p!r}.")
+        if self.kernel_size is not None and (
+            isinstance(self.kernel_size, bool)
+            or not isinstance(self.kernel_size, numbers.Integral)
+            or self.kernel_size < 1
+            or self.kernel_size % 2 == 0
+        ):
+            raise ValueError(
+                "kernel_size must be an odd whole number such as 5, or None for the dense plan, "
+                f"got {self.kernel_size!r}."
+            )
+        if not isinstance(self.normalize_mass, bool):
+            raise ValueError(f"normalize_mass must be True or False, got {self.normalize_mass!r}.")
+        if self.capacity is not None and not (_is_number(self.capacity) and 1 <= self.capacity < math.inf):
+            raise ValueError(f"capacity must be a finite number of at least 1, or None, got {self.capacity!r}.")
+        # Plain Python numbers, so that equal threat models have equal configs whatever made them.
+        object.__setattr__(self, "epsilon", float(self.epsilon))
+        object.__setattr__(self, "p", float(self.p))
+        if self.kernel_size is not None:
+            object.__setattr__(self, "kernel_size", int(self.kernel_size))
+        if self.capacity is not None:
+            object.__setattr__(self, "capacity", float(self.capacity))
+
+    def with_epsilon(self, epsilon: float) -> "ThreatModel":
+        """Returns the same threat model at another radius."""
+        return dataclasses.replace(self, epsilon=epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the fields as plain Python values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ThreatModel":
+        """Makes the threat model that `get_config` described."""
+        return cls(**config)
+
+    def __str__(self) -> str:
+        """Says the six things without which an epsilon means nothing, and the epsilon."""
+        budget = "normalised (× image mass)" if self.normalize_mass else "absolute (pixel mass)"
+        support = "dense plan" if self.kernel_size is None else f"local {self.kernel_size}×{self.kernel_size} plan"
+        capacity = "no capacity" if self.capacity is None else f"capacity {self.capacity:g}"
+        return (
+            f"Wasserstein ball: epsilon {self.epsilon:g} {budget}, p = {self.p:g}, Euclidean ground metric^p in pixels"
+            f", {support}, {capacity}, mass stays in its channel (one budget for all channels)"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -1,0 +1,222 @@
+"""Where mass may go: the support of a transport plan, and the linear maps between plans and images.
+
+A plan is a tensor [B, T, H, W, C]: entry (b, t, h, w, c) is the mass that pixel (h, w, c) of image b sends to its t-th
+target. Targets lie in the same channel. Two supports share one interface: `LocalSupport` (the window around each pixel)
+and `DenseSupport` (every pixel). Everything else in this package is written once, for both.
+"""
+
+import abc
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf.threat_model import ThreatModel
+
+# Stands for log 0 where mass may not go. Finite, so that differences of two of them are 0 and not NaN.
+_LOG_ZERO = -1e30
+
+
+class Ring(NamedTuple):
+    """Targets of equal cost: the cost, broadcastable to [R, H, W, 1], and what was summed over them, [B, R, H, W, C].
+
+    R is 1 for the local support, which sums as it goes, and T for the dense one, which leaves that to its caller.
+    """
+
+    cost: tf.Tensor
+    total: tf.Tensor
+
+
+class Support(abc.ABC):
+    """The targets of every pixel, what it costs to reach them, and the sums over them.
+
+    Attributes:
+      image_shape: (H, W, C).
+      num_targets: T, the targets a pixel has (those beyond the border included; they are marked invalid).
+      max_cost: The cost of the farthest target.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_targets: int
+    max_cost: float
+
+    @property
+    @abc.abstractmethod
+    def ground_cost(self) -> tf.Tensor:
+        """The cost ‖pos_i − pos_j‖₂^p of every target, float32, broadcastable to [T, H, W, 1]."""
+
+    @property
+    @abc.abstractmethod
+    def valid(self) -> tf.Tensor:
+        """Whether a target lies inside the image, bool, broadcastable to [T, H, W, 1]."""
+
+    @property
+    @abc.abstractmethod
+    def home(self) -> tf.Tensor:
+        """Which target is the pixel itself (mass that stays), bool, broadcastable to [T, H, W, 1]."""
+
+    @abc.abstractmethod
+    def push_forward(self, plan: tf.Tensor) -> tf.Tensor:
+        """Sums the mass that arrives at each pixel, x̃ = Πᵀ1: [B, T, H, W, C] to [B, H, W, C].
+
+        What a plan sends across the border is dropped, so that this is the adjoint of `pull_back` on all plans.
+        """
+
+    @abc.abstractmethod
+    def pull_back(self, image: tf.Tensor) -> tf.Tensor:
+        """Reads each target's value, 0 off the image, the adjoint: [B, H, W, C] to [B, T, H, W, C]."""
+
+    # A Gibbs plan Π_ij = x_i exp(Φ_j − λ C_ij) / Z_i is fixed by an image-sized potential Φ and one number λ an image.
+    # The next two are all that transport/gibbs.py needs of a support; they never build the plan where it is local.
+
+    @abc.abstractmethod
+    def rings(self, potential: tf.Tensor, multiplier: tf.Tensor) -> tuple[list[Ring], tf.Tensor]:
+        """Sums exp(Φ_j − λ C_ij − peak_i) over the targets j of equal cost.
+
+        Args:
+          potential: Φ, [B, H, W, C].
+          multiplier: λ, [B, 1, 1, 1].
+
+        Returns:
+          The rings, and peak_i = max_j Φ_j − λ C_ij, [B, H, W, C], which keeps them from overflow.
+        """
+
+    @abc.abstractmethod
+    def gibbs_push_forward(self, source: tf.Tensor, potential: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
+        """Returns Σ_i exp(source_i + Φ_j − λ C_ij) at every pixel j, all of [B, H, W, C], λ [B, 1, 1, 1]."""
+
+    @property
+    def plan_bytes_per_image(self) -> int:
+        """The memory of one float32 plan of one image."""
+        return 4 * self.num_targets * int(np.prod(self.image_shape))
+
+
+class LocalSupport(Support):
+    """Each pixel reaches the kernel_size × kernel_size window around itself (clipped where the image is smaller)."""
+
+    def __init__(self, image_shape: tuple[int, int, int], kernel_size: int, p: float):
+        self.image_shape = image_shape
+        height, width, _ = image_shape
+        self._reach = min(kernel_size // 2, height - 1), min(kernel_size // 2, width - 1)
+        reach_y, reach_x = self._reach
+        self._offsets = [(y, x) for y in range(-reach_y, reach_y + 1) for x in range(-reach_x, reach_x + 1)]
+        self._costs = [float(np.hypot(y, x) ** p) for y, x in self._offsets]
+        self.num_targets = len(self._offsets)
+        self.max_cost = max(self._costs)
+
+    @property
+    def ground_cost(self) -> tf.Tensor:
+        return tf.reshape(tf.constant(self._costs, tf.float32), [-1, 1, 1, 1])
+
+    @property
+    def valid(self) -> tf.Tensor:
+        height, width, _ = self.image_shape
+        rows = np.arange(height) + np.array([[y] for y, _ in self._offsets])
+        columns = np.arange(width) + np.array([[x] for _, x in self._offsets])
+        row_inside = tf.constant((rows >= 0) & (rows < height))[:, :, None, None]
+        column_inside = tf.constant((columns >= 0) & (columns < width))[:, None, :, None]
+        return row_inside & column_inside
+
+    @property
+    def home(self) -> tf.Tensor:
+        return tf.reshape(tf.constant([offset == (0, 0) for offset in self._offsets]), [-1, 1, 1, 1])
+
+    def push_forward(self, plan: tf.Tensor) -> tf.Tensor:
+        # What pixel i sends by offset o arrives at i + o: read at the arrival, it comes from −o.
+        slices = tf.unstack(plan, axis=1)
+        return tf.add_n([self._shift(sent, -y, -x, 0.0) for (y, x), sent in zip(self._offsets, slices, strict=True)])
+
+    def pull_back(self, image: tf.Tensor) -> tf.Tensor:
+        return tf.stack([self._shift(image, y, x, 0.0) for y, x in self._offsets], axis=1)
+
+    def rings(self, potential: tf.Tensor, multiplier: tf.Tensor) -> tuple[list[Ring], tf.Tensor]:
+        # Unrolled over the offsets, XLA fuses this into a few loops over image-sized tensors: no plan in memory.
+        scores = [
+            self._shift(potential, y, x, _LOG_ZERO) - multiplier * cost
+            for (y, x), cost in zip(self._offsets, self._costs, strict=True)
+        ]
+        peak = functools.reduce(tf.maximum, scores)
+        totals = {ring_cost: tf.zeros_like(potential) for ring_cost in sorted(set(self._costs))}
+        for score, cost in zip(scores, self._costs, strict=True):
+            totals[cost] += tf.exp(score - peak)
+        return [Ring(tf.fill([1, 1, 1, 1], cost), total[:, None]) for cost, total in totals.items()], peak
+
+    def gibbs_push_forward(self, source: tf.Tensor, potential: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
+        return tf.add_n(
+            [
+                tf.exp(self._shift(source, -y, -x, _LOG_ZERO) + (potential - multiplier * cost))
+                for (y, x), cost in zip(self._offsets, self._costs, strict=True)
+            ]
+        )
+
+    def _shift(self, image: tf.Tensor, y: int, x: int, fill: float) -> tf.Tensor:
+        """Reads image at (h + y, w + x) for every (h, w), with `fill` beyond the border."""
+        height, width, _ = self.image_shape
+        reach_y, reach_x = self._reach
+        padded = tf.pad(image, [[0, 0], [reach_y, reach_y], [reach_x, reach_x], [0, 0]], constant_values=fill)
+        return padded[:, reach_y + y : reach_y + y + height, reach_x + x : reach_x + x + width, :]
+
+
+class DenseSupport(Support):
+    """Each pixel reaches every pixel of its channel: T = H·W, target t is pixel (t // W, t % W)."""
+
+    def __init__(self, image_shape: tuple[int, int, int], p: float):
+        self.image_shape = image_shape
+        self._p = p
+        self.num_targets = image_shape[0] * image_shape[1]
+        self.max_cost = float(np.hypot(image_shape[0] - 1, image_shape[1] - 1) ** p)
+
+    @property
+    def ground_cost(self) -> tf.Tensor:
+        # Computed in the graph: as a constant it would weigh megabytes in every compiled function.
+        height, width, _ = self.image_shape
+        rows, columns = tf.range(height, dtype=tf.float32), tf.range(width, dtype=tf.float32)
+        rows = tf.reshape(rows, [-1, 1, 1, 1]) - tf.reshape(rows, [1, 1, -1, 1])
+        columns = tf.reshape(columns, [1, -1, 1, 1]) - tf.reshape(columns, [1, 1, 1, -1])
+        distance = tf.sqrt(rows**2 + columns**2)
+        return tf.reshape(distance**self._p, [self.num_targets, height, width, 1])
+
+    @property
+    def valid(self) -> tf.Tensor:
+        return tf.constant(True, shape=[1, 1, 1, 1])
+
+    @property
+    def home(self) -> tf.Tensor:
+        height, width, _ = self.image_shape
+        return tf.reshape(tf.eye(self.num_targets, dtype=tf.bool), [self.num_targets, height, width, 1])
+
+    def push_forward(self, plan: tf.Tensor) -> tf.Tensor:
+        return self._as_image(tf.reduce_sum(plan, axis=[2, 3]))
+
+    def pull_back(self, image: tf.Tensor) -> tf.Tensor:
+        height, width, _ = self.image_shape
+        return tf.tile(self._as_targets(image), [1, 1, height, width, 1])
+
+    def rings(self, potential: tf.Tensor, multiplier: tf.Tensor) -> tuple[list[Ring], tf.Tensor]:
+        scores = self._as_targets(potential) - multiplier[:, None] * self.ground_cost
+        peak = tf.reduce_max(scores, axis=1)
+        return [Ring(self.ground_cost, tf.exp(scores - peak[:, None]))], peak
+
+    def gibbs_push_forward(self, source: tf.Tensor, potential: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
+        scores = self._as_targets(potential) - multiplier[:, None] * self.ground_cost
+        return self.push_forward(tf.exp(source[:, None] + scores))
+
+    def _as_targets(self, image: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(image, [-1, self.num_targets, 1, 1, self.image_shape[2]])
+
+    def _as_image(self, targets: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(targets, [-1, *self.image_shape])
+
+
+def make_support(threat_model: ThreatModel, image_shape: tuple[int, int, int]) -> Support:
+    """Returns the support of the threat model on images of shape (H, W, C)."""
+    return _make_support(threat_model.kernel_size, threat_model.p, image_shape)
+
+
+@functools.cache
+def _make_support(kernel_size: int | None, p: float, image_shape: tuple[int, int, int]) -> Support:
+    # One object for each, because compiled functions are looked up by it.
+    if kernel_size is None:
+        return DenseSupport(image_shape, p)
+    return LocalSupport(image_shape, kernel_size, p)
