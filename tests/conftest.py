@@ -1,0 +1,25 @@
+import os
+
+# Before anything imports TensorFlow.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pathlib
+
+import keras
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """The folder that holds tfds/, checkpoints/ and published/."""
+    folder = os.environ.get("WASSER_TF_SHARED_DATA")
+    if not folder:
+        pytest.skip("WASSER_TF_SHARED_DATA is not set: it names the folder of tfds/, checkpoints/ and published/")
+    if not pathlib.Path(folder, "tfds").is_dir():
+        pytest.skip(f"WASSER_TF_SHARED_DATA={folder} holds no tfds/")
+    return pathlib.Path(folder).resolve()
