@@ -1,0 +1,179 @@
+"""What every attack must do, whichever it is: certificates, determinism, batching, errors."""
+
+import keras
+import numpy as np
+import pytest
+
+import wasser_tf
+from wasser_tf import attacks
+from wasser_tf.transport.exact import linear_optimum, wasserstein_distance
+
+THREAT_MODEL = wasser_tf.ThreatModel(epsilon=0.4, kernel_size=3)
+# Enough for the test to tell an attack from the control, and no more.
+ITERATIONS = {"wasser_attack": 100, "mirror_ascent": 20}
+
+
+@pytest.fixture(scope="module", params=sorted(attacks.ATTACKS))
+def attack(request):
+    """Every attack of the registry, one object a module so that its compiled function is shared."""
+    name = request.param
+    settings = {"iterations": ITERATIONS[name]} if name in ITERATIONS else {}
+    return attacks.make(name, THREAT_MODEL, **settings)
+
+
+def mean_margin_gain(classifier, images, adversarial, labels):
+    def margin(values):
+        logits = np.asarray(classifier(values))
+        own = logits[np.arange(len(labels)), labels]
+        logits[np.arange(len(labels)), labels] = -np.inf
+        return logits.max(axis=1) - own
+
+    return (margin(adversarial) - margin(images)).mean()
+
+
+def test_examples_are_certified_and_the_exact_distance_agrees(attack, linear_classifier, images, labels):
+    result = attack(linear_classifier, images, labels)
+    assert result.adversarial.shape == images.shape and result.adversarial.dtype == np.float32
+    assert result.certificate.valid().all(), result.certificate
+    for image, target, cost in zip(images, result.adversarial, result.certificate.cost, strict=True):
+        assert wasserstein_distance(image, target, THREAT_MODEL) <= cost * (1 + 1e-4) + 1e-6
+    assert np.isfinite(result.raw).all() and np.isfinite(result.loss).all()
+    np.testing.assert_allclose(result.radius, 0.4)
+    predictions = linear_classifier.predict(result.adversarial, verbose=0).argmax(axis=1)
+    np.testing.assert_array_equal(result.success, predictions != labels)
+
+
+def test_a_black_image_comes_back_black(attack, linear_classifier, images, labels):
+    result = attack(linear_classifier, images, labels)
+    np.testing.assert_array_equal(result.adversarial[7], np.zeros((8, 8, 1)))
+
+
+def test_a_batch_of_one_and_a_ragged_last_batch_give_the_same_examples(attack, linear_classifier, images, labels):
+    whole = attack(linear_classifier, images, labels)
+    in_threes = attack(linear_classifier, images, labels, batch_size=3)
+    np.testing.assert_allclose(in_threes.adversarial, whole.adversarial, atol=2e-3)
+    alone = attack(linear_classifier, images[2:3], labels[2:3], index=[2])
+    np.testing.assert_allclose(alone.adversarial[0], whole.adversarial[2], atol=2e-3)
+
+
+def test_radius_zero_returns_the_image(attack, linear_classifier, images, labels):
+    result = attack(linear_classifier, images, labels, radius=0.0)
+    np.testing.assert_array_equal(result.adversarial, images)
+    assert result.certificate.valid().all()
+
+
+def test_configs_come_back(attack):
+    config = attacks.serialize(attack)
+    again = attacks.deserialize(config)
+    assert type(again) is type(attack) and attacks.serialize(again) == config
+
+
+def test_a_larger_radius_raises_the_loss_on_a_linear_classifier(attack, linear_classifier, images, labels):
+    small = attack(linear_classifier, images, labels, radius=0.1).loss.mean()
+    large = attack(linear_classifier, images, labels, radius=0.4).loss.mean()
+    if attack.name == "random_plan":
+        pytest.skip("the control does not follow the loss")
+    assert large > small
+
+
+@pytest.mark.parametrize("name", attacks.ATTACKS)
+def test_no_iterations_return_the_image(name, linear_classifier, images, labels):
+    attack = attacks.make(name, THREAT_MODEL, iterations=0)
+    result = attack(linear_classifier, images[:2], labels[:2])
+    np.testing.assert_array_equal(result.adversarial, images[:2])
+    np.testing.assert_array_equal(result.iterations, [0, 0])
+
+
+@pytest.mark.parametrize(("name", "share"), [("wasser_attack", 0.9), ("mirror_ascent", 0.97)])
+@pytest.mark.parametrize("size", [8, 12])
+@pytest.mark.parametrize("capacity", [1.0])
+def test_the_share_of_the_exact_optimum_on_linear_classifiers(name, share, size, capacity):
+    rng = np.random.default_rng(size)
+    shape = (size, size, 1)
+    model = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(2)])
+    weights = rng.normal(size=(size * size, 2)).astype(np.float32)
+    model.set_weights([weights, np.zeros(2, np.float32)])
+    # Strokes and greys, as images are; a third of the pixels saturated.
+    images = np.clip(rng.uniform(-1, 1.5, size=(6, *shape)), 0, 1).astype(np.float32)
+    labels = np.zeros(6, np.int32)
+    threat_model = wasser_tf.ThreatModel(epsilon=0.3, kernel_size=5, capacity=capacity)
+    result = attacks.make(name, threat_model)(model, images, labels)
+    direction = (weights[:, 1] - weights[:, 0]).reshape(shape).astype(float)
+    shares = []
+    for image, target in zip(images, result.adversarial, strict=True):
+        best, _ = linear_optimum(image, direction, threat_model)
+        start = (direction * image).sum()
+        shares.append(((direction * target).sum() - start) / (best - start))
+    assert max(shares) <= 1 + 1e-4
+    assert np.mean(shares) >= share, shares
+
+
+def test_one_hot_labels_and_probabilities_give_the_same_examples(linear_classifier, images, labels):
+    attack = attacks.make("mirror_ascent", THREAT_MODEL, iterations=20)
+    expected = attack(linear_classifier, images, labels).adversarial
+    one_hot = np.eye(3)[labels]
+    np.testing.assert_array_equal(attack(linear_classifier, images, one_hot).adversarial, expected)
+    softmax = keras.Sequential([linear_classifier, keras.layers.Softmax()])
+    result = attack(softmax, images, labels)
+    np.testing.assert_allclose(result.loss, attack(linear_classifier, images, labels).loss, rtol=1e-2, atol=1e-3)
+
+
+def test_an_image_stops_when_it_is_fooled(linear_classifier, images, labels):
+    schedule = wasser_tf.RadiusSchedule(start=0.05, factor=1.5, every=2, minimum=0.05, maximum=2.0)
+    attack = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=30, schedule=schedule)
+    result = attack(linear_classifier, images[:7], labels[:7])
+    assert result.success.all() and result.certificate.valid().all()
+    assert len(set(result.iterations)) > 1 and result.iterations.max() < 30
+    allowed = 0.05 * 1.5 ** (np.maximum(result.iterations - 1, 0) // 2)
+    np.testing.assert_allclose(result.radius, np.minimum(allowed, 2.0), rtol=1e-5)
+
+
+def test_a_clean_mistake_counts_as_success(linear_classifier, images, labels):
+    wrong = (labels + 1) % 3
+    for name in attacks.ATTACKS:
+        assert attacks.make(name, THREAT_MODEL, iterations=1)(linear_classifier, images[:2], wrong[:2]).success.all()
+
+
+def bad(images, **changes):
+    return {"images": images, "labels": np.zeros(len(images), int), **changes}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: bad(x * 255), r"\[0, 1\]"),
+        (lambda x: bad(x - 0.5), r"\[0, 1\]"),
+        (lambda x: bad((x * 255).astype(np.uint8)), "divide"),
+        (lambda x: bad(np.where(x > 0.9, np.nan, x)), "finite"),
+        (lambda x: bad(np.where(x > 0.9, np.inf, x)), "finite"),
+        (lambda x: bad(x[0]), "shape"),
+        (lambda x: bad(x[:0]), "empty"),
+        (lambda x: bad(x.transpose(0, 3, 1, 2)), "channels last"),
+        (lambda x: bad(x[:, :4]), "takes images of shape"),
+        (lambda x: bad(x, labels=np.zeros(3, int)), "labels"),
+        (lambda x: bad(x, labels=np.full(len(x), 3)), "0 to 2"),
+        (lambda x: bad(x, labels=np.full(len(x), -1)), "0 to 2"),
+        (lambda x: bad(x, labels=np.zeros((len(x), 4))), "3 columns"),
+        (lambda x: bad(x, labels=np.full((len(x), 3), 0.3)), "one-hot"),
+        (lambda x: bad(x, labels=np.full(len(x), 0.5)), "whole"),
+        (lambda x: bad(x, radius=-0.1), "radius"),
+        (lambda x: bad(x, radius=[0.1, 0.2]), "radius"),
+    ],
+)
+def test_bad_input_gets_one_sentence(change, message, linear_classifier, images):
+    attack = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=1)
+    with pytest.raises(ValueError, match=message):
+        attack(linear_classifier, **change(images))
+
+
+def test_bad_settings_get_one_sentence():
+    with pytest.raises(ValueError, match="Unknown attack 'nothing'; there are wasser_attack"):
+        attacks.make("nothing", THREAT_MODEL)
+    with pytest.raises(ValueError, match="does not take"):
+        attacks.make("wasser_attack", THREAT_MODEL, bananas=3)
+    with pytest.raises(ValueError, match="iterations"):
+        attacks.make("wasser_attack", THREAT_MODEL, iterations=-1)
+    with pytest.raises(ValueError, match="Unknown attack loss"):
+        attacks.make("mirror_ascent", THREAT_MODEL, loss="hinge")
+    with pytest.raises(ValueError, match="ThreatModel"):
+        wasser_tf.MirrorAscent(0.5)

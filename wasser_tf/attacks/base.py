@@ -1,0 +1,389 @@
+"""What all attacks share: the protocol, the result, the loop in which fooled images stop, batching and input checks.
+
+An attack is one file with one class that says how to perturb a batch (`Attack.perturb`). Rounding to a legal plan, the
+certificate and the scores are made here, so that no attack can return an example that was not checked.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf.attacks import losses
+from wasser_tf.attacks.inputs import check_batch, check_radius, outputs_are_logits
+from wasser_tf.attacks.radius_schedule import RadiusSchedule
+from wasser_tf.threat_model import ThreatModel
+from wasser_tf.transport.certificate import Certificate, certify
+from wasser_tf.transport.neighbourhood import Support, make_support
+from wasser_tf.transport.plan import identity_plan, round_to_legal, transport_budget
+
+LogitsFn = Callable[[tf.Tensor], tf.Tensor]
+
+
+class AttackResult(NamedTuple):
+    """Examples and what is known of them; arrays from `Attack.__call__`, tensors from `Attack.run`.
+
+    Attributes:
+      adversarial: The certified examples x̃, float32 [B, H, W, C]: legal, and in [0, 1] exactly.
+      certificate: Their certificate, fields [B].
+      success: Whether the classifier is wrong on them, bool [B].
+      loss: Their cross-entropy in nats, [B].
+      radius: The radius the attack was allowed (where an adaptive radius stopped), [B].
+      iterations: Iterations used, int32 [B].
+      raw: What the attack made before it was certified (what papers score), [B, H, W, C]. It may be illegal.
+      raw_certificate: How illegal it is.
+      raw_success: As `success`, for `raw`.
+      raw_loss: As `loss`, for `raw`.
+    """
+
+    adversarial: Any
+    certificate: Certificate
+    success: Any
+    loss: Any
+    radius: Any
+    iterations: Any
+    raw: Any
+    raw_certificate: Certificate
+    raw_success: Any
+    raw_loss: Any
+
+
+class Problem(NamedTuple):
+    """One batch to attack.
+
+    Attributes:
+      logits_fn: The classifier in inference mode, [B, H, W, C] to float32 logits [B, classes].
+      images: x, float32 in [0, 1], [B, H, W, C].
+      labels: y, int32 [B].
+      radius: The radius of each image, float32 [B].
+      index: A number for each image, int32 [B]; random starts depend on it and not on the place in the batch.
+      support: Where mass may go.
+      threat_model: The rules; its epsilon is not used here.
+    """
+
+    logits_fn: LogitsFn
+    images: tf.Tensor
+    labels: tf.Tensor
+    radius: tf.Tensor
+    index: tf.Tensor
+    support: Support
+    threat_model: ThreatModel
+
+    def budget(self, radius: tf.Tensor) -> tf.Tensor:
+        """Returns the largest ⟨Π, C⟩ of each image at a radius, [B]."""
+        return transport_budget(self.images, radius, self.threat_model)
+
+
+class Perturbation(NamedTuple):
+    """What `Attack.perturb` returns.
+
+    Attributes:
+      plan: The plan found, [B, T, H, W, C]; it need not be legal.
+      raw: The image as the attack's paper returns it, [B, H, W, C].
+      radius: The radius of each image, [B].
+      iterations: Iterations used by each image, int32 [B].
+    """
+
+    plan: tf.Tensor
+    raw: tf.Tensor
+    radius: tf.Tensor
+    iterations: tf.Tensor
+
+
+class Gradient(NamedTuple):
+    """The loss at a batch of images, its gradient [B, H, W, C] (non-finite entries are 0), and which are fooled [B]."""
+
+    loss: tf.Tensor
+    image_gradient: tf.Tensor
+    fooled: tf.Tensor
+
+
+class Attack(abc.ABC):
+    """Finds images in a Wasserstein ball that a classifier gets wrong.
+
+    Subclasses write `perturb`. In eager code call the attack itself; inside a graph (a training step) call `run`.
+
+    Attributes:
+      name: The name in the registry.
+      threat_model: The ball. Its epsilon is the radius unless a call or the schedule gives another.
+      iterations: The most iterations an image gets, I.
+      schedule: None for a fixed radius, or how the radius grows (images then stop when fooled).
+      stop_when_fooled: Whether an image stops as soon as it is misclassified. Otherwise the attack goes
+        on to raise the loss.
+      seed: Of whatever is random in the attack.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        threat_model: ThreatModel,
+        *,
+        iterations: int,
+        schedule: RadiusSchedule | None = None,
+        stop_when_fooled: bool = False,
+        seed: int = 0,
+    ):
+        if not isinstance(threat_model, ThreatModel):
+            raise ValueError(f"threat_model must be a wasser_tf.ThreatModel, got {threat_model!r}.")
+        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
+            raise ValueError(f"iterations must be a whole number of at least 0, got {iterations!r}.")
+        self.threat_model = threat_model
+        self.iterations = iterations
+        self.schedule = schedule
+        self.stop_when_fooled = stop_when_fooled
+        self.seed = seed
+        self._compiled: tuple[Any, bool, Any] | None = None
+
+    @abc.abstractmethod
+    def perturb(self, problem: Problem) -> Perturbation:
+        """Finds a plan for every image of the batch. Graph code; shapes are static."""
+
+    def run(
+        self,
+        logits_fn: LogitsFn,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        radius: tf.Tensor | float | None = None,
+        index: tf.Tensor | None = None,
+    ) -> AttackResult:
+        """Attacks one batch inside a graph; unused fields of the result cost nothing.
+
+        Args:
+          logits_fn: The classifier in inference mode, [B, H, W, C] to logits [B, classes].
+          images: Float [B, H, W, C] in [0, 1], H, W, C static.
+          labels: Class indices [B], or one-hot [B, classes].
+          radius: Broadcastable to [B]; the threat model's epsilon by default.
+          index: Numbers the images for random starts; their place in the batch by default.
+
+        Returns:
+          The result, as tensors.
+        """
+        images = tf.cast(images, tf.float32)
+        if labels.shape.rank == 2:
+            labels = tf.argmax(labels, axis=1)
+        labels = tf.cast(tf.reshape(labels, [-1]), tf.int32)
+        batch = tf.shape(images)[0]
+        radius = self.threat_model.epsilon if radius is None else radius
+        radius = tf.broadcast_to(tf.cast(radius, tf.float32), [batch])
+        index = tf.range(batch) if index is None else index
+        support = make_support(self.threat_model, tuple(images.shape[1:]))
+        problem = Problem(logits_fn, images, labels, radius, index, support, self.threat_model)
+        return score(problem, self.perturb(problem) if self.iterations else _no_perturbation(problem))
+
+    def __call__(
+        self,
+        classifier: Callable[..., tf.Tensor],
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        radius: float | np.ndarray | None = None,
+        index: np.ndarray | None = None,
+        from_logits: bool | None = None,
+        batch_size: int = 128,
+        verbose: bool = False,
+    ) -> AttackResult:
+        """Attacks any number of images, in batches of one static shape.
+
+        Args:
+          classifier: A Keras model, or any callable (images, training=False) -> logits or probabilities.
+          images: Float array [n, H, W, C] in [0, 1].
+          labels: Class indices [n], or one-hot [n, classes].
+          radius: One radius, or one for each image; the threat model's epsilon by default.
+          index: Numbers for random starts, so that an image gets the same start in any company; 0 … n−1 by default.
+          from_logits: Whether the classifier returns logits; by default looked up on the model or told by its outputs.
+          batch_size: Images at a time. It bounds memory and does not change the result.
+          verbose: Whether to show a progress bar.
+
+        Returns:
+          The result, as numpy arrays.
+
+        Raises:
+          ValueError: The input is not what the classifier takes; the message says how to mend it.
+        """
+        images, labels = check_batch(classifier, images, labels)
+        count = len(images)
+        radius = check_radius(self.threat_model.epsilon if radius is None else radius, count)
+        index = np.arange(count, dtype=np.int32) if index is None else np.asarray(index, np.int32)
+        if from_logits is None:
+            from_logits = outputs_are_logits(classifier, images[:8])
+        attack_batch = self._compile(classifier, from_logits)
+        # Sizes are powers of two up to the batch size, so that odd counts share compiled functions.
+        size = min(batch_size, 1 << (count - 1).bit_length())
+        progress = keras.utils.Progbar(count, unit_name="image") if verbose else None
+        parts = []
+        for start in range(0, count, size):
+            # The last batch is filled up with its last image: one shape, one compilation.
+            rows = np.minimum(np.arange(start, start + size), count - 1)
+            result = attack_batch(images[rows], labels[rows], radius[rows], index[rows])
+            kept = min(size, count - start)
+            parts.append(tf.nest.map_structure(lambda field, kept=kept: field.numpy()[:kept], result))
+            if progress:
+                progress.update(start + kept)
+        return tf.nest.map_structure(lambda *fields: np.concatenate(fields), *parts)
+
+    def radius_at(self, iteration: tf.Tensor, problem: Problem) -> tf.Tensor:
+        """Returns the radius of each image at an iteration, [B]."""
+        if self.schedule is None:
+            return problem.radius
+        return tf.broadcast_to(self.schedule.radius(iteration), tf.shape(problem.radius))
+
+    def iterate(
+        self, step: Callable[[tf.Tensor, Any], tuple[Any, tf.Tensor]], state: Any, problem: Problem
+    ) -> tuple[Any, tf.Tensor, tf.Tensor]:
+        """Repeats a step; an image that is fooled keeps its state if the attack stops when fooled.
+
+        Args:
+          step: (iteration, state) -> (next state, whether each image is fooled in the state given, bool [B]).
+          state: A structure of tensors whose first axis is the batch.
+          problem: The batch.
+
+        Returns:
+          The last state, the radius of each image there [B], and the iterations used, int32 [B].
+        """
+        stop = self.stop_when_fooled or self.schedule is not None
+
+        def body(iteration: tf.Tensor, state: Any, radius: tf.Tensor, done: tf.Tensor, used: tf.Tensor) -> tuple:
+            following, fooled = step(iteration, state)
+            if stop:
+                done |= fooled
+                following = tf.nest.map_structure(lambda new, old: where_image(done, old, new), following, state)
+            radius = tf.where(done, radius, self.radius_at(iteration, problem))
+            return iteration + 1, following, radius, done, used + tf.cast(~done, tf.int32)
+
+        done = tf.zeros_like(problem.labels, tf.bool)
+        used = tf.zeros_like(problem.labels)
+        radius = self.radius_at(tf.constant(0), problem)
+        _, state, radius, _, used = tf.while_loop(
+            lambda iteration, state, radius, done, used: (iteration < self.iterations) & ~tf.reduce_all(done),
+            body,
+            (tf.constant(0), state, radius, done, used),
+        )
+        return state, radius, used
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns plain Python values from which `from_config` makes the same attack."""
+        return {
+            "threat_model": self.threat_model.get_config(),
+            "iterations": self.iterations,
+            "schedule": None if self.schedule is None else self.schedule.get_config(),
+            "stop_when_fooled": self.stop_when_fooled,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Makes the attack that `get_config` described."""
+        config = dict(config)
+        config["threat_model"] = ThreatModel.from_config(config["threat_model"])
+        if config.get("schedule") is not None:
+            config["schedule"] = RadiusSchedule(**config["schedule"])
+        return cls(**config)
+
+    def _compile(self, classifier: Any, from_logits: bool) -> Callable[..., AttackResult]:
+        """Returns `run` as a compiled function; the last classifier's is kept."""
+        if self._compiled is None or self._compiled[0] is not classifier or self._compiled[1] != from_logits:
+            logits_fn = as_logits_fn(classifier, from_logits)
+
+            @tf.function(reduce_retracing=False, jit_compile=compile_whole_graph())
+            def attack_batch(images: tf.Tensor, labels: tf.Tensor, radius: tf.Tensor, index: tf.Tensor) -> AttackResult:
+                return self.run(logits_fn, images, labels, radius, index)
+
+            self._compiled = (classifier, from_logits, attack_batch)
+        return self._compiled[2]
+
+
+def _no_perturbation(problem: Problem) -> Perturbation:
+    plan = identity_plan(problem.images, problem.support)
+    return Perturbation(plan, problem.images, problem.radius, tf.zeros_like(problem.labels))
+
+
+def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
+    """Rounds a perturbation to a legal plan, certifies it and asks the classifier.
+
+    An image that is misclassified clean counts as fooled, so where the attack has led it to the right class it is
+    returned unmoved.
+    """
+    images, support, threat_model = problem.images, problem.support, problem.threat_model
+    legal = _round_to_legal(perturbation.plan, images, support, perturbation.radius, threat_model)
+    clean_fooled = is_fooled(problem.logits_fn(images), problem.labels)
+    moved_fooled = is_fooled(problem.logits_fn(legal.image), problem.labels)
+    unmoved = clean_fooled & ~moved_fooled
+    plan = where_image(unmoved, identity_plan(images, support), legal.plan)
+    adversarial = where_image(unmoved, images, legal.image)
+    logits, raw_logits = problem.logits_fn(adversarial), problem.logits_fn(perturbation.raw)
+    return AttackResult(
+        adversarial=adversarial,
+        certificate=_certify(plan, adversarial, images, support, perturbation.radius, threat_model),
+        success=is_fooled(logits, problem.labels),
+        loss=losses.cross_entropy(logits, problem.labels),
+        radius=perturbation.radius,
+        iterations=perturbation.iterations,
+        raw=perturbation.raw,
+        raw_certificate=_certify(
+            perturbation.plan, perturbation.raw, images, support, perturbation.radius, threat_model
+        ),
+        raw_success=is_fooled(raw_logits, problem.labels),
+        raw_loss=losses.cross_entropy(raw_logits, problem.labels),
+    )
+
+
+_round_to_legal = tf.function(round_to_legal, jit_compile=True)
+_certify = tf.function(certify, jit_compile=True)
+
+
+def image_gradient(problem: Problem, images: tf.Tensor, loss: losses.AttackLoss) -> Gradient:
+    """Returns the loss at images [B, H, W, C], its gradient, and which images are fooled."""
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        logits = problem.logits_fn(images)
+        value = loss(logits, problem.labels)
+    gradient = tape.gradient(value, images)
+    if gradient is None:
+        raise ValueError("The classifier's output does not depend on its input by differentiable operations.")
+    return Gradient(
+        loss=value,
+        image_gradient=tf.where(tf.math.is_finite(gradient), gradient, 0.0),
+        fooled=is_fooled(logits, problem.labels),
+    )
+
+
+def is_fooled(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns whether the label is not the class of the largest logit, bool [B]."""
+    return tf.argmax(logits, axis=1, output_type=tf.int32) != labels
+
+
+def where_image(condition: tf.Tensor, chosen: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """Returns tf.where for a condition on whole images, [B] against [B, …]."""
+    return tf.where(tf.reshape(condition, [-1] + [1] * (chosen.shape.rank - 1)), chosen, other)
+
+
+def as_logits_fn(classifier: Callable[..., tf.Tensor], from_logits: bool) -> LogitsFn:
+    """Returns the classifier in inference mode with float32 logits out, whatever it gives itself.
+
+    Logits that a Keras softmax was made of are taken where they can be had, because a saturated softmax has no
+    gradient; otherwise logarithms of the probabilities, which are logits too.
+    """
+
+    def logits_fn(images: tf.Tensor) -> tf.Tensor:
+        outputs = classifier(images, training=False)
+        if from_logits:
+            return tf.cast(outputs, tf.float32)
+        before_softmax = getattr(outputs, "_keras_logits", None)
+        if before_softmax is not None:
+            return tf.cast(before_softmax, tf.float32)
+        return tf.math.log(tf.maximum(tf.cast(outputs, tf.float32), 1e-30))
+
+    return logits_fn
+
+
+def compile_whole_graph() -> bool:
+    """Returns whether whole attacks are compiled by XLA: on a GPU.
+
+    On a CPU a convolution inside an XLA loop runs three times slower than outside one, so there the loop is a graph and
+    only the transport steps in it are compiled.
+    """
+    return bool(tf.config.list_logical_devices("GPU"))

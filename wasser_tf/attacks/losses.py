@@ -1,0 +1,43 @@
+"""What an attack maximises: (logits [B, classes], labels [B]) -> [B]. Positive margins mean misclassified."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+AttackLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns −log p_y in nats."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+
+def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns max_{j≠y} z_j − z_y, the paper's l0 (Eq. 5)."""
+    is_label = tf.one_hot(labels, tf.shape(logits)[1], on_value=True, off_value=False)
+    others = tf.reduce_max(tf.where(is_label, logits.dtype.min, logits), axis=1)
+    return others - tf.reduce_sum(tf.where(is_label, logits, 0.0), axis=1)
+
+
+def dlr(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns the difference of logits ratio, margin / (z_(1) − z_(3)) (Croce and Hein, ICML 2020).
+
+    It does not change when the logits are scaled or shifted. With two classes there is no third logit, and the margin's
+    sign is all that is left.
+    """
+    top = tf.math.top_k(logits, k=min(3, logits.shape[1])).values
+    return margin(logits, labels) / tf.maximum(top[:, 0] - top[:, -1], 1e-12)
+
+
+LOSSES: dict[str, AttackLoss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+
+
+def get(name: str) -> AttackLoss:
+    """Returns the loss of that name.
+
+    Raises:
+      ValueError: There is none; the message lists those there are.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"Unknown attack loss {name!r}; there are {', '.join(LOSSES)}.")
+    return LOSSES[name]

@@ -1,0 +1,55 @@
+"""How the radius grows while an attack runs: the paper's adaptive radius (section 5.1)."""
+
+import dataclasses
+import math
+from typing import Any
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RadiusSchedule:
+    """The radius at each iteration: start · factor^(iteration // every), kept within [minimum, maximum].
+
+    With a schedule the threat model's epsilon is not used: an image stops as soon as it is misclassified, and the
+    radius where it stopped is its radius in the result. The defaults are the paper's.
+
+    Attributes:
+      start: The radius at iteration 0.
+      factor: What the radius is multiplied by, at least 1.
+      every: After how many iterations, at least 1.
+      minimum: The smallest radius.
+      maximum: The largest radius.
+
+    Raises:
+      ValueError: A field is out of its range.
+    """
+
+    start: float = 0.1
+    factor: float = 1.4
+    every: int = 5
+    minimum: float = 0.1
+    maximum: float = 2.1
+
+    def __post_init__(self) -> None:
+        for name in ("start", "factor", "minimum", "maximum"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} of a radius schedule must be a finite number, got {getattr(self, name)!r}.")
+        if self.factor < 1:
+            raise ValueError(f"factor of a radius schedule must be at least 1, got {self.factor!r}.")
+        if not isinstance(self.every, int) or self.every < 1:
+            raise ValueError(f"every of a radius schedule must be a whole number of at least 1, got {self.every!r}.")
+        if not 0 <= self.minimum <= self.maximum:
+            raise ValueError(
+                f"A radius schedule needs 0 <= minimum <= maximum, got minimum {self.minimum!r} and "
+                f"maximum {self.maximum!r}."
+            )
+
+    def radius(self, iteration: tf.Tensor) -> tf.Tensor:
+        """Returns the radius at an iteration (int32 scalar, from 0), a float32 scalar."""
+        growth = tf.cast(tf.math.floordiv(iteration, self.every), tf.float32)
+        return tf.clip_by_value(self.start * self.factor**growth, self.minimum, self.maximum)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the fields as plain Python values."""
+        return dataclasses.asdict(self)

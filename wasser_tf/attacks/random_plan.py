@@ -1,0 +1,49 @@
+"""The control: a random legal plan that uses the whole budget. An attack that is not stronger than this is broken."""
+
+from typing import ClassVar
+
+import tensorflow as tf
+
+from wasser_tf.attacks.base import Attack, Perturbation, Problem
+from wasser_tf.attacks.radius_schedule import RadiusSchedule
+from wasser_tf.threat_model import ThreatModel
+from wasser_tf.transport.gibbs import gibbs_plan, project_to_budget
+
+
+class RandomPlan(Attack):
+    """Sends mass along a Gibbs plan of a random potential. It takes one iteration, whatever the number allowed."""
+
+    name: ClassVar[str] = "random_plan"
+
+    def __init__(
+        self,
+        threat_model: ThreatModel,
+        *,
+        iterations: int = 1,
+        schedule: RadiusSchedule | None = None,
+        stop_when_fooled: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__(
+            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
+        )
+
+    def perturb(self, problem: Problem) -> Perturbation:
+        images, support = problem.images, problem.support
+        used = tf.ones_like(problem.labels)
+        radius = self.radius_at(tf.constant(0), problem)
+        budget = problem.budget(radius)
+        potential = random_potential(self.seed, problem)
+        start = tf.zeros_like(radius)[:, None, None, None]
+        found = project_to_budget(potential, start, images, budget, support, newton_steps=30)
+        plan = gibbs_plan(potential, found.multiplier, images, support)
+        return Perturbation(plan=plan, raw=support.push_forward(plan), radius=radius, iterations=used)
+
+
+def random_potential(seed: int, problem: Problem) -> tf.Tensor:
+    """Returns standard normal noise for each image, [B, H, W, C], a function of the seed and the image's index only."""
+    return tf.map_fn(
+        lambda index: tf.random.stateless_normal(problem.support.image_shape, seed=tf.stack([seed, index])),
+        problem.index,
+        fn_output_signature=tf.float32,
+    )
