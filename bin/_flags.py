@@ -1,0 +1,223 @@
+"""The flags that the binaries share, and what they become. Flags live here and in the binaries, nowhere else.
+
+A binary calls the `define_…` functions it needs when it is imported, then `flags.adopt_module_key_flags(_flags)` so
+that --help shows them, and asks for the objects in its main().
+"""
+
+import ast
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import _quiet  # noqa: F401
+from absl import app, flags, logging
+
+from wasser_tf import ThreatModel, attacks
+from wasser_tf.attacks import ATTACKS, Attack, RadiusSchedule
+from wasser_tf.evaluation.selection import ImageSource
+
+FLAGS = flags.FLAGS
+
+# Flags that are settings of those attacks that have them; None leaves an attack's own default.
+_SETTINGS = {
+    "iterations": "iterations",
+    "attack_step": "step_size",
+    "attack_loss": "loss",
+    "restarts": "restarts",
+    "alpha": "alpha",
+    "beta": "beta",
+    "gamma": "gamma",
+    "stop_when_fooled": "stop_when_fooled",
+}
+
+
+def define_data(dataset: str = "digits") -> None:
+    """Defines the flags that say which images there are."""
+    flags.DEFINE_string(
+        "dataset", dataset, "digits, or a set of tensorflow-datasets: mnist, fashion_mnist, cifar10, …."
+    )
+    flags.DEFINE_string("data_dir", None, "Folder of the prepared sets (the parent of mnist/). TFDS's own by default.")
+    flags.DEFINE_bool("download", False, "Whether to fetch a set that is not there.")
+
+
+def define_selection() -> None:
+    """Defines the flags that say which of the images are attacked."""
+    flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "The split whose images are attacked.")
+    flags.DEFINE_integer("num_examples", None, "How many images: the first ones. All by default.", lower_bound=1)
+    flags.DEFINE_string("indices", None, "File (.npy or text) of the positions in the split to attack, in that order.")
+    flags.DEFINE_string(
+        "original_index",
+        None,
+        "File (.npy or text) with each image's number in another order, such as that of MNIST's own files; images are "
+        "then taken in that order, so that --num_examples=100 are the first 100 there.",
+    )
+
+
+def define_threat_model() -> None:
+    """Defines the flags of the ball; its radius is --epsilon."""
+    flags.DEFINE_float("p", 1.0, "Exponent of the ground metric.")
+    flags.DEFINE_integer("kernel_size", 5, "Mass moves within windows of this many pixels squared (odd); 0: anywhere.")
+    flags.DEFINE_bool("normalize_mass", True, "Whether the budget is ε × the image's mass, or ε itself.")
+    flags.DEFINE_float("capacity", 1.0, "The most a pixel may hold; 0: no bound.")
+
+
+def define_attack_settings() -> None:
+    """Defines the flags of the attacks' settings. All default to the attack's own."""
+    flags.DEFINE_integer("iterations", None, "I, the most iterations an image gets. The attack's own default else.")
+    flags.DEFINE_float("attack_step", None, "Step size of the attack.")
+    flags.DEFINE_string("attack_loss", None, "What the attack maximises: margin, cross_entropy or dlr.")
+    flags.DEFINE_integer("restarts", None, "How often the attack starts, where it has random starts.")
+    flags.DEFINE_float("alpha", None, "Weight α of WasserAttack's precision penalty (Eq. 6).")
+    flags.DEFINE_float("beta", None, "Weight β of WasserAttack's pixel penalty (Eq. 7).")
+    flags.DEFINE_float("gamma", None, "Weight γ of WasserAttack's budget penalty (Eq. 8).")
+    flags.DEFINE_bool("stop_when_fooled", None, "Whether an image stops once it is misclassified.")
+    flags.DEFINE_integer("seed", 0, "Seed of all that is random.", lower_bound=0, upper_bound=2**31 - 1)
+    flags.DEFINE_bool("adaptive_radius", False, "Whether ε grows while the attack runs (the paper's section 5.1).")
+    paper = RadiusSchedule()
+    flags.DEFINE_float("epsilon_start", paper.start, "Adaptive radius: ε at first.")
+    flags.DEFINE_float("epsilon_factor", paper.factor, "Adaptive radius: what ε is multiplied by.")
+    flags.DEFINE_integer("epsilon_every", paper.every, "Adaptive radius: after how many iterations.")
+    flags.DEFINE_float("epsilon_min", paper.minimum, "Adaptive radius: the smallest ε.")
+    flags.DEFINE_float("epsilon_max", paper.maximum, "Adaptive radius: the largest ε.")
+
+
+def define_output(batch_size: int = 128) -> None:
+    """Defines the flags that say where results go and how many images are attacked at a time."""
+    flags.DEFINE_string("output_dir", None, "Folder for the results.", required=True)
+    flags.DEFINE_bool("overwrite", False, "Whether to replace another run's results in the output_dir.")
+    flags.DEFINE_integer("batch_size", batch_size, "Images at a time.", lower_bound=1)
+
+
+def threat_model(epsilon: float) -> ThreatModel:
+    """Returns the ball of that radius that the flags describe.
+
+    Raises:
+      ValueError: A flag is out of its range.
+    """
+    return ThreatModel(
+        epsilon=epsilon,
+        p=FLAGS.p,
+        kernel_size=FLAGS.kernel_size or None,
+        normalize_mass=FLAGS.normalize_mass,
+        capacity=FLAGS.capacity or None,
+    )
+
+
+def numbers(flag: str) -> tuple[float, ...]:
+    """Returns the numbers of a list flag, rising.
+
+    Raises:
+      ValueError: There are none, or one is no number.
+    """
+    try:
+        values = tuple(sorted(float(item) for item in FLAGS[flag].value))
+    except ValueError as error:
+        raise ValueError(f"--{flag} must be numbers such as 0.1,0.3,0.5, got {','.join(FLAGS[flag].value)}.") from error
+    if not values:
+        raise ValueError(f"--{flag} must be numbers such as 0.1,0.3,0.5, got none.")
+    return values
+
+
+def image_source() -> ImageSource:
+    """Returns where the images come from, out of the flags of `define_data` and `define_selection`.
+
+    Raises:
+      ValueError: A flag is out of its range.
+    """
+    return ImageSource(
+        dataset=FLAGS.dataset,
+        data_dir=FLAGS.data_dir,
+        download=FLAGS.download,
+        split=FLAGS.split,
+        num_examples=FLAGS.num_examples,
+        indices=FLAGS.indices,
+        original_index=FLAGS.original_index,
+    )
+
+
+def make_attack(description: str, ball: ThreatModel) -> Attack:
+    """Makes an attack out of "name" or "name:setting=value:setting=value", and the flags.
+
+    Raises:
+      ValueError: There is no such attack, or it lacks a setting that was given.
+    """
+    return make_attacks([description], ball)[0]
+
+
+def make_attacks(descriptions: Sequence[str], ball: ThreatModel) -> list[Attack]:
+    """Makes several attacks; a flag goes to those that have the setting, and one at least must have it.
+
+    Raises:
+      ValueError: There is no such attack, or none of them has a setting that was given.
+    """
+    given = {setting: FLAGS[flag].value for flag, setting in _SETTINGS.items() if FLAGS[flag].value is not None}
+    given["seed"] = FLAGS.seed
+    if FLAGS.adaptive_radius:
+        given["schedule"] = RadiusSchedule(
+            start=FLAGS.epsilon_start,
+            factor=FLAGS.epsilon_factor,
+            every=FLAGS.epsilon_every,
+            minimum=FLAGS.epsilon_min,
+            maximum=FLAGS.epsilon_max,
+        )
+    made, unused = [], set(given) - {"seed"}
+    for description in descriptions:
+        name, settings = _parse(description)
+        known = _settings_of(name)
+        if unknown := set(settings) - set(known):
+            raise ValueError(f"Attack {name!r} has no setting {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
+        unused -= set(known)
+        shared = {setting: value for setting, value in given.items() if setting in known}
+        made.append(attacks.make(name, ball, **{**shared, **settings}))
+    if unused:
+        flag_names = [f"--{flag}" for flag, setting in _SETTINGS.items() if setting in unused]
+        flag_names += ["--adaptive_radius"] if "schedule" in unused else []
+        raise ValueError(f"{', '.join(flag_names)} is no setting of {', '.join(descriptions)}; leave it out.")
+    return made
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a binary: what is wrong with its input is told in one sentence, without a traceback, and the exit is 1."""
+
+    def guarded(arguments: Sequence[str]) -> None:
+        if len(arguments) > 1:
+            raise app.UsageError(f"Flags begin with --, got {' '.join(arguments[1:])}.")
+        if FLAGS["verbosity"].using_default_value:
+            # tensorflow-datasets warns of its own deprecations.
+            logging.set_verbosity(logging.ERROR)
+        try:
+            main()
+        except (ValueError, OSError) as error:
+            # --verbosity=1 shows where it came from.
+            logging.debug("The error came from here:", exc_info=True)
+            sys.exit(f"{os.path.basename(sys.argv[0])}: {error}")
+
+    app.run(guarded)
+
+
+def _parse(description: str) -> tuple[str, dict[str, Any]]:
+    name, _, rest = description.strip().partition(":")
+    settings = {}
+    for part in filter(None, rest.split(":")):
+        setting, equals, value = part.partition("=")
+        if not equals or not setting.strip():
+            raise ValueError(f"An attack is given as name or name:setting=value:setting=value, got {description!r}.")
+        settings[setting.strip()] = _value(value.strip())
+    return name.strip(), settings
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _settings_of(name: str) -> list[str]:
+    if name not in ATTACKS:
+        raise ValueError(f"Unknown attack {name!r}; there are {', '.join(ATTACKS)}.")
+    return [key for key in inspect.signature(ATTACKS[name].__init__).parameters if key not in ("self", "threat_model")]

@@ -1,0 +1,65 @@
+r"""Trains a classifier, makes it robust with WasserTrain, and compares the two under attack.
+
+  python bin/train.py --dataset=digits --output_dir=runs/digits
+  python bin/train.py --dataset=mnist --data_dir=… --epochs=5 --epsilon=0.3 --output_dir=runs/mnist
+  python bin/train.py --flagfile=my.flags --output_dir=runs/digits --resume
+
+The output_dir gets:
+  best.keras, best_saved_model/  the WasserTrain classifier, of the epoch that was best on the validation split
+  standard.keras                 the classifier it started from
+  report.md, report.json         both under attack on the test split, at each of --radii
+  examples_*.png, success.png    clean images, perturbations and adversarial images; success against ε
+  history.csv, config.json       each epoch's losses and accuracies; the flags, the threat model and the versions
+  checkpoints/                   what --resume goes on from, to the weights the run would have had without the break
+"""
+
+import _flags
+from absl import flags
+
+from wasser_tf import models, pipeline
+from wasser_tf.attacks import ATTACKS
+from wasser_tf.evaluation import comparison
+from wasser_tf.training.config import PRECISIONS, TrainConfig
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("model", TrainConfig.model, f"The classifier, one of {', '.join(models.MODELS)}.")
+flags.DEFINE_string("attack", "mirror_ascent", f"What WasserTrain trains on, one of {', '.join(ATTACKS)}.")
+flags.DEFINE_float("epsilon", 0.1, "The radius of the ball in training, unless --adaptive_radius.")
+flags.DEFINE_float("omega", TrainConfig.omega, "ω, the weight of the adversarial loss.")
+flags.DEFINE_integer("standard_epochs", TrainConfig.standard_epochs, "Epochs of standard training.")
+flags.DEFINE_integer("epochs", TrainConfig.epochs, "Epochs of WasserTrain.")
+flags.DEFINE_string("optimizer", TrainConfig.optimizer, "A Keras optimiser: adam, adamw, sgd, ….")
+flags.DEFINE_float("learning_rate", TrainConfig.learning_rate, "The first learning rate; it falls to 0 along a cosine.")
+flags.DEFINE_enum("precision", TrainConfig.precision, PRECISIONS, "Precision of the classifier.")
+flags.DEFINE_enum("jit_compile", "auto", ["auto", "true", "false"], "Whether XLA compiles the step (auto: on a GPU).")
+flags.DEFINE_list("radii", [f"{radius:g}" for radius in TrainConfig.radii], "The ε of the report, rising.")
+flags.DEFINE_integer("report_iterations", TrainConfig.report_iterations, "Iterations of the report's attack.")
+flags.DEFINE_integer("num_attack_examples", TrainConfig.num_attack_examples, "How many test images the report attacks.")
+flags.DEFINE_bool("resume", False, "Whether to go on with the run in the output_dir, if there is one.")
+_flags.define_data()
+_flags.define_threat_model()
+_flags.define_attack_settings()
+_flags.define_output(batch_size=TrainConfig.batch_size)
+flags.adopt_module_key_flags(_flags)
+FLAGS.set_default("iterations", 10)
+
+
+def main() -> None:
+    """Turns the flags into a config, runs it and prints the table."""
+    same = """dataset data_dir download model omega standard_epochs epochs batch_size optimizer learning_rate seed
+        precision report_iterations num_attack_examples output_dir resume overwrite"""
+    config = TrainConfig(
+        **{name: FLAGS[name].value for name in same.split()},
+        attack=_flags.make_attack(FLAGS.attack, _flags.threat_model(FLAGS.epsilon)),
+        jit_compile={"true": True, "false": False}.get(FLAGS.jit_compile, "auto"),
+        radii=tuple(FLAGS.radii),
+    )
+    pipeline.prepare_process(config)
+    finished = pipeline.run(config)
+    print(f"\n{comparison.table(finished.compared)}\nPictures:")
+    print("\n".join(f"  {path}" for path in finished.figures))
+
+
+if __name__ == "__main__":
+    _flags.run(main)

@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from wasser_tf import MirrorAscent, ThreatModel, pipeline
+from wasser_tf.training.config import TrainConfig
+
+_ATTACK = MirrorAscent(ThreatModel(epsilon=0.1), iterations=3)
+
+
+def _config(folder, **fields):
+    return TrainConfig(**{"output_dir": str(folder), "attack": _ATTACK, **fields})
+
+
+def _another_run(folder, **fields):
+    folder.mkdir()
+    identity = json.loads(json.dumps(_config(folder, **fields).identity()))
+    (folder / "config.json").write_text(json.dumps({"config": identity}))
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("files", [["config.json"], ["best.keras", "report.json"]])
+def test_refuses_a_folder_that_holds_another_run(tmp_path, files):
+    for name in files:
+        (tmp_path / name).write_text("something")
+    with pytest.raises(ValueError, match=rf"holds another run \({', '.join(files)}\): .*--resume .*--overwrite"):
+        pipeline.run(_config(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+
+
+def test_refuses_to_resume_another_run_and_names_what_differs(tmp_path):
+    there = _another_run(tmp_path / "run", omega=0.5)
+    other = MirrorAscent(ThreatModel(epsilon=0.2), iterations=3)
+    with pytest.raises(ValueError) as refused:
+        pipeline.run(_config(tmp_path / "run", attack=other, resume=True))
+    assert "omega is 0.5 there and 0.7 here" in str(refused.value)
+    assert "attack.config.threat_model.epsilon is 0.1 there and 0.2 here" in str(refused.value)
+    assert "epochs" not in str(refused.value)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == there
+
+
+def test_refuses_a_file_and_a_broken_config(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="output_dir must be a folder"):
+        pipeline.run(_config(tmp_path / "file"))
+    _another_run(tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="config.json is no JSON file"):
+        pipeline.run(_config(tmp_path / "run", resume=True))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dataset": "mnist"}, "--download"),
+        ({"dataset": "no_such_set"}, "There is no dataset 'no_such_set'"),
+        ({"batch_size": 2000}, "batch_size must be at most the 1197 training images"),
+    ],
+)
+def test_writes_nothing_when_it_cannot_start(tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline.run(_config(tmp_path / "run", data_dir=str(tmp_path), **fields))
+    assert not (tmp_path / "run").exists()

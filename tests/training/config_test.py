@@ -1,0 +1,60 @@
+import json
+
+import pytest
+
+from wasser_tf import MirrorAscent, RadiusSchedule, ThreatModel
+from wasser_tf.training.config import TrainConfig
+
+_ATTACK = MirrorAscent(ThreatModel(epsilon=0.1), iterations=3, schedule=RadiusSchedule())
+
+
+def _config(**fields):
+    return TrainConfig(**{"output_dir": "runs/x", "attack": _ATTACK, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"output_dir": ""}, "output_dir must be the path of a folder"),
+        ({"attack": "mirror_ascent"}, "attack must be a wasser_tf.attacks.Attack"),
+        ({"model": "vgg"}, "model must be one of lenet, .*, got 'vgg'"),
+        ({"omega": 1.5}, "omega must be a number from 0 to 1, got 1.5"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
+        ({"standard_epochs": -1}, "standard_epochs must be a whole number of at least 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
+        ({"num_attack_examples": 0}, "num_attack_examples must be"),
+        ({"report_iterations": 0}, "report_iterations must be"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
+        ({"seed": 2**31}, r"seed must be below 2\*\*31"),
+        ({"optimizer": "adamant"}, "optimizer must be one of Keras', such as adam"),
+        ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a finite number above 0"),
+        ({"precision": "float16"}, "precision must be one of float32, mixed_float16"),
+        ({"jit_compile": "yes"}, "jit_compile must be True, False or 'auto'"),
+        ({"radii": ()}, "radii must be rising numbers above 0"),
+        ({"radii": (0.2, 0.1)}, "radii must be rising numbers above 0"),
+        ({"radii": ("0.1", "much")}, r"radii must be .*, got \('0.1', 'much'\)"),
+        ({"radii": 0.1}, "radii must be rising numbers above 0"),
+        ({"radii": (0.0, 0.1)}, "radii must be rising numbers above 0"),
+        ({"resume": True, "overwrite": True}, "exclude one another"),
+    ],
+)
+def test_says_what_is_wrong(fields, message):
+    with pytest.raises(ValueError, match=message):
+        _config(**fields)
+
+
+def test_identity_leaves_the_place_out():
+    config = _config(data_dir="here", resume=True)
+    assert config.identity() == _config(output_dir="runs/y").identity()
+    assert config.identity() != _config(omega=0.5).identity()
+    # Plain values: what is read back from a file is equal.
+    assert json.loads(json.dumps(config.identity())) == config.identity()
+    assert config.identity()["attack"]["config"]["schedule"]["factor"] == 1.4
+
+
+def test_the_middle_radius():
+    assert _config(radii=(0.1, 0.3, 0.5)).middle_radius == 0.3
+    assert _config(radii=("0.1", 1)).radii == (0.1, 1.0)
+    assert _config(radii=(0.1, 0.3)).middle_radius == 0.3
+    assert _config(radii=(0.1,)).middle_radius == 0.1

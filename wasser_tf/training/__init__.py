@@ -1,0 +1,1 @@
+"""WasserTrain, and what a training run needs beside Keras."""

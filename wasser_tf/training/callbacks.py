@@ -1,0 +1,63 @@
+"""What Keras has no callback for; see `wasser_tf.training.checkpoint` for the one that saves."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf.attacks import Attack
+from wasser_tf.attacks.base import as_logits_fn
+from wasser_tf.attacks.losses import cross_entropy
+from wasser_tf.data import Split
+
+_PREDICT_BATCH = 500
+
+
+class RobustValidation(keras.callbacks.Callback):
+    """Adds `val_accuracy`, `val_loss` and, with an attack, `val_robust_accuracy` to the logs of each epoch.
+
+    `fit(validation_data=...)` attacks with the training attack. This one takes an attack of its own: a model is better
+    not chosen by the attack it was trained on, and an adaptive radius says nothing about one radius.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        split: Split,
+        attack: Attack | None = None,
+        *,
+        from_logits: bool = True,
+        num_attack_examples: int | None = None,
+        batch_size: int = 128,
+    ):
+        """Makes the callback.
+
+        Args:
+          classifier: The classifier, which is being trained.
+          split: The validation split.
+          attack: The attack, at the radius of its threat model; None to measure natural accuracy only.
+          from_logits: Whether the classifier returns logits.
+          num_attack_examples: How many of the first images are attacked; all by default.
+          batch_size: Images at a time under attack.
+        """
+        super().__init__()
+        self.classifier, self.split, self.attack = classifier, split, attack
+        self.from_logits, self.num_attack_examples, self.batch_size = from_logits, num_attack_examples, batch_size
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Measures, and adds to the logs; callbacks that come later see it."""
+        logs = {} if logs is None else logs
+        logs["val_accuracy"], logs["val_loss"] = self._natural()
+        if self.attack is not None:
+            images, labels = (array[: self.num_attack_examples] for array in (self.split.images, self.split.labels))
+            result = self.attack(
+                self.classifier, images, labels, from_logits=self.from_logits, batch_size=self.batch_size
+            )
+            logs["val_robust_accuracy"] = 1.0 - float(np.mean(result.success))
+
+    def _natural(self) -> tuple[float, float]:
+        logits_fn = as_logits_fn(self.classifier, self.from_logits)
+        images, labels = self.split.images, self.split.labels
+        starts = range(0, len(images), _PREDICT_BATCH)
+        logits = tf.concat([logits_fn(tf.constant(images[at : at + _PREDICT_BATCH])) for at in starts], axis=0)
+        right = logits.numpy().argmax(axis=1) == labels
+        return float(right.mean()), float(tf.reduce_mean(cross_entropy(logits, labels)))

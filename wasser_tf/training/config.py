@@ -1,0 +1,146 @@
+"""Everything that decides how a training run goes, checked before it starts."""
+
+import dataclasses
+import itertools
+import math
+import numbers
+from typing import Any
+
+import keras
+
+from wasser_tf import attacks, models
+from wasser_tf._checks import is_whole
+from wasser_tf.attacks import Attack
+from wasser_tf.threat_model import ThreatModel
+
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+
+# Where a run is done, not what it is: a resumed run may have others.
+_PLACE = ("data_dir", "download", "output_dir", "resume", "overwrite")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run: a standard classifier, WasserTrain from it, and both under attack.
+
+    Attributes:
+      output_dir: Where everything goes.
+      attack: What WasserTrain trains on; its threat model is the run's.
+      dataset: Name of the dataset, see `wasser_tf.data.load`.
+      data_dir: Folder of the prepared sets.
+      download: Whether to fetch a set that is not there.
+      model: Name of the classifier, one of `wasser_tf.models.MODELS`.
+      omega: ω, the weight of the adversarial loss.
+      standard_epochs: Epochs of standard training; 0 leaves the classifier as it was initialised.
+      epochs: Epochs of WasserTrain.
+      batch_size: Images a step.
+      optimizer: Name of a Keras optimiser.
+      learning_rate: Its first learning rate; it falls to 0 along a cosine in both trainings.
+      seed: Of initial weights, data order and all else that is random.
+      precision: "float32", or "mixed_float16" or "mixed_bfloat16" (transport stays in float32).
+      jit_compile: Whether XLA compiles the training step; "auto" leaves it to Keras (on a GPU, yes).
+      radii: The ε of the report, rising; the best model is chosen on the validation split at the middle one.
+      report_iterations: Iterations of the report's attack, MirrorAscent.
+      num_attack_examples: How many images of the test split (and of the validation split) are attacked.
+      resume: Whether to go on with the run in output_dir, if there is one.
+      overwrite: Whether to replace it.
+
+    Raises:
+      ValueError: A field is out of its range.
+    """
+
+    output_dir: str
+    attack: Attack
+    dataset: str = "digits"
+    data_dir: str | None = None
+    download: bool = False
+    model: str = "lenet"
+    omega: float = 0.7
+    standard_epochs: int = 30
+    epochs: int = 40
+    batch_size: int = 64
+    optimizer: str = "adam"
+    learning_rate: float = 2e-3
+    seed: int = 0
+    precision: str = "float32"
+    jit_compile: bool | str = "auto"
+    radii: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3)
+    report_iterations: int = 100
+    num_attack_examples: int = 400
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.output_dir, str) or not self.output_dir:
+            raise ValueError(f"output_dir must be the path of a folder, got {self.output_dir!r}.")
+        if not isinstance(self.attack, Attack):
+            raise ValueError(f"attack must be a wasser_tf.attacks.Attack, got {self.attack!r}.")
+        if self.model not in models.MODELS:
+            raise ValueError(f"model must be one of {', '.join(models.MODELS)}, got {self.model!r}.")
+        if not _is_number(self.omega) or not 0 <= self.omega <= 1:
+            raise ValueError(f"omega must be a number from 0 to 1, got {self.omega!r}.")
+        for name, least in _LEAST.items():
+            if not is_whole(value := getattr(self, name), least):
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+        if self.seed >= 2**31:
+            raise ValueError(f"seed must be below 2**31, got {self.seed!r}.")
+        if not _is_optimizer(self.optimizer):
+            raise ValueError(f"optimizer must be one of Keras', such as adam, adamw or sgd, got {self.optimizer!r}.")
+        if not _is_number(self.learning_rate) or not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be a finite number above 0, got {self.learning_rate!r}.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
+        if self.jit_compile not in (True, False, "auto"):
+            raise ValueError(f"jit_compile must be True, False or 'auto', got {self.jit_compile!r}.")
+        given = self.radii
+        try:
+            # Floats, so that equal runs have equal configs; flags give them as text.
+            object.__setattr__(self, "radii", tuple(float(radius) for radius in self.radii))
+        except (TypeError, ValueError):
+            object.__setattr__(self, "radii", ())
+        if not self.radii or not all(0 < radius < math.inf for radius in self.radii) or not _rises(self.radii):
+            raise ValueError(f"radii must be rising numbers above 0 such as 0.1, 0.3, 0.5, got {given!r}.")
+        if self.resume and self.overwrite:
+            raise ValueError("resume and overwrite exclude one another: give one of them.")
+
+    @property
+    def threat_model(self) -> ThreatModel:
+        """The attack's."""
+        return self.attack.threat_model
+
+    @property
+    def middle_radius(self) -> float:
+        """The middle one of `radii`, by which models are chosen and drawn."""
+        return self.radii[len(self.radii) // 2]
+
+    def identity(self) -> dict[str, Any]:
+        """Returns, in plain Python values, all that decides what the run ends with."""
+        values = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _PLACE
+        }
+        return {**values, "attack": attacks.serialize(self.attack), "radii": list(self.radii)}
+
+
+_LEAST = {
+    "standard_epochs": 0,
+    "epochs": 1,
+    "batch_size": 1,
+    "seed": 0,
+    "report_iterations": 1,
+    "num_attack_examples": 1,
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _rises(values: tuple[float, ...]) -> bool:
+    return all(one < two for one, two in itertools.pairwise(values))
+
+
+def _is_optimizer(name: Any) -> bool:
+    try:
+        return isinstance(name, str) and keras.optimizers.get(name) is not None
+    except ValueError:
+        return False

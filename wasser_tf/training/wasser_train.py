@@ -1,0 +1,288 @@
+"""WasserTrain (ICASSP 2022, Eq. 10): a Keras model that trains a classifier on a Wasserstein attack against itself."""
+
+import numbers
+from collections.abc import Iterator
+from typing import Any, Self
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf import attacks
+from wasser_tf.attacks.base import Attack, as_logits_fn
+from wasser_tf.attacks.inputs import check_batch
+from wasser_tf.training.compiled import AdversarialScores, loss_takes_logits
+
+
+@keras.saving.register_keras_serializable(package="wasser_tf")
+class WasserTrain(keras.Model):
+    """Trains a classifier by min_θ E[ω L(θ, x̃, y) + (1 − ω) L(θ, x, y)], x̃ from an attack on the current θ (Eq. 10).
+
+    Every step attacks the batch with the classifier in inference mode, then makes one step of the compiled optimiser on
+    the compiled loss. Natural and adversarial images go through the classifier together, as one batch of 2B: batch
+    normalisation sees the very mixture that its moving statistics, which inference uses, will describe, and whatever a
+    layer updates or adds to the loss happens once a step. The attack itself changes nothing in the classifier.
+
+    Where there is nothing to learn from an attack (ω = 0, ε = 0 without a schedule, or no iterations), a step is that
+    of plain Keras, dropout and batch normalisation included.
+
+    `fit` and `evaluate` show `loss` (the mixture), `natural_loss`, `adversarial_loss`, the compiled metrics on natural
+    images under their own names, and the same on adversarial images with `adversarial_` before them. `fit` with ω = 0
+    attacks nothing and leaves the adversarial ones out; `evaluate` always attacks. `predict` is the classifier alone.
+
+    Attributes:
+      classifier: The classifier, the very object that was given: it is trained in place.
+      attack: The attack.
+      omega: ω, the weight of the adversarial loss.
+    """
+
+    classifier: keras.Model
+    attack: Attack
+    omega: float
+    _adversarial: AdversarialScores
+    _from_logits: bool
+
+    def __init__(self, classifier: keras.Model, attack: Attack, omega: float = 0.7, **kwargs: Any):
+        """Wraps a classifier.
+
+        Args:
+          classifier: A Keras model from images [B, H, W, C] in [0, 1] to logits or probabilities [B, classes]. Any
+            normalisation of the pixels belongs into it.
+          attack: Any `wasser_tf.attacks.Attack`.
+          omega: ω, from 0 (plain training) to 1 (adversarial images only).
+          **kwargs: Of `keras.Model`, such as `name`.
+
+        Raises:
+          ValueError: An argument is not what is needed.
+        """
+        if not isinstance(classifier, keras.Model):
+            raise ValueError(f"classifier must be a keras.Model, got {type(classifier).__name__}.")
+        if not isinstance(attack, Attack):
+            raise ValueError(
+                f"attack must be a wasser_tf.attacks.Attack such as WasserAttack(ThreatModel()), got {attack!r}."
+            )
+        if not isinstance(omega, numbers.Real) or isinstance(omega, bool) or not 0 <= omega <= 1:
+            raise ValueError(f"omega must be a number from 0 to 1, got {omega!r}.")
+        kwargs.setdefault("dtype", _dtype_policy(classifier))
+        # The classifier casts for itself; a cast here would round the images before it sees them.
+        super().__init__(autocast=False, **kwargs)
+        self.classifier = classifier
+        self.attack = attack
+        self.omega = float(omega)
+        self._natural_loss = keras.metrics.Mean(name="natural_loss")
+        self._adversarial = AdversarialScores()
+        self._from_logits = True
+        if classifier.built:
+            self.build(getattr(classifier, "input_shape", None))
+
+    def build(self, input_shape: Any) -> None:
+        """Builds the classifier, if it is not, and checks that it takes and returns what is needed."""
+        if not self.classifier.built:
+            self.classifier.build(input_shape)
+        expected = getattr(self.classifier, "input_shape", None)
+        if isinstance(expected, tuple) and expected and expected[0] is not None:
+            raise ValueError(
+                f"The classifier must take batches of any size (natural and adversarial images go through it as one), "
+                f"got {expected[0]}: make its keras.Input without batch_size."
+            )
+        output_shape = getattr(self.classifier, "output_shape", None)
+        if output_shape is not None:
+            _check_output_shape(output_shape)
+        self.built = True
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        *,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training as `keras.Model.compile` does.
+
+        Args:
+          optimizer: An optimiser or its name.
+          loss: L of Eq. 10, such as `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`. What it says about
+            logits holds for the attack too; where it says nothing, the classifier's last layer is asked.
+          metrics: Metrics, shown for natural and for adversarial images.
+          weighted_metrics: Those that sample and class weights apply to.
+          **kwargs: Of `keras.Model.compile`: run_eagerly, steps_per_execution, jit_compile, auto_scale_loss.
+
+        Raises:
+          ValueError: There is no loss, it does not suit the classifier's outputs, or a metric cannot be copied.
+        """
+        if loss is None:
+            raise ValueError(
+                "WasserTrain needs a loss, got None: pass for example "
+                "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True) to compile."
+            )
+        self._from_logits = loss_takes_logits(self.classifier, loss)
+        self._adversarial = AdversarialScores(metrics, weighted_metrics)
+        super().compile(optimizer, loss, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as the saved model was; Keras leaves this to models that have a `compile` of their own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Returns what the classifier returns, [B, classes]."""
+        outputs = self.classifier(inputs, training=training)
+        _check_output_shape(getattr(outputs, "shape", None))
+        return outputs
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains as `keras.Model.fit` does. Arrays are checked to hold images in [0, 1], datasets are not."""
+        self._check_arrays(x, y)
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates as `keras.Model.evaluate` does, on natural images and under attack."""
+        self._check_arrays(x, y)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Attacks a batch and learns from it, once."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x = _images(x)
+        adversarial = None
+        if self._attack_moves and self.omega > 0:
+            # Numbers that never come again, so that an attack with a random start draws a new one in every step.
+            count = tf.shape(x)[0]
+            index = tf.cast(self.optimizer.iterations, tf.int32) * count + tf.range(count)
+            adversarial = self._adversarial_images(x, y, index)
+        with tf.GradientTape() as tape:
+            loss, outputs = self._mixed_loss(x, adversarial, y, sample_weight, training=True)
+            scaled_loss = self.optimizer.scale_loss(loss)
+        weights = self.trainable_weights
+        self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, weights), weights, strict=True))
+        logs = self._update_metrics(x, y, outputs, sample_weight)
+        # With ω = 0 no one knows the adversarial scores: leaving them out is better than showing zeros.
+        return logs if self.omega > 0 else {key: logs[key] for key in logs if key not in self._adversarial.result()}
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Scores a batch, natural and attacked."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x = _images(x)
+        adversarial = self._adversarial_images(x, y, None) if self._attack_moves else None
+        _, outputs = self._mixed_loss(x, adversarial, y, sample_weight, training=False)
+        return self._update_metrics(x, y, outputs, sample_weight)
+
+    def reset_metrics(self) -> None:
+        """Sets all metrics back, the adversarial ones too."""
+        super().reset_metrics()
+        self._adversarial.reset()
+
+    def get_metrics_result(self) -> dict[str, tf.Tensor]:
+        """Returns the natural metrics, and the adversarial ones with `adversarial_` before their names."""
+        return {**super().get_metrics_result(), **self._adversarial.result()}
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, tf.Tensor]:
+        """Updates the compiled metrics with natural outputs."""
+        # Under a distribution strategy Keras calls this once, symbolically, to make the variables of all metrics.
+        self._adversarial.build(x, y, y_pred, sample_weight)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the classifier, the attack and ω in plain Python values."""
+        return {
+            **super().get_config(),
+            "classifier": keras.saving.serialize_keras_object(self.classifier),
+            "attack": attacks.serialize(self.attack),
+            "omega": self.omega,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """Makes the model that `get_config` described, its classifier with new weights."""
+        config = dict(config)
+        config["classifier"] = keras.saving.deserialize_keras_object(config["classifier"], custom_objects)
+        config["attack"] = attacks.deserialize(config["attack"])
+        return cls(**config)
+
+    @property
+    def _attack_moves(self) -> bool:
+        """Whether the attack can change an image at all."""
+        adaptive = self.attack.schedule is not None
+        return self.attack.iterations > 0 and (adaptive or self.attack.threat_model.epsilon > 0)
+
+    def _check_arrays(self, x: Any, y: Any) -> None:
+        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
+            # Soft labels are for Keras to judge.
+            whole = y if y.ndim == 1 or y.shape[-1] == 1 else y.argmax(axis=-1)
+            check_batch(self.classifier, x, whole)
+
+    def _adversarial_images(self, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor | None) -> tf.Tensor:
+        """Returns x̃, float32 [B, H, W, C], without a way back for gradients."""
+        if y.shape.rank == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        # Through `call`, which checks what comes out.
+        logits_fn = as_logits_fn(self, self._from_logits)
+        return tf.stop_gradient(self.attack.run(logits_fn, x, y, index=index).adversarial)
+
+    def _mixed_loss(
+        self, x: tf.Tensor, adversarial: tf.Tensor | None, y: tf.Tensor, sample_weight: Any, training: bool
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+        """Returns the loss of Eq. 10, and the outputs for natural and adversarial images (the same without x̃)."""
+        if adversarial is None:
+            natural_outputs = adversarial_outputs = self(x, training=training)
+        else:
+            outputs = self(tf.concat([x, adversarial], axis=0), training=training)
+            natural_outputs, adversarial_outputs = tf.split(outputs, 2)
+        # Each carries the regularisation losses, and ω and 1 − ω add up to 1: the mixture has them once.
+        natural_loss = self.compute_loss(x, y, natural_outputs, sample_weight, training=training)
+        if adversarial is None:
+            loss = adversarial_loss = natural_loss
+        else:
+            adversarial_loss = self.compute_loss(adversarial, y, adversarial_outputs, sample_weight, training=training)
+            loss = self.omega * adversarial_loss + (1 - self.omega) * natural_loss
+        count = tf.shape(x)[0]
+        for metric in self.metrics:
+            if metric.name in ("loss", "natural_loss"):
+                metric.update_state(_unscaled(loss if metric.name == "loss" else natural_loss), sample_weight=count)
+        self._adversarial.update_loss(_unscaled(adversarial_loss), count)
+        return loss, (natural_outputs, adversarial_outputs)
+
+    def _update_metrics(
+        self, x: tf.Tensor, y: tf.Tensor, outputs: tuple[tf.Tensor, tf.Tensor], sample_weight: Any
+    ) -> dict[str, tf.Tensor]:
+        # The adversarial ones first: they are then built when `compute_metrics` would build them with natural outputs.
+        self._adversarial.update(x, y, outputs[1], sample_weight)
+        self.compute_metrics(x, y, outputs[0], sample_weight)
+        return self.get_metrics_result()
+
+
+def _dtype_policy(classifier: keras.Model) -> Any:
+    """The policy of the classifier: float16 if any layer computes in it, for then the loss must be scaled."""
+    return "mixed_float16" if "float16" in set(_compute_dtypes(classifier)) else classifier.dtype_policy
+
+
+def _compute_dtypes(layer: keras.Layer) -> Iterator[str]:
+    yield layer.compute_dtype
+    for inner in getattr(layer, "layers", ()):
+        yield from _compute_dtypes(inner)
+
+
+def _images(x: Any) -> tf.Tensor:
+    """Returns x as float32, or says why an attack cannot take it."""
+    if not isinstance(x, tf.Tensor) or x.shape.rank != 4 or None in x.shape[1:]:
+        shape = getattr(x, "shape", type(x).__name__)
+        raise ValueError(f"Batches must be images [B, H, W, C] with H, W and C known when compiling, got {shape}.")
+    if not x.dtype.is_floating:
+        raise ValueError(f"images must be floats in [0, 1], got {x.dtype.name}; divide 8-bit images by 255.")
+    return tf.cast(x, tf.float32)
+
+
+def _check_output_shape(shape: Any) -> None:
+    # Several outputs have a list or a dict of shapes.
+    one = isinstance(shape, (tuple, tf.TensorShape)) and len(shape) == 2
+    if not one or (shape[1] is not None and shape[1] < 2):
+        raise ValueError(f"The classifier must return [B, classes] with at least 2 classes, got {shape}.")
+
+
+def _unscaled(loss: tf.Tensor) -> tf.Tensor:
+    """Keras divides a loss by the number of replicas, whose gradients it sums; what is shown is not divided."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return loss * replicas if replicas > 1 else loss
