@@ -1,0 +1,166 @@
+"""bin/attack.py as a user runs it, and the function behind it."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from wasser_tf import ThreatModel, attacks, data, models
+from wasser_tf.evaluation import examples
+from wasser_tf.evaluation.attack_run import AttackRun, run_attack
+from wasser_tf.evaluation.selection import ImageSource
+
+pytestmark = pytest.mark.slow
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _run(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(_ROOT / "bin" / "attack.py"), *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    train = data.load("digits", splits=("train",)).train
+    classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    classifier.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    classifier.fit(train.images, train.labels, epochs=5, verbose=0)
+    path = tmp_path_factory.mktemp("model") / "linear.keras"
+    classifier.save(path)
+    return path
+
+
+@pytest.fixture
+def config(model, tmp_path):
+    def make(**changes):
+        fields = {
+            "model": str(model),
+            "source": ImageSource(num_examples=8),
+            "attack": attacks.make("random_plan", ThreatModel(epsilon=0.3)),
+            "output_dir": str(tmp_path / "run"),
+            "verbose": False,
+        }
+        return AttackRun(**{**fields, **changes})
+
+    return make
+
+
+def test_writes_examples_and_a_report(model, tmp_path):
+    (tmp_path / "positions.txt").write_text("9 5 7 300 8")
+    folder = tmp_path / "run"
+    finished = _run(
+        f"--model={model}",
+        "--attack=random_plan:seed=3",
+        "--epsilon=0.3",
+        f"--indices={tmp_path / 'positions.txt'}",
+        "--num_examples=4",
+        f"--output_dir={folder}",
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "4/4" in finished.stdout and "| linear | random_plan | 0.3 | 4 |" in finished.stdout
+    assert finished.stderr.strip() == ""
+    assert {path.name for path in folder.iterdir()} == {"adversarial.npz", "report.json"}
+
+    test = data.load("digits", splits=("test",)).test
+    report = json.loads((folder / "report.json").read_text())
+    with np.load(folder / "adversarial.npz") as file:
+        arrays = dict(file)
+    assert arrays["index"].tolist() == [9, 5, 7, 300]
+    np.testing.assert_array_equal(arrays["image"], test.images[arrays["index"]])
+    np.testing.assert_array_equal(arrays["label"], test.labels[arrays["index"]])
+    assert arrays["adversarial"].dtype == np.float32 and arrays["adversarial"].shape == (4, 8, 8, 1)
+    assert 0 <= arrays["adversarial"].min() and arrays["adversarial"].max() <= 1
+    np.testing.assert_allclose(arrays["adversarial"].sum((1, 2, 3)), arrays["image"].sum((1, 2, 3)), rtol=2e-6)
+    classifier = keras.models.load_model(model)
+    predicted = np.argmax(classifier(arrays["adversarial"]), axis=1)
+    np.testing.assert_array_equal(arrays["success"], predicted != arrays["label"])
+    assert report["certified"]["success_rate"] == arrays["success"].mean()
+    assert report["certified"]["max_cost_ratio"] == pytest.approx((arrays["cost"] / 0.3).max(), rel=1e-5)
+    assert report["certified"]["max_cost_ratio"] <= 1 + 1e-5
+    assert report["raw"]["max_pixel"] == arrays["raw"].max()
+    assert report["threat_model"] == ThreatModel(epsilon=0.3).get_config()
+    assert (report["attack"], report["seed"], report["num_images"]) == ("random_plan", 3, 4)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--model=nowhere.keras"], "There is no file nowhere.keras"),
+        (["--model={model}", "--attack=no_such_attack"], "Unknown attack 'no_such_attack'; there are wasser_attack"),
+        (["--model={model}", "--attack=random_plan", "--alpha=2"], "--alpha is no setting of random_plan"),
+    ],
+)
+def test_bad_flags_get_one_sentence(model, tmp_path, arguments, message):
+    folder = tmp_path / "run"
+    finished = _run(*(argument.format(model=model) for argument in arguments), f"--output_dir={folder}")
+    assert finished.returncode == 1
+    assert message in finished.stderr and "Traceback" not in finished.stderr
+    assert len(finished.stderr.strip().splitlines()) == 1
+    assert not folder.exists()
+
+
+def test_another_run_is_only_replaced_when_asked(config, tmp_path):
+    run_attack(config())
+    with pytest.raises(ValueError, match="holds another run .* --overwrite"):
+        run_attack(config())
+    run_attack(config(source=ImageSource(num_examples=4), overwrite=True))
+    assert len(examples.load(tmp_path / "run" / "adversarial.npz")[0].labels) == 4
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="must be a folder"):
+        run_attack(config(output_dir=str(tmp_path / "file")))
+
+
+def test_a_saved_model_is_attacked_alike(config, model, tmp_path):
+    classifier = keras.models.load_model(model)
+    logits, probabilities = tmp_path / "logits", tmp_path / "probabilities"
+    classifier.export(logits, verbose=False)
+    keras.Sequential([classifier, keras.layers.Softmax()]).export(probabilities, verbose=False)
+    wanted = run_attack(config())
+    for path in (logits, probabilities):
+        record = run_attack(config(model=str(path), output_dir=str(tmp_path / f"run_{path.name}")))
+        assert record.certified.success_rate == wanted.certified.success_rate
+        assert record.certified.cross_entropy == pytest.approx(wanted.certified.cross_entropy, abs=1e-4)
+
+
+def test_a_published_checkpoint_in_the_order_of_the_papers(config, shared_data, tmp_path):
+    published = shared_data / "published" / "mnist_test_original_index.npy"
+    source = ImageSource(
+        dataset="mnist", data_dir=str(shared_data / "tfds"), original_index=str(published), num_examples=10
+    )
+    record = run_attack(config(model=str(shared_data / "checkpoints" / "wong_standard.npz"), source=source))
+    found, _ = examples.load(tmp_path / "run" / "adversarial.npz")
+    assert np.load(published)[found.index].tolist() == list(range(10))
+    # The first ten labels of MNIST's test file.
+    assert found.labels.tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    assert record.natural_accuracy >= 0.9 and record.certified.legal_share == 1
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"source": ImageSource(num_examples=9999)}, "at most the 400"),
+        ({"source": ImageSource(indices="nowhere.txt")}, "cannot be read"),
+        ({"model": __file__}, "is not a classifier"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_bad_input_writes_nothing(config, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run_attack(config(**changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_classifier_of_other_images_is_refused(config, tmp_path):
+    models.build("linear", (28, 28, 1), 10, seed=0).save(tmp_path / "large.keras")
+    with pytest.raises(ValueError, match=r"takes images of shape \(28, 28, 1\)"):
+        run_attack(config(model=str(tmp_path / "large.keras")))
+    models.build("linear", (8, 8, 1), 2, seed=0).save(tmp_path / "two.keras")
+    with pytest.raises(ValueError, match="has 2 classes"):
+        run_attack(config(model=str(tmp_path / "two.keras")))
+    assert not (tmp_path / "run").exists()

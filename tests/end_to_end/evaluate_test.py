@@ -1,0 +1,246 @@
+"""bin/evaluate.py as a user runs it, and the function behind it."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from wasser_tf import ThreatModel, attacks, data, models, storage
+from wasser_tf.evaluation.evaluation_run import EvaluationRun, parse_models, run_evaluation
+from wasser_tf.evaluation.selection import ImageSource
+
+pytestmark = pytest.mark.slow
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _start(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(_ROOT / "bin" / "evaluate.py"), *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    train = data.load("digits", splits=("train",)).train
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("linear", "mlp"):
+        classifier = models.build(name, (8, 8, 1), 10, seed=0)
+        classifier.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        classifier.fit(train.images, train.labels, epochs=5, verbose=0)
+        classifier.save(folder / f"{name}.keras")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plans():
+    # Made once, so that their compiled functions are shared.
+    made = [attacks.make("random_plan", ThreatModel(epsilon=1), seed=seed) for seed in (0, 1)]
+    return {"random_plan": made[0], "random_plan:seed=1": made[1]}
+
+
+@pytest.fixture
+def config(saved, plans, tmp_path):
+    def make(**changes):
+        fields = {
+            "models": {"linear": str(saved / "linear.keras")},
+            "source": ImageSource(num_examples=16),
+            "attacks": plans,
+            "radii": (0.2, 0.6),
+            "output_dir": str(tmp_path / "run"),
+            "sanity": False,
+            "batch_size": 8,
+        }
+        return EvaluationRun(**{**fields, **changes})
+
+    return make
+
+
+def report_of(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def cells_of(folder):
+    return {path: path.stat().st_mtime_ns for path in sorted((folder / "cells").rglob("*.npz"))}
+
+
+def test_killed_it_goes_on_and_ends_alike(saved, tmp_path):
+    def start(folder):
+        return _start(
+            f"--models=a={saved / 'linear.keras'},b={saved / 'mlp.keras'}",
+            "--attacks=random_plan,random_plan:seed=1",
+            "--radii=0.2,0.6",
+            "--num_examples=20",
+            "--batch_size=8",
+            "--nosanity",
+            f"--output_dir={folder}",
+        )
+
+    process = start(tmp_path / "killed")
+    for line in process.stdout:
+        if line.startswith("[2/24]"):
+            process.send_signal(signal.SIGKILL)
+            break
+    process.communicate(timeout=60)
+    done = cells_of(tmp_path / "killed")
+    assert 2 <= len(done) < 24
+    assert not (tmp_path / "killed" / "report.json").exists()
+
+    process = start(tmp_path / "killed")
+    out, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert f"[{len(done) + 1}/24]" in out and "[24/24]" in out and f"[{len(done)}/24]" not in out
+    assert errors.strip() == ""
+    cells = cells_of(tmp_path / "killed")
+    assert len(cells) == 24 and done.items() <= cells.items()
+
+    whole = start(tmp_path / "whole")
+    assert whole.communicate(timeout=600) and whole.returncode == 0
+    for ours, theirs in zip(cells, cells_of(tmp_path / "whole"), strict=True):
+        with np.load(ours) as one, np.load(theirs) as other:
+            np.testing.assert_array_equal(one["adversarial"], other["adversarial"])
+    without_time = [
+        [{**record, "seconds": 0} for record in report_of(tmp_path / name)["records"]] for name in ("killed", "whole")
+    ]
+    assert without_time[0] == without_time[1]
+    assert len(without_time[0]) == 2 * 3 * 2
+    figures = {path.name for path in (tmp_path / "whole" / "figures").iterdir()}
+    assert {"panels_a.png", "panels_b.png", "success.png", "minimal_radius.png", "robust_accuracy.png"} <= figures
+    assert {"examples_a_0.2.png", "examples_b_0.6.png"} <= figures
+    text = (tmp_path / "whole" / "report.md").read_text()
+    assert "| worst case |" in text and "p = 1" in text and all(name in text for name in figures)
+
+
+def test_rescored_and_verified_without_attacking(config, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    with pytest.raises(ValueError, match="8 results are not there yet"):
+        run_evaluation(config(), rescore_only=True)
+    assert not folder.exists()
+    run_evaluation(config())
+    first, cells = report_of(folder), cells_of(folder)
+    (folder / "report.json").unlink()
+
+    process = _start(f"--output_dir={folder}", "--rescore", "--verify_exact", "--verify_examples=5")
+    out, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert "fooled" not in out and cells_of(folder) == cells
+    again = report_of(folder)
+    for before, after in zip(first["records"], again["records"], strict=True):
+        assert before["certified"]["success_rate"] == after["certified"]["success_rate"]
+        assert before["certified"]["cross_entropy"] == pytest.approx(after["certified"]["cross_entropy"], abs=1e-4)
+        assert before["certified"]["max_cost_ratio"] == after["certified"]["max_cost_ratio"]
+    exact = again["models"]["linear"]["exact"]
+    assert [(check["attack"], check["epsilon"]) for check in exact] == [
+        (attack, radius) for radius in (0.2, 0.6) for attack in ("random_plan", "random_plan:seed=1")
+    ]
+    assert all(check["num_images"] == 5 and check["within_radius"] and check["below_cost"] for check in exact)
+    assert all(0 < check["max_ratio"] <= 1 + 1e-5 for check in exact)
+    assert "### Exact transport" in (folder / "report.md").read_text()
+
+
+def test_the_worst_case_is_the_worst_of_each_example(config, tmp_path):
+    run_evaluation(config())
+    report = report_of(tmp_path / "run")
+    rates = {(record["attack"], record["epsilon"]): record["certified"]["success_rate"] for record in report["records"]}
+    fooled = {}
+    for path in cells_of(tmp_path / "run"):
+        label, radius, chunk = path.parts[-3], float(path.parts[-2]), path.name[:13]
+        with np.load(path) as arrays:
+            fooled[label, radius, chunk] = arrays["success"]
+    for radius in (0.2, 0.6):
+        chunks = [
+            np.logical_or.reduce([found for (_, at, name), found in fooled.items() if name == chunk and at <= radius])
+            for chunk in ("000000-000007", "000008-000015")
+        ]
+        assert rates["worst case", radius] == np.mean(np.concatenate(chunks))
+        assert rates["worst case", radius] >= max(rate for (_, at), rate in rates.items() if at == radius)
+    with open(tmp_path / "run" / "results.csv", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["success_rate"]) for line in lines] == [
+        record["certified"]["success_rate"] for record in report["records"]
+    ]
+    assert len(report["models"]["linear"]["minimal_radius"]) == 16
+
+
+def test_another_evaluation_is_only_mixed_or_replaced_when_asked(config, tmp_path):
+    folder = tmp_path / "run"
+    run_evaluation(config())
+    cells = cells_of(folder)
+    run_evaluation(config())
+    assert cells_of(folder) == cells
+    wider = config(radii=(0.2, 0.4, 0.6))
+    with pytest.raises(ValueError, match="holds another evaluation.*--resume.*--overwrite"):
+        run_evaluation(wider)
+    run_evaluation(wider, resume=True)
+    assert len(cells_of(folder)) == 12 and cells.items() <= cells_of(folder).items()
+    run_evaluation(config(), overwrite=True)
+    assert len(cells_of(folder)) == 8 and not cells.items() & cells_of(folder).items()
+
+
+def test_sanity_checks_are_made_once(config, tmp_path):
+    mirror_ascent = attacks.make("mirror_ascent", ThreatModel(), iterations=8, polish=8)
+    settings = {
+        "attacks": {"mirror_ascent": mirror_ascent},
+        "radii": (0.1, 0.3),
+        "sanity": True,
+        "sanity_examples": 16,
+        "batch_size": 16,
+    }
+    told = []
+    run_evaluation(config(**settings), tell=told.append)
+    checks = report_of(tmp_path / "run")["models"]["linear"]["sanity"]
+    assert len(checks) == 10 and all(check["passed"] is not False for check in checks)
+    assert any("transfer" in check["name"] and check["passed"] for check in checks)
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert "### Sanity checks" in text and "No sign of gradient masking." in text
+    assert any(line.startswith("Sanity checks of linear with mirror_ascent") for line in told)
+    again = []
+    run_evaluation(config(**settings), tell=again.append)
+    assert not any("Sanity" in line for line in again)
+    assert report_of(tmp_path / "run")["models"]["linear"]["sanity"] == checks
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"models": {"a": "nowhere.keras"}}, "There is no file nowhere.keras"),
+        ({"source": ImageSource(num_examples=9999)}, "at most the 400"),
+        ({"radii": ()}, "radii must name at least one"),
+        ({"radii": (-0.1,)}, "epsilon must be"),
+        ({"radii": (0.1, 0.1)}, "must differ"),
+        ({"sanity_attack": "mirror_ascent"}, "sanity_attack must be one of"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_bad_input_writes_nothing(config, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run_evaluation(config(**changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_attacks_of_different_threat_models_are_refused(config, plans):
+    wider = attacks.make("random_plan", ThreatModel(kernel_size=7))
+    with pytest.raises(ValueError, match="same threat model"):
+        config(attacks={**plans, "wider": wider})
+
+
+def test_models_are_named(tmp_path):
+    assert parse_models(["a/one.keras", "b=c/two.keras"]) == {"one": "a/one.keras", "b": "c/two.keras"}
+    with pytest.raises(ValueError, match="Two models are called 'one'"):
+        parse_models(["a/one.keras", "b/one.keras"])
+
+
+def test_a_folder_of_something_else(config, tmp_path):
+    with pytest.raises(ValueError, match="holds no evaluation"):
+        EvaluationRun.stored(str(tmp_path))
+    storage.write_json(tmp_path / "config.json", {"epochs": 3})
+    with pytest.raises(ValueError, match="is no evaluation's"):
+        EvaluationRun.stored(str(tmp_path))
+    with pytest.raises(ValueError, match="holds another evaluation"):
+        run_evaluation(config(output_dir=str(tmp_path)))

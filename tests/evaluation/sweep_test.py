@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+
+from wasser_tf import ThreatModel, attacks
+from wasser_tf.attacks import RandomPlan
+from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, rescore, safe_name
+
+
+class Counted(RandomPlan):
+    """Counts its calls, and stops the program at one of them."""
+
+    calls = 0
+    stop_at = None
+
+    def __call__(self, *arguments, **options):
+        Counted.calls += 1
+        if Counted.calls == self.stop_at:
+            raise KeyboardInterrupt
+        return super().__call__(*arguments, **options)
+
+
+@pytest.fixture
+def counted():
+    Counted.calls = 0
+    return Counted(ThreatModel(epsilon=0.3))
+
+
+def make_sweep(folder, attack, classifier, digits, *, radii=(0.1, 0.4), name="mlp", print_of="a", chunk_size=8):
+    models = [Model(name, print_of, classifier)]
+    return Sweep(folder, models, {"random_plan": attack}, radii, digits, chunk_size=chunk_size), models[0]
+
+
+def test_what_was_attacked_is_not_attacked_again(tmp_path, counted, classifier, digits):
+    told = []
+    sweep, model = make_sweep(tmp_path, counted, classifier, digits)
+    assert len(sweep.missing()) == 4
+    sweep.run(told.append)
+    assert counted.calls == 4 and not sweep.missing()
+    assert told[-1].startswith("[4/4] mlp, random_plan, ε = 0.4: ") and told[-1].endswith("0 s left")
+    make_sweep(tmp_path, counted, classifier, digits)[0].run()
+    assert counted.calls == 4
+    make_sweep(tmp_path, counted, classifier, digits, radii=(0.1, 0.2, 0.4))[0].run()
+    assert counted.calls == 6
+    make_sweep(tmp_path, counted, classifier, digits, print_of="b")[0].run()
+    assert counted.calls == 10
+
+
+def test_another_setting_or_image_is_another_cell(tmp_path, counted, classifier, digits):
+    cells = set(make_sweep(tmp_path, counted, classifier, digits)[0].missing())
+    seeded = Counted(ThreatModel(epsilon=0.3), seed=1)
+    wider = Counted(ThreatModel(epsilon=0.3, kernel_size=3))
+    darker = digits._replace(images=digits.images / 2)
+    assert not cells & set(make_sweep(tmp_path, seeded, classifier, digits)[0].missing())
+    assert not cells & set(make_sweep(tmp_path, wider, classifier, digits)[0].missing())
+    assert not cells & set(make_sweep(tmp_path, counted, classifier, darker)[0].missing())
+    # The threat model's own epsilon is not used, the radius is.
+    other = Counted(ThreatModel(epsilon=2.0))
+    assert cells == set(make_sweep(tmp_path, other, classifier, digits)[0].missing())
+
+
+def test_an_interrupted_sweep_goes_on(tmp_path, counted, classifier, digits):
+    sweep, model = make_sweep(tmp_path, counted, classifier, digits)
+    counted.stop_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run()
+    assert len(sweep.missing()) == 2
+    with pytest.raises(ValueError, match="cannot be read"):
+        list(sweep.results(model, 0.4))
+    counted.stop_at = None
+    sweep.run()
+    assert counted.calls == 3 + 2
+    other, same_model = make_sweep(tmp_path / "other", counted, classifier, digits)
+    other.run()
+    for radius in (0.1, 0.4):
+        interrupted, whole = next(sweep.results(model, radius)), next(other.results(same_model, radius))
+        np.testing.assert_array_equal(interrupted.examples.result.adversarial, whole.examples.result.adversarial)
+
+
+def test_chunks_change_nothing(tmp_path, random_plan, classifier, digits):
+    # 16 images in chunks of 8, and in chunks of 6, of which the last is filled up.
+    results = []
+    for chunk_size in (8, 6):
+        sweep, model = make_sweep(
+            tmp_path / str(chunk_size), random_plan, classifier, digits, radii=(0.3,), chunk_size=chunk_size
+        )
+        sweep.run()
+        results.append(next(sweep.results(model, 0.3)))
+    np.testing.assert_array_equal(results[0].examples.index, digits.index)
+    np.testing.assert_array_equal(results[1].examples.index, digits.index)
+    np.testing.assert_allclose(
+        results[0].examples.result.adversarial, results[1].examples.result.adversarial, atol=1e-5
+    )
+    assert results[0].seconds > 0
+    direct = random_plan(classifier, digits.images, digits.labels, radius=0.3)
+    np.testing.assert_allclose(results[0].examples.result.adversarial, direct.adversarial, atol=1e-5)
+
+
+def test_rescoring_finds_the_same(tmp_path, random_plan, classifier, other_classifier, digits):
+    sweep, model = make_sweep(tmp_path, random_plan, classifier, digits, radii=(0.3,))
+    sweep.run()
+    stored = next(sweep.results(model, 0.3)).examples
+    again = rescore(classifier, stored)
+    np.testing.assert_array_equal(again.result.success, stored.result.success)
+    np.testing.assert_allclose(again.result.loss, stored.result.loss, atol=1e-4)
+    np.testing.assert_allclose(again.result.raw_loss, stored.result.raw_loss, atol=1e-4)
+    np.testing.assert_array_equal(again.result.certificate.max_pixel, stored.result.certificate.max_pixel)
+    np.testing.assert_allclose(
+        again.result.raw_certificate.mass_error, stored.result.raw_certificate.mass_error, atol=1e-6
+    )
+    np.testing.assert_array_equal(again.result.certificate.cost, stored.result.certificate.cost)
+    elsewhere = rescore(other_classifier, stored)
+    assert np.abs(elsewhere.result.loss - stored.result.loss).max() > 0.1
+
+
+def test_bad_sweeps(tmp_path, classifier, digits):
+    plan, model = attacks.make("random_plan", ThreatModel()), Model("m", "a", classifier)
+    with pytest.raises(ValueError, match="at least one model"):
+        Sweep(tmp_path, [], {"a": plan}, [0.1], digits)
+    with pytest.raises(ValueError, match="models of a sweep must differ"):
+        Sweep(tmp_path, [model, model], {"a": plan}, [0.1], digits)
+    with pytest.raises(ValueError, match="radii of a sweep must differ"):
+        Sweep(tmp_path, [model], {"a": plan}, [0.1, 0.1], digits)
+    with pytest.raises(ValueError, match="epsilon must be"):
+        Sweep(tmp_path, [model], {"a": plan}, [-1.0], digits)
+
+
+def test_fingerprints_tell_files_and_folders_apart(tmp_path):
+    for name, content in (("a", "1"), ("b", "1"), ("c", "2"), ("d/x", "1"), ("e/y", "1")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    prints = {name: fingerprint(tmp_path / name) for name in "abcde"}
+    assert prints["a"] == prints["b"]
+    assert len(set(prints.values())) == 4
+    assert safe_name("a/b:c=1 é") == "a_b_c=1_é"

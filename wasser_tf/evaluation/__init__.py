@@ -1,0 +1,1 @@
+"""Scores attacks and classifiers: metrics, sweeps over radii, sanity checks, reports and figures."""

@@ -1,0 +1,248 @@
+"""Tells of an evaluation: report.json, results.csv, report.md and figures/."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wasser_tf import storage
+from wasser_tf.attacks import Attack
+from wasser_tf.evaluation import figures, metrics, report
+from wasser_tf.evaluation.examples import Examples
+from wasser_tf.evaluation.report import Record
+from wasser_tf.evaluation.sanity import Check, gradient_masking
+from wasser_tf.evaluation.selection import Selection
+from wasser_tf.evaluation.sweep import safe_name
+from wasser_tf.evaluation.verify import ExactCheck
+from wasser_tf.threat_model import ThreatModel
+
+_PICTURES = 8
+
+
+class Pictures(NamedTuple):
+    """A few examples to draw, the arguments of `figures.save_examples`."""
+
+    images: np.ndarray
+    adversarial: np.ndarray
+    labels: np.ndarray
+    clean_predictions: np.ndarray
+    adversarial_predictions: np.ndarray
+
+
+@dataclasses.dataclass(kw_only=True)
+class ModelReport:
+    """What there is to tell of a model; filled radius by radius.
+
+    Attributes:
+      name: Its name.
+      path: Its path.
+      records: Of each attack and radius.
+      exact: The exact verifications, by attack and radius.
+      checks: The sanity checks.
+      minimal_radii: Of each image, [n], see `worst_case.minimal_radii`.
+      pictures: Examples by radius.
+    """
+
+    name: str
+    path: str
+    records: list[Record] = dataclasses.field(default_factory=list)
+    exact: dict[tuple[str, float], ExactCheck] = dataclasses.field(default_factory=dict)
+    checks: list[Check] = dataclasses.field(default_factory=list)
+    minimal_radii: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    pictures: dict[float, Pictures] = dataclasses.field(default_factory=dict)
+
+    def add(
+        self,
+        label: str,
+        attack: Attack,
+        radius: float,
+        dataset_name: str,
+        examples: Examples,
+        seconds: float,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        """Adds the record of some examples; `settings` replace the attack's."""
+        record = report.make_record(
+            attack,
+            examples.result,
+            examples.clean,
+            radius=radius,
+            model_name=self.name,
+            dataset_name=dataset_name,
+            seconds=seconds,
+        )
+        settings = record.settings if settings is None else settings
+        self.records.append(dataclasses.replace(record, attack=label, settings=settings))
+
+    def keep_pictures(self, radius: float, examples: Examples, classifier: Any) -> None:
+        """Keeps the first few examples of a radius for drawing."""
+        images, labels = examples.images[:_PICTURES], examples.labels[:_PICTURES]
+        adversarial = examples.result.adversarial[:_PICTURES]
+        predicted = metrics.predict_unchecked(classifier, adversarial, labels).predicted
+        self.pictures[radius] = Pictures(images, adversarial, labels, examples.clean.predicted[:_PICTURES], predicted)
+
+
+def write(
+    folder: pathlib.Path,
+    config: dict[str, Any],
+    threat_model: ThreatModel,
+    images: Selection,
+    reports: Sequence[ModelReport],
+) -> None:
+    """Writes everything anew.
+
+    Args:
+      folder: Where to.
+      config: What was evaluated, as plain values.
+      threat_model: The ball; its epsilon is not used.
+      images: The images.
+      reports: Of the models.
+    """
+    records = [record for model in reports for record in model.records]
+    drawn = _draw(folder / "figures", threat_model, images, reports)
+    storage.write_text(folder / "results.csv", report.to_csv(records))
+    storage.write_text(folder / "report.md", _markdown(threat_model, images, reports, drawn))
+    values = {
+        "config": config,
+        "threat_model_in_words": report.threat_model_caption(threat_model.get_config()),
+        "images": images.name,
+        "num_images": len(images.labels),
+        "records": [record.to_json() for record in records],
+        "models": {model.name: _to_json(model) for model in reports},
+    }
+    # Last: where it is there, all is there.
+    storage.write_json(folder / "report.json", values)
+
+
+def _to_json(model: ModelReport) -> dict[str, Any]:
+    radii = model.minimal_radii
+    return {
+        "path": model.path,
+        "exact": [
+            {"attack": attack, "epsilon": epsilon, **dataclasses.asdict(check)}
+            for (attack, epsilon), check in model.exact.items()
+        ],
+        "sanity": [dataclasses.asdict(check) for check in model.checks],
+        "gradient_masking": gradient_masking(model.checks),
+        "minimal_radius_median": _median(radii),
+        "minimal_radius": [float(radius) for radius in radii],
+    }
+
+
+def _draw(
+    folder: pathlib.Path, threat_model: ThreatModel, images: Selection, reports: Sequence[ModelReport]
+) -> dict[str, str]:
+    """Draws what can be drawn; returns the files by their captions."""
+    drawn: dict[str, str] = {}
+
+    def place(caption: str, name: str) -> pathlib.Path:
+        drawn[caption] = f"{folder.name}/{name}.png"
+        return folder / f"{name}.png"
+
+    radii = {model.name: model.minimal_radii for model in reports}
+    largest = max(record.epsilon for model in reports for record in model.records)
+    for model in reports:
+        fixed = [record for record in model.records if not record.settings.get("schedule")]
+        if fixed:
+            path = place(f"{model.name}: each attack against ε", f"panels_{safe_name(model.name)}")
+            figures.save_panels(path, fixed, title=f"{model.name} on {images.name}")
+    curves = {}
+    for model in reports:
+        # The last attack of each radius is the worst case, or the only one.
+        last = {record.epsilon: record for record in model.records}
+        curves[model.name] = (list(last), [record.certified.success_rate for record in last.values()])
+    options: dict[str, Any] = {"threat_model": threat_model, "num_images": len(images.labels)}
+    path = place("Success of the worst case over attacks", "success")
+    figures.save_success_curves(path, curves, title=f"Worst case over attacks, {images.name}", **options)
+    path = place("Minimal radii", "minimal_radius")
+    figures.save_radius_histogram(
+        path, radii, threat_model=threat_model, title=f"Minimal radii (upper bounds, at the radii tried), {images.name}"
+    )
+    path = place("Robust accuracy", "robust_accuracy")
+    figures.save_accuracy_curves(
+        path, radii, threat_model=threat_model, title=f"Robust accuracy, {images.name}", max_radius=largest or None
+    )
+    if images.images.shape[-1] in (1, 3):
+        for model in reports:
+            for radius, pictures in model.pictures.items():
+                caption = f"{model.name} at ε = {radius:g}"
+                figures.save_examples(
+                    place(caption, f"examples_{safe_name(model.name)}_{radius:g}"),
+                    *pictures,
+                    threat_model=threat_model.with_epsilon(radius),
+                    title=caption,
+                    class_names=images.class_names,
+                )
+    return drawn
+
+
+def _markdown(
+    threat_model: ThreatModel, images: Selection, reports: Sequence[ModelReport], drawn: dict[str, str]
+) -> str:
+    sentence = report.threat_model_caption(threat_model.get_config(), len(images.labels))
+    parts = [
+        f"# Evaluation on {images.name}\n\n{sentence}\n"
+        "Every example is certified; raw is what an attack made before it was.\n"
+    ]
+    for model in reports:
+        parts.append(f"## {model.name}\n\n{_overview(model)}")
+        parts.append(_minimal_radius_line(model.minimal_radii))
+        if model.checks:
+            parts.append(f"### Sanity checks\n\n{_sanity_table(model.checks)}")
+        if model.exact:
+            parts.append(f"### Exact transport\n\n{_exact_table(model)}")
+    parts.append(f"## All figures\n\n{report.to_markdown([record for model in reports for record in model.records])}")
+    parts.append("## Pictures\n\n" + "\n\n".join(f"![{caption}]({path})" for caption, path in drawn.items()) + "\n")
+    return "\n".join(parts)
+
+
+def _overview(model: ModelReport) -> str:
+    """Robust accuracy, an attack a row and a radius a column."""
+    labels = list(dict.fromkeys(record.attack for record in model.records))
+    radii = list(dict.fromkeys(record.epsilon for record in model.records))
+    cells = {(record.attack, record.epsilon): record.certified.robust_accuracy for record in model.records}
+    natural = model.records[0].natural_accuracy
+    rows = [[label, *(f"{100 * cells[label, radius]:.2f} %" for radius in radii)] for label in labels]
+    header = ["robust accuracy", *(f"ε = {radius:g}" for radius in radii)]
+    return f"Natural accuracy {100 * natural:.2f} %.\n\n{report.markdown_table(header, rows)}"
+
+
+def _minimal_radius_line(radii: np.ndarray) -> str:
+    never = int(np.sum(~np.isfinite(radii)))
+    words = "Minimal radius over all attacks and radii above"
+    return f"{words}: median {_median(radii):.4g}; {never} of {len(radii)} images never fooled.\n"
+
+
+def _sanity_table(checks: Sequence[Check]) -> str:
+    states = {True: "pass", False: "**FAIL**", None: "–"}
+    rows = [[check.name, states[check.passed], check.measured, check.needed] for check in checks]
+    masked = gradient_masking(list(checks))
+    verdict = (
+        f"**Gradient masking is likely ({', '.join(masked)}): do not trust the robust accuracy.**"
+        if masked
+        else "No sign of gradient masking."
+    )
+    return f"{report.markdown_table(['check', 'result', 'measured', 'needed'], rows, text_columns=4)}\n{verdict}\n"
+
+
+def _exact_table(model: ModelReport) -> str:
+    rows = [
+        [
+            attack,
+            f"{epsilon:g}",
+            f"{check.num_images}",
+            f"{check.max_ratio:.6f}",
+            f"{check.max_excess:.1e}",
+            "yes" if check.within_radius and check.below_cost else "**NO**",
+        ]
+        for (attack, epsilon), check in model.exact.items()
+    ]
+    header = ["attack", "ε", "images", "max exact distance / ε", "max exact − cost", "legal"]
+    return report.markdown_table(header, rows)
+
+
+def _median(radii: np.ndarray) -> float:
+    # One of the radii, never a mean of two: the mean of a number and infinity says nothing.
+    return float(np.quantile(radii, 0.5, method="inverted_cdf"))

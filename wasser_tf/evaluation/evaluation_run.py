@@ -1,0 +1,295 @@
+"""Saved classifiers × attacks × radii to tables, curves and pictures: what bin/evaluate.py does."""
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import wasser_tf
+from wasser_tf import attacks, models, storage
+from wasser_tf._checks import is_whole
+from wasser_tf.attacks import Attack
+from wasser_tf.attacks.inputs import check_batch
+from wasser_tf.evaluation import evaluation_report, sanity
+from wasser_tf.evaluation.attack_run import check_output_dir, model_name
+from wasser_tf.evaluation.evaluation_report import ModelReport
+from wasser_tf.evaluation.report import WORST_CASE
+from wasser_tf.evaluation.selection import ImageSource, Selection
+from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, rescore, safe_name
+from wasser_tf.evaluation.verify import verify
+from wasser_tf.evaluation.worst_case import minimal_radii, worst_case
+
+CONFIG = "config.json"
+CELLS = "cells"
+_REPORTS = ("report.json", "report.md", "results.csv")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationRun:
+    """What to evaluate.
+
+    Attributes:
+      models: Names and paths of the classifiers.
+      source: The images.
+      attacks: Attacks by what reports call them, all with the same threat model but for epsilon.
+      radii: The radii.
+      output_dir: Where everything goes.
+      sanity: Whether to make the sanity checks, with `sanity_attack` on `sanity_examples` images.
+      sanity_attack: Which of the attacks they are made with; None for mirror ascent if it is there, else the first.
+      sanity_examples: On how many images, the first ones.
+      batch_size: Images at a time; a file of results holds as many.
+
+    Raises:
+      ValueError: A field is out of its range.
+    """
+
+    models: Mapping[str, str]
+    source: ImageSource
+    attacks: Mapping[str, Attack]
+    radii: tuple[float, ...]
+    output_dir: str
+    sanity: bool = True
+    sanity_attack: str | None = None
+    sanity_examples: int = 100
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("models", "attacks", "radii"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must name at least one, got none.")
+        for name in ("sanity_examples", "batch_size"):
+            if not is_whole(getattr(self, name), 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}.")
+        if WORST_CASE in self.attacks:
+            raise ValueError(f"{WORST_CASE!r} is the name of the row over all attacks: give the attack another.")
+        if len({attack.threat_model.with_epsilon(0) for attack in self.attacks.values()}) > 1:
+            raise ValueError("All attacks of an evaluation must have the same threat model, but for epsilon.")
+        if self.sanity_attack is not None and self.sanity_attack not in self.attacks:
+            raise ValueError(f"sanity_attack must be one of {', '.join(self.attacks)}, got {self.sanity_attack!r}.")
+        for radius in self.radii:
+            self.threat_model.with_epsilon(radius)
+
+    @property
+    def threat_model(self) -> wasser_tf.ThreatModel:
+        """The threat model of all attacks; its epsilon is not used."""
+        return next(iter(self.attacks.values())).threat_model
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain Python values, without the output_dir, so that a folder may be moved."""
+        return {
+            "wasser_tf": wasser_tf.__version__,
+            "models": dict(self.models),
+            "source": dataclasses.asdict(self.source),
+            "attacks": {label: attacks.serialize(attack) for label, attack in self.attacks.items()},
+            "radii": list(self.radii),
+            "sanity": self.sanity,
+            "sanity_attack": self.sanity_attack,
+            "sanity_examples": self.sanity_examples,
+            "batch_size": self.batch_size,
+        }
+
+    @classmethod
+    def stored(cls, output_dir: str) -> "EvaluationRun":
+        """Makes the config of the run that an output_dir holds.
+
+        Raises:
+          ValueError: It holds none.
+        """
+        path = pathlib.Path(output_dir).expanduser() / CONFIG
+        if not path.exists():
+            raise ValueError(
+                f"{output_dir} holds no evaluation ({CONFIG} is not there): say what to evaluate, --models."
+            )
+        values = storage.read_json(path)
+        try:
+            values.pop("wasser_tf")
+            values["source"] = ImageSource(**values["source"])
+            values["attacks"] = {label: attacks.deserialize(config) for label, config in values["attacks"].items()}
+            values["radii"] = tuple(values["radii"])
+            return cls(**values, output_dir=output_dir)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is no evaluation's ({error}): give another --output_dir, or --overwrite."
+            ) from error
+
+
+def run_evaluation(
+    config: EvaluationRun,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    rescore_only: bool = False,
+    verify_exact: int | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> list[ModelReport]:
+    """Attacks what was not attacked yet and writes config.json, cells/, report.json, report.md, results.csv, figures/.
+
+    Args:
+      config: What to evaluate. A folder that holds the same evaluation is gone on with.
+      resume: Whether to go on in a folder that holds another evaluation; results that fit are used.
+      overwrite: Whether to delete the evaluation that the folder holds.
+      rescore_only: Attack nothing; ask the classifiers about the stored examples anew.
+      verify_exact: Verify so many certified examples of each model, attack and radius by exact transport; 0 for all.
+      tell: Is given lines of progress.
+
+    Returns:
+      A report for each model.
+
+    Raises:
+      ValueError: Something is not what is needed; nothing was written.
+    """
+    tell = tell or (lambda line: None)
+    folder = pathlib.Path(config.output_dir).expanduser()
+    _check_folder(config, folder, resume, overwrite)
+    images = config.source.load()
+    classifiers = {name: models.load_classifier(path) for name, path in config.models.items()}
+    for classifier in classifiers.values():
+        check_batch(classifier, images.images[:1], images.labels[:1])
+    known = [Model(name, fingerprint(path), classifiers[name]) for name, path in config.models.items()]
+    sweep = Sweep(
+        folder / CELLS,
+        known,
+        config.attacks,
+        config.radii,
+        images,
+        chunk_size=config.batch_size,
+        batch_size=config.batch_size,
+    )
+    if rescore_only and (missing := sweep.missing()):
+        raise ValueError(
+            f"{len(missing)} results are not there yet, the first {missing[0].relative_to(folder)}: "
+            "run without --rescore to make them."
+        )
+    if overwrite:
+        _delete(folder)
+    storage.write_json(folder / CONFIG, config.to_json())
+    if not rescore_only:
+        sweep.run(tell)
+    reports = []
+    for model in known:
+        tell(f"Scoring {model.name}")
+        reports.append(_report_on(config, sweep, model, images, rescore_only, verify_exact))
+    if config.sanity:
+        for report in reports:
+            report.checks[:] = _sanity(config, folder, known, report.name, images, rescore_only, tell)
+    evaluation_report.write(folder, config.to_json(), config.threat_model, images, reports)
+    return reports
+
+
+def _report_on(
+    config: EvaluationRun, sweep: Sweep, model: Model, images: Selection, rescored: bool, verify_exact: int | None
+) -> ModelReport:
+    """Scores a model's cells, one radius at a time, for all of them together may not fit into memory."""
+    report = ModelReport(name=model.name, path=config.models[model.name])
+    worst, smallest, seconds = None, np.full(len(images.labels), np.inf), 0.0
+    for radius in sweep.radii:
+        results = []
+        for cell in sweep.results(model, radius):
+            examples = rescore(model.classifier, cell.examples) if rescored else cell.examples
+            results.append(examples)
+            seconds += cell.seconds
+            report.add(cell.label, cell.attack, radius, images.name, examples, cell.seconds)
+            if verify_exact is not None:
+                report.exact[cell.label, radius] = verify(examples, config.threat_model, verify_exact or None)
+        if len(config.attacks) > 1:
+            # Examples of a smaller ball are examples of this one too.
+            worst = worst_case(results if worst is None else [worst, *results])
+            report.add(
+                WORST_CASE, next(iter(config.attacks.values())), radius, images.name, worst, seconds, settings={}
+            )
+        smallest = np.minimum(smallest, minimal_radii(results))
+        report.keep_pictures(radius, results[0] if worst is None else worst, model.classifier)
+    report.minimal_radii = smallest
+    return report
+
+
+def _sanity(
+    config: EvaluationRun,
+    folder: pathlib.Path,
+    known: list[Model],
+    name: str,
+    images: Selection,
+    stored_only: bool,
+    tell: Callable[[str], None],
+) -> list[sanity.Check]:
+    """Makes a model's sanity checks, or reads those that were made."""
+    label = config.sanity_attack or next(
+        (label for label, attack in config.attacks.items() if attack.name == "mirror_ascent"),
+        next(iter(config.attacks)),
+    )
+    model = next(model for model in known if model.name == name)
+    other = next((model for model in known if model.name != name), None)
+    count = min(config.sanity_examples, len(images.labels))
+    key = {
+        "model": model.fingerprint,
+        "surrogate": other.fingerprint if other else None,
+        "attack": attacks.serialize(config.attacks[label]),
+        "radii": sorted(config.radii),
+        "source": dataclasses.asdict(config.source),
+        "examples": count,
+    }
+    path = folder / CELLS / safe_name(name) / "sanity.json"
+    if path.exists():
+        values = storage.read_json(path)
+        if values["key"] == key:
+            return [sanity.Check(**check) for check in values["checks"]]
+    if stored_only:
+        return []
+    tell(f"Sanity checks of {name} with {label} on {count} images")
+    surrogate = other.classifier if other else sanity.train_surrogate(model.classifier, images.images)
+    checker = sanity.SanityChecker(
+        model.classifier,
+        config.attacks[label],
+        images.images[:count],
+        images.labels[:count],
+        config.radii,
+        surrogate=surrogate,
+        batch_size=config.batch_size,
+    )
+    checks = checker.run(tell)
+    storage.write_json(path, {"key": key, "checks": [dataclasses.asdict(check) for check in checks]})
+    return checks
+
+
+def parse_models(given: Sequence[str]) -> dict[str, str]:
+    """Returns names and paths out of "path" or "name=path" each.
+
+    Raises:
+      ValueError: Two have the same name.
+    """
+    named: dict[str, str] = {}
+    for item in given:
+        name, equals, path = item.partition("=")
+        name, path = (name, path) if equals else (model_name(item), item)
+        if name in named:
+            raise ValueError(f"Two models are called {name!r}: name them apart, as in --models={name}_2={path}.")
+        named[name] = path
+    return named
+
+
+def _check_folder(config: EvaluationRun, folder: pathlib.Path, resume: bool, overwrite: bool) -> None:
+    if not (folder / CONFIG).exists():
+        check_output_dir(folder, (*_REPORTS, "history.json"), overwrite)
+        return
+    if overwrite or resume:
+        return
+    try:
+        stored = storage.read_json(folder / CONFIG)
+    except ValueError:
+        stored = None
+    # Through JSON and back, as the stored one went.
+    if stored != storage.through_json(config.to_json()):
+        raise ValueError(
+            f"output_dir {folder} holds another evaluation: give another --output_dir, --resume to go on in it with "
+            "the new settings (results that fit are used), or --overwrite."
+        )
+
+
+def _delete(folder: pathlib.Path) -> None:
+    for name in (CONFIG, *_REPORTS):
+        (folder / name).unlink(missing_ok=True)
+    for name in (CELLS, "figures"):
+        shutil.rmtree(folder / name, ignore_errors=True)

@@ -1,0 +1,122 @@
+"""Adversarial examples in files: one .npz of named arrays, an entry for each image in every array."""
+
+import os
+import zipfile
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf import storage
+from wasser_tf._checks import first_line
+from wasser_tf.attacks import AttackResult
+from wasser_tf.evaluation.metrics import Predictions
+from wasser_tf.transport.certificate import Certificate
+
+# The radius is the same for the certified and the raw example, so it is stored once.
+_CERTIFICATE = tuple(field for field in Certificate._fields if field != "radius")
+
+
+class Examples(NamedTuple):
+    """Attacked images: which they are, what the attack made of them, and what the classifier says of the clean ones.
+
+    Attributes:
+      index: Position in the split as loaded, int32 [n].
+      images: The clean images, float32 [n, H, W, C].
+      labels: Their classes, int32 [n].
+      clean: The classifier's predictions for them.
+      result: The attack's result, as arrays.
+    """
+
+    index: np.ndarray  # type: ignore[assignment]  # It hides tuple.index, which no one needs here.
+    images: np.ndarray
+    labels: np.ndarray
+    clean: Predictions
+    result: AttackResult
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Returns the named arrays of the file.
+
+        index, image, label, adversarial, success, loss, radius, iterations, cost and the other fields of the
+        certificate; raw, raw_success, raw_loss, raw_cost and so on for what the attack made before it was certified;
+        clean_prediction and clean_loss. An image that is misclassified clean is a success, raw_success too.
+        """
+        result, wrong = self.result, self.clean.wrong
+        return {
+            "index": self.index,
+            "image": self.images,
+            "label": self.labels,
+            "adversarial": result.adversarial,
+            "success": result.success | wrong,
+            "loss": result.loss,
+            "radius": result.radius,
+            "iterations": result.iterations,
+            **{name: getattr(result.certificate, name) for name in _CERTIFICATE},
+            "raw": result.raw,
+            "raw_success": result.raw_success | wrong,
+            "raw_loss": result.raw_loss,
+            **{f"raw_{name}": getattr(result.raw_certificate, name) for name in _CERTIFICATE},
+            "clean_prediction": self.clean.predicted,
+            "clean_loss": self.clean.loss,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Examples":
+        """Makes the examples that `to_arrays` described."""
+        predicted, labels = arrays["clean_prediction"], arrays["label"]
+        return cls(
+            index=arrays["index"],
+            images=arrays["image"],
+            labels=labels,
+            clean=Predictions(predicted, predicted != labels, arrays["clean_loss"]),
+            result=AttackResult(
+                adversarial=arrays["adversarial"],
+                certificate=_certificate(arrays, ""),
+                success=arrays["success"],
+                loss=arrays["loss"],
+                radius=arrays["radius"],
+                iterations=arrays["iterations"],
+                raw=arrays["raw"],
+                raw_certificate=_certificate(arrays, "raw_"),
+                raw_success=arrays["raw_success"],
+                raw_loss=arrays["raw_loss"],
+            ),
+        )
+
+
+def save(path: str | os.PathLike[str], examples: Examples, **extra: Any) -> None:
+    """Writes examples to an .npz file, whole or not at all; `extra` arrays go beside them."""
+    with storage.atomic_path(path) as beside:
+        np.savez_compressed(beside, allow_pickle=False, **{**examples.to_arrays(), **extra})
+
+
+def load(path: str | os.PathLike[str]) -> tuple[Examples, dict[str, np.ndarray]]:
+    """Reads examples, and whatever else is in their file.
+
+    Raises:
+      ValueError: The file is missing, unreadable, or lacks an array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        examples = Examples.from_arrays(arrays)
+    except KeyError as error:
+        raise ValueError(f"{path} has no array {error}: give a file of adversarial examples.") from error
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} cannot be read ({first_line(error)}): delete it and make it again.") from error
+    known = examples.to_arrays()
+    return examples, {name: array for name, array in arrays.items() if name not in known}
+
+
+def concatenate(parts: list[Examples]) -> Examples:
+    """Joins examples of the same attack."""
+    return tf.nest.map_structure(lambda *fields: np.concatenate(fields), *parts)
+
+
+def first(whole: Examples, count: int) -> Examples:
+    """Returns the first few examples."""
+    return tf.nest.map_structure(lambda field: field[:count], whole)
+
+
+def _certificate(arrays: dict[str, np.ndarray], prefix: str) -> Certificate:
+    return Certificate(radius=arrays["radius"], **{name: arrays[prefix + name] for name in _CERTIFICATE})

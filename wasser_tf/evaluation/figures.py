@@ -1,0 +1,339 @@
+"""Pictures of attacks, in the format that the suffix of the path asks for. Matplotlib is imported on first use."""
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wasser_tf import storage
+from wasser_tf.evaluation.report import WORST_CASE, Record, threat_model_caption
+from wasser_tf.threat_model import ThreatModel
+
+Path = str | os.PathLike[str]
+
+# Okabe and Ito's colours, which most colour-blind people can tell apart; the yellow, pale on white, is left out.
+# Black is kept for the worst case over attacks, which is dashed so as not to hide the attack it equals.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_WORST = {"color": "black", "linestyle": (0, (4, 3)), "linewidth": 1.3, "marker": "", "zorder": 5}
+_DASHES = ("-", "--", ":", "-.")
+_GREY = "#555555"
+
+
+def save_examples(
+    path: Path,
+    images: np.ndarray,
+    adversarial: np.ndarray,
+    labels: np.ndarray,
+    clean_predictions: np.ndarray,
+    adversarial_predictions: np.ndarray,
+    *,
+    threat_model: ThreatModel | None = None,
+    title: str = "",
+    class_names: Sequence[str] | None = None,
+    max_examples: int = 8,
+) -> None:
+    """Draws a row of clean images, one of perturbations and one of adversarial images (the paper's Fig. 1).
+
+    Above each image stands "label → prediction", in red where the classifier is wrong. Perturbations share one colour
+    scale centred at 0; of images with channels, their sum over the channels is drawn.
+
+    Args:
+      path: The file to write.
+      images: Clean images [n, H, W, C] in [0, 1], C = 1 or 3; the first `max_examples` are drawn.
+      adversarial: What became of them, [n, H, W, C].
+      labels: Their classes, [n].
+      clean_predictions: The classes that the classifier gives the clean images, [n].
+      adversarial_predictions: The classes that it gives the adversarial ones, [n].
+      threat_model: Written below.
+      title: Written above.
+      class_names: Names of the classes; their numbers by default.
+      max_examples: The most columns.
+
+    Raises:
+      ValueError: There is nothing to draw, or it has neither one nor three channels.
+    """
+    count, channels = min(len(images), max_examples), images.shape[-1]
+    if count < 1 or channels not in (1, 3):
+        raise ValueError(f"images must be [n, height, width, 1 or 3] with n of at least 1, got {images.shape}.")
+    images, adversarial = np.asarray(images[:count]), np.asarray(adversarial[:count])
+    change = (adversarial.astype(np.float64) - images).sum(axis=-1)
+    limit = float(np.abs(change).max()) or 1.0
+    names = [str(name) for name in class_names] if class_names is not None else None
+
+    figure = _new_figure(1.3 * count + 1.6, 4.9 if title else 4.6)
+    # A column of its own for the colour bar, or it would push the images of its row aside.
+    grid = figure.add_gridspec(3, count + 1, width_ratios=[1.0] * count + [0.08], wspace=0.06, hspace=0.05)
+    axes = np.array([[figure.add_subplot(grid[row, column]) for column in range(count)] for row in range(3)])
+    for axis, label in zip(axes[:, 0], ("clean", "perturbation", "adversarial"), strict=True):
+        axis.set_ylabel(label, fontsize=10)
+    for column in range(count):
+        _show_image(axes[0, column], images[column])
+        painted = axes[1, column].imshow(change[column], cmap="RdBu_r", vmin=-limit, vmax=limit)
+        _show_image(axes[2, column], adversarial[column])
+        for row, predictions in ((0, clean_predictions), (2, adversarial_predictions)):
+            _title_image(axes[row, column], int(labels[column]), int(predictions[column]), names)
+    for axis in axes.ravel():
+        axis.set_xticks([])
+        axis.set_yticks([])
+    bar = figure.colorbar(painted, cax=figure.add_subplot(grid[1, count]))
+    bar.set_label("change of pixel" + (",\nsum of channels" if channels == 3 else ""), fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    caption = "Above each image: label → prediction, red where the classifier is wrong."
+    if threat_model is not None:
+        caption += f"\n{threat_model}."
+    _save(figure, path, title, caption)
+
+
+def save_success_curves(
+    path: Path,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    threat_model: ThreatModel | None = None,
+    num_images: int | None = None,
+    title: str = "",
+) -> None:
+    """Draws success rates against the radius ε.
+
+    Args:
+      path: The file to write.
+      curves: For each line its name, and its radii and success rates (0 to 1).
+      threat_model: Written below; its epsilon is not.
+      num_images: Written below.
+      title: Written above.
+
+    Raises:
+      ValueError: There are no curves.
+    """
+    _check_some(curves, "curves")
+    figure = _new_figure(6.4, 4.4)
+    axis = figure.subplots()
+    for number, (name, (radii, success)) in enumerate(curves.items()):
+        axis.plot(radii, 100 * np.asarray(success), label=name, **_style(number))
+    _percent_axis(axis, "attack success rate [%]")
+    _radius_axis(axis, threat_model)
+    axis.legend(fontsize=9, frameon=False, loc="best")
+    _save(figure, path, title, _caption(threat_model, num_images))
+
+
+def save_panels(path: Path, records: Sequence[Record], *, title: str = "") -> None:
+    """Draws the four panels of the paper's Fig. 4 and 5 for one classifier, a line for each attack.
+
+    Success rate, robust accuracy, cross-entropy and precision error (logarithmic) against ε. The precision error drawn
+    is that of the raw examples, which is what the paper draws: certified ones have none but rounding.
+
+    Args:
+      path: The file to write.
+      records: Of one classifier and one threat model, at fixed radii.
+      title: Written above; the classifier's name by default.
+
+    Raises:
+      ValueError: There are no records, or they are of several classifiers.
+    """
+    _check_some(records, "records")
+    if len({record.model for record in records}) > 1:
+        raise ValueError("The records must be of one classifier; draw a figure for each.")
+    lines: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: record.epsilon):
+        lines.setdefault(record.attack, []).append(record)
+    figure = _new_figure(10, 7.4)
+    panels = figure.subplots(2, 2)
+    for number, (attack, members) in enumerate(lines.items()):
+        radii = [record.epsilon for record in members]
+        drawn = (
+            [100 * record.certified.success_rate for record in members],
+            [100 * record.certified.robust_accuracy for record in members],
+            [record.certified.cross_entropy for record in members],
+            # Rounding below float32's own would only stretch the axis.
+            [max(record.raw.precision_error_mean, 1e-8) for record in members],
+        )
+        for axis, values in zip(panels.ravel(), drawn, strict=True):
+            style = _WORST if attack == WORST_CASE else _style(number)
+            axis.plot(radii, values, label=attack.replace("_", " "), **style)
+    threat_model = ThreatModel.from_config(records[0].threat_model)
+    _percent_axis(panels[0, 0], "attack success rate [%]")
+    _percent_axis(panels[0, 1], "robust accuracy [%]")
+    panels[1, 0].set_ylabel("mean cross-entropy [nats]")
+    panels[1, 0].set_ylim(bottom=0)
+    panels[1, 1].set_ylabel("mean precision error before certifying")
+    panels[1, 1].set_yscale("log")
+    panels[1, 1].set_ylim(5e-9, max(1e-2, 2 * max(panels[1, 1].get_ylim())))
+    for axis in panels.ravel():
+        _radius_axis(axis, threat_model)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    # The title goes into the legend: above it, Matplotlib would draw one over the other.
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=min(len(labels), 4),
+        frameon=False,
+        fontsize=10,
+        title=title or records[0].model,
+        title_fontsize=12,
+    )
+    _save(figure, path, "", _caption(threat_model, records[0].num_images))
+
+
+def save_radius_histogram(
+    path: Path,
+    radii: Mapping[str, np.ndarray],
+    *,
+    threat_model: ThreatModel | None = None,
+    title: str = "",
+    bins: int = 30,
+) -> None:
+    """Draws how the minimal radii, at which each image is first fooled, are spread over the images.
+
+    Args:
+      path: The file to write.
+      radii: For each classifier its name and its images' minimal radii [n]: 0 for an image misclassified clean,
+        infinite for one that was never fooled.
+      threat_model: Written below; its epsilon is not.
+      title: Written above.
+      bins: How many bars the range is cut into.
+
+    Raises:
+      ValueError: There is nothing to draw.
+    """
+    _check_some(radii, "radii")
+    finite = np.concatenate([np.asarray(values)[np.isfinite(values)] for values in radii.values()])
+    edges = np.linspace(0, float(finite.max(initial=0)) or 1.0, bins + 1)
+    figure = _new_figure(6.8, 1.1 + 1.9 * len(radii))
+    axes = figure.subplots(len(radii), 1, sharex=True, squeeze=False)[:, 0]
+    for number, (axis, (name, values)) in enumerate(zip(axes, radii.items(), strict=True)):
+        values = np.asarray(values, np.float64)
+        axis.hist(values[np.isfinite(values)], edges, color=_style(number)["color"], alpha=0.75)
+        median = float(np.quantile(values, 0.5, method="inverted_cdf"))
+        if np.isfinite(median):
+            axis.axvline(median, color="black", linewidth=1, linestyle="--")
+        never = int((~np.isfinite(values)).sum())
+        note = f"{name}: median {median:.3g}" + (f"; never fooled {never} of {len(values)}" if never else "")
+        axis.set_title(note, fontsize=10, loc="left")
+        axis.set_ylabel("images")
+        _clear(axis)
+        axis.set_xlim(0, edges[-1])
+    axes[-1].set_xlabel("minimal radius" + _unit(threat_model))
+    counts = {len(values) for values in radii.values()}
+    _save(figure, path, title, _caption(threat_model, counts.pop() if len(counts) == 1 else None))
+
+
+def save_accuracy_curves(
+    path: Path,
+    radii: Mapping[str, np.ndarray],
+    *,
+    threat_model: ThreatModel | None = None,
+    title: str = "",
+    max_radius: float | None = None,
+) -> None:
+    """Draws robust accuracy against ε out of minimal radii: the share of images that are not fooled at ε.
+
+    Args:
+      path: The file to write.
+      radii: As `save_radius_histogram`'s.
+      threat_model: Written below; its epsilon is not.
+      title: Written above.
+      max_radius: Where the axis ends; at the largest finite radius by default.
+
+    Raises:
+      ValueError: There is nothing to draw.
+    """
+    _check_some(radii, "radii")
+    finite = np.concatenate([np.asarray(values)[np.isfinite(values)] for values in radii.values()])
+    end = max_radius or 1.03 * float(finite.max(initial=0)) or 1.0
+    figure = _new_figure(6.4, 4.4)
+    axis = figure.subplots()
+    for number, (name, values) in enumerate(radii.items()):
+        steps = np.sort(np.asarray(values, np.float64))
+        places = np.concatenate([[0.0], steps[steps <= end], [end]])
+        accuracy = [100 * float(np.mean(steps > place)) for place in places]
+        style = {key: value for key, value in _style(number).items() if key in ("color", "linestyle", "linewidth")}
+        axis.step(places, accuracy, where="post", label=name, **style)
+    _percent_axis(axis, "robust accuracy [%]")
+    _radius_axis(axis, threat_model)
+    axis.set_xlim(0, end)
+    axis.legend(fontsize=9, frameon=False, loc="best")
+    counts = {len(values) for values in radii.values()}
+    _save(figure, path, title, _caption(threat_model, counts.pop() if len(counts) == 1 else None))
+
+
+def _new_figure(width: float, height: float) -> Any:
+    """A figure of its own canvas: no window system, and nothing of the caller's pyplot is touched."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: Path, title: str, caption: str) -> None:
+    if title:
+        figure.suptitle(title, fontsize=12)
+    if caption:
+        # Some 18 characters of this size fit into an inch.
+        width = int(18 * figure.get_figwidth())
+        lines = [line for paragraph in caption.split("\n") for line in textwrap.wrap(paragraph, width)]
+        figure.supxlabel("\n".join(lines), fontsize=7.5, color=_GREY, x=0.01, ha="left")
+    with storage.atomic_path(path) as beside:
+        figure.savefig(beside, dpi=150)
+
+
+def _show_image(axis: Any, image: np.ndarray) -> None:
+    axis.imshow(np.clip(image if image.shape[-1] == 3 else image[..., 0], 0, 1), cmap="gray", vmin=0, vmax=1)
+
+
+def _title_image(axis: Any, label: int, prediction: int, names: Sequence[str] | None) -> None:
+    pair = [
+        names[number] if names is not None and number < len(names) else str(number) for number in (label, prediction)
+    ]
+    # Names such as "automobile" need a line each.
+    text = (" → " if max(map(len, pair)) <= 4 else "\n→ ").join(pair)
+    axis.set_title(text, fontsize=9, pad=3, color="#B00020" if prediction != label else "black")
+
+
+def _style(number: int) -> dict[str, Any]:
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "linestyle": _DASHES[number // len(_COLOURS) % len(_DASHES)],
+        "markersize": 4.5,
+        "linewidth": 1.6,
+    }
+
+
+def _percent_axis(axis: Any, label: str) -> None:
+    axis.set_ylabel(label)
+    axis.set_ylim(-3, 103)
+
+
+def _radius_axis(axis: Any, threat_model: ThreatModel | None) -> None:
+    axis.set_xlabel("radius ε" + _unit(threat_model))
+    axis.set_xlim(left=0)
+    _clear(axis)
+
+
+def _unit(threat_model: ThreatModel | None) -> str:
+    if threat_model is None:
+        return ""
+    power = "" if threat_model.p == 1 else f"^{threat_model.p:g}"
+    return f" [pixel{power} per unit of mass]" if threat_model.normalize_mass else f" [pixel{power} × mass]"
+
+
+def _clear(axis: Any) -> None:
+    axis.grid(alpha=0.3, linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _caption(threat_model: ThreatModel | None, num_images: int | None) -> str:
+    if threat_model is None:
+        return "" if num_images is None else f"{num_images} images."
+    return threat_model_caption(threat_model.get_config(), num_images)
+
+
+def _check_some(given: Sequence[Any] | Mapping[str, Any], name: str) -> None:
+    if not given:
+        raise ValueError(f"{name} must hold at least one to draw, got none.")

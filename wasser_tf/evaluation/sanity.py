@@ -1,0 +1,345 @@
+"""The checks of Carlini et al. 2019, "On evaluating adversarial robustness": can an attack's failure be trusted?
+
+An attack by gradients fails on a robust classifier, and also on one whose gradients say nothing (gradient masking).
+Each check measures something that a sound attack on an honest classifier cannot fail; one that fails says not to trust
+the robust accuracy.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf import attacks, models
+from wasser_tf.attacks import Attack
+from wasser_tf.attacks.base import as_logits_fn
+from wasser_tf.attacks.inputs import check_batch
+from wasser_tf.attacks.losses import margin
+from wasser_tf.evaluation import metrics
+
+# Where the dense plans of all images together hold more numbers than this, the check of a huge radius takes fewer
+# images, and where one image's does, a wide window.
+_LARGEST_PLANS = 8_000_000
+_WIDE_WINDOW = 9
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check.
+
+    Attributes:
+      name: What was checked.
+      passed: Whether it passed; None if it could not be made.
+      measured: What was measured, in words and numbers.
+      needed: What passes.
+      masking: Whether failing it is a sign of gradient masking, rather than of a weak attack.
+    """
+
+    name: str
+    passed: bool | None
+    measured: str
+    needed: str
+    masking: bool = False
+
+
+def gradient_masking(checks: list[Check]) -> list[str]:
+    """Returns the names of the checks whose failure is a sign of gradient masking; none is what one hopes for."""
+    return [check.name for check in checks if check.masking and check.passed is False]
+
+
+class SanityChecker:
+    """Makes the checks of one classifier under one white-box attack; each method is a check, `run` makes them all.
+
+    Attributes:
+      attack: The white-box attack under test; a fixed radius is used whatever its schedule.
+      radii: The radii at which it is judged, rising. Most checks are made at the middle one, `radius`.
+      tolerance: By how much a share may be on the wrong side: the share of one image, and a point.
+      surrogate: A classifier that transfer attacks are made on.
+    """
+
+    def __init__(
+        self,
+        classifier: Callable[..., Any],
+        attack: Attack,
+        images: np.ndarray,
+        labels: np.ndarray,
+        radii: list[float] | tuple[float, ...],
+        *,
+        surrogate: Callable[..., Any] | None = None,
+        batch_size: int = 128,
+    ):
+        if not radii:
+            raise ValueError("radii must hold at least one radius, got none.")
+        self.classifier = classifier
+        self.images, self.labels = check_batch(classifier, images, labels)
+        self.from_logits = metrics.is_from_logits(classifier, self.images)
+        self.attack = _changed(attack, schedule=None)
+        self.radii = tuple(sorted(radii))
+        self.radius = self.radii[len(self.radii) // 2]
+        self.tolerance = 0.01 + 1 / len(self.labels)
+        self.surrogate = surrogate
+        self.batch_size = batch_size
+        self._clean = metrics.predict(classifier, self.images, self.labels, from_logits=self.from_logits)
+        self._fooled: dict[float, np.ndarray] = {}
+        self._examples: dict[float, np.ndarray] = {}
+        self._last_examples: np.ndarray | None = None
+
+    def run(self, tell: Callable[[str], None] | None = None) -> list[Check]:
+        """Makes all checks, the cheap ones first.
+
+        Args:
+          tell: Is given a line for each check that was made.
+        """
+        checks = []
+        for make in (
+            self.deterministic,
+            self.alone_as_in_company,
+            self.gradients,
+            self.grows_with_radius,
+            self.stronger_than_random,
+            self.more_iterations,
+            self.restarts,
+            self.huge_radius,
+            self.transfer,
+            self.worst_case,
+        ):
+            checks.append(make())
+            if tell:
+                state = {True: "passed", False: "FAILED", None: "skipped"}[checks[-1].passed]
+                tell(f"{checks[-1].name}: {state}, {checks[-1].measured}")
+        return checks
+
+    def deterministic(self) -> Check:
+        """The classifier answers the same question twice in the same way."""
+        first, second = self._outputs(self.images), self._outputs(self.images)
+        difference, scale = float(np.abs(first - second).max()), float(np.abs(first).max())
+        return Check(
+            name="the classifier is deterministic",
+            passed=difference <= 1e-4 * max(scale, 1e-6),
+            measured=f"outputs of the same images differ by up to {difference:.2g} (they reach {scale:.2g})",
+            needed="at most 1e-4 of the largest output",
+            masking=True,
+        )
+
+    def alone_as_in_company(self) -> Check:
+        """It answers for an image alone as for the image in a batch (batch statistics would differ)."""
+        count = min(4, len(self.images))
+        together = self._outputs(self.images)[:count]
+        alone = np.concatenate([self._outputs(self.images[row : row + 1]) for row in range(count)])
+        difference, scale = float(np.abs(together - alone).max()), float(np.abs(together).max())
+        return Check(
+            name="it answers for an image alone as in a batch",
+            passed=difference <= 1e-3 * max(scale, 1e-6),
+            measured=f"outputs differ by up to {difference:.2g} (they reach {scale:.2g})",
+            needed="at most 1e-3 of the largest output",
+            masking=True,
+        )
+
+    def gradients(self) -> Check:
+        """The margin has a gradient at the images."""
+        gradient = self._margin_gradient()
+        name, needed = "gradients are there", "at most 5 % of the images without a finite gradient other than 0"
+        if gradient is None:
+            return Check(
+                name=name,
+                passed=False,
+                measured="the output is no differentiable function",
+                needed=needed,
+                masking=True,
+            )
+        flat = gradient.reshape(len(gradient), -1)
+        useless = float(np.mean(~np.isfinite(flat).all(axis=1) | (flat == 0).all(axis=1)))
+        return Check(
+            name=name,
+            passed=useless <= 0.05,
+            measured=f"{useless:.1%} of the images have no gradient",
+            needed=needed,
+            masking=True,
+        )
+
+    def grows_with_radius(self) -> Check:
+        """Success grows with the radius."""
+        rates = [float(np.mean(self._success(radius))) for radius in self.radii]
+        return Check(
+            name="success grows with ε",
+            passed=all(after >= before - self.tolerance for before, after in zip(rates, rates[1:], strict=False)),
+            measured=", ".join(f"{rate:.1%} at {radius:g}" for radius, rate in zip(self.radii, rates, strict=True)),
+            needed="no fall",
+            masking=True,
+        )
+
+    def stronger_than_random(self) -> Check:
+        """The attack is stronger than a random legal plan of the same cost."""
+        control = attacks.make("random_plan", self.attack.threat_model, seed=self.attack.seed)
+        random, found = self._success(self.radius, attack=control), self._success(self.radius)
+        clean = float(np.mean(self._clean.wrong))
+        stronger = found.mean() > random.mean() or found.mean() == 1
+        return Check(
+            name="the attack is stronger than a random plan",
+            passed=bool(stronger and np.mean(random & ~found) <= self.tolerance),
+            measured=f"{found.mean():.1%} against {random.mean():.1%} at ε = {self.radius:g} ({clean:.1%} wrong clean)",
+            needed="a higher rate, and no image that only the random plan fools",
+            masking=True,
+        )
+
+    def more_iterations(self) -> Check:
+        """More iterations never hurt, and do not help for ever."""
+        name, most = "more iterations do not hurt, and converge", self.attack.iterations
+        needed = "no fall, and at most 5 points more from the last doubling"
+        if most < 2:
+            return Check(name=name, passed=None, measured=f"the attack has {most} iterations", needed=needed)
+        counts = (max(most // 4, 1), most, 2 * most)
+        found = [
+            self._success(self.radius, attack=None if count == most else _changed(self.attack, iterations=count))
+            for count in counts
+        ]
+        rates = [float(fooled.mean()) for fooled in found]
+        falls = max(before - after for before, after in zip(rates, rates[1:], strict=False))
+        return Check(
+            name=name,
+            passed=falls <= self.tolerance and rates[2] - rates[1] <= 0.05 + self.tolerance,
+            measured=", ".join(f"{rate:.1%} with {count}" for count, rate in zip(counts, rates, strict=True)),
+            needed=needed,
+        )
+
+    def restarts(self) -> Check:
+        """Restarts with other seeds converge; taken as the worst case for each image they cannot hurt."""
+        name, needed = "restarts converge", "at most 5 points more from the third"
+        union = self._success(self.radius).copy()
+        rates = [float(union.mean())]
+        for restart in (1, 2):
+            other = _changed(self.attack, seed=self.attack.seed + restart)
+            union |= self._success(self.radius, attack=other)
+            rates.append(float(union.mean()))
+            before, now = self._examples.get(self.radius), self._last_examples
+            if restart == 1 and before is not None and now is not None and np.array_equal(before, now):
+                return Check(name=name, passed=None, measured="nothing in the attack is random", needed=needed)
+        return Check(
+            name=name,
+            passed=rates[2] - rates[1] <= 0.05 + self.tolerance,
+            measured=", ".join(f"{rate:.1%} with {count + 1}" for count, rate in enumerate(rates)),
+            needed=needed,
+        )
+
+    def huge_radius(self) -> Check:
+        """At a radius at which the budget no longer binds, every image is fooled."""
+        height, width, channels = self.images.shape[1:]
+        dense_entries = (height * width) ** 2 * channels
+        size = None if dense_entries <= _LARGEST_PLANS else _WIDE_WINDOW
+        threat_model = dataclasses.replace(self.attack.threat_model, kernel_size=size)
+        farthest = np.hypot(height - 1, width - 1) if size is None else np.hypot(size // 2, size // 2)
+        radius = float(farthest) ** threat_model.p
+        if not threat_model.normalize_mass:
+            radius *= float(self.images.sum(axis=(1, 2, 3)).max())
+        few = np.arange(min(len(self.labels), max(1, min(32, _LARGEST_PLANS // dense_entries))))
+        attack = _changed(self.attack, threat_model=threat_model.get_config())
+        fooled = self._success(radius, attack=attack, rows=few)
+        reach = "anywhere" if size is None else f"within {size}×{size} pixels"
+        return Check(
+            name="a huge ε fools every image",
+            passed=bool(fooled.all()),
+            measured=f"{fooled.mean():.1%} of {len(few)} images, mass free to go {reach} (ε = {radius:.3g})",
+            needed="100 %",
+            masking=True,
+        )
+
+    def transfer(self) -> Check:
+        """Examples made on another classifier fool this one less than those made on itself."""
+        name, needed = "white-box beats transfer", "a rate at least as high"
+        if self.surrogate is None:
+            return Check(name=name, passed=None, measured="no other classifier was given", needed=needed)
+        direct = self._success(self.radius)
+        made = self.attack(
+            self.surrogate, self.images, self.labels, radius=self.radius, batch_size=self.batch_size
+        ).adversarial
+        moved = metrics.predict(self.classifier, made, self.labels, from_logits=self.from_logits).wrong
+        moved = moved | self._clean.wrong
+        return Check(
+            name=name,
+            passed=bool(direct.mean() >= moved.mean() - self.tolerance),
+            measured=f"{direct.mean():.1%} white-box, {moved.mean():.1%} by transfer at ε = {self.radius:g}",
+            needed=needed,
+            masking=True,
+        )
+
+    def worst_case(self) -> Check:
+        """The worst case is taken for each example: no single attack may be stronger than it."""
+        runs = list(self._fooled.values())
+        if not runs:
+            runs = [self._success(self.radius)]
+        union, best = float(np.logical_or.reduce(runs).mean()), max(float(fooled.mean()) for fooled in runs)
+        return Check(
+            name="the worst case is per example",
+            passed=union >= best,
+            measured=f"{union:.1%} over {len(runs)} runs, {best:.1%} by the best alone",
+            needed="at least the best alone",
+        )
+
+    def _success(self, radius: float, *, attack: Attack | None = None, rows: np.ndarray | None = None) -> np.ndarray:
+        """Returns which images are fooled; the attack under test is run once a radius."""
+        if attack is None and radius in self._fooled:
+            return self._fooled[radius]
+        chosen = np.arange(len(self.labels)) if rows is None else rows
+        if self._margin_gradient() is None:
+            # Nothing to climb: only what is wrong clean is wrong, unless the attack is the random control.
+            if attack is None or attack.name != "random_plan":
+                return self._clean.wrong[chosen]
+        result = (attack or self.attack)(
+            self.classifier,
+            self.images[chosen],
+            self.labels[chosen],
+            radius=radius,
+            from_logits=self.from_logits,
+            batch_size=min(self.batch_size, len(chosen)),
+        )
+        fooled = np.asarray(result.success) | self._clean.wrong[chosen]
+        self._last_examples = result.adversarial
+        if attack is None:
+            self._fooled[radius], self._examples[radius] = fooled, result.adversarial
+        return fooled
+
+    def _outputs(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(self.classifier(tf.constant(images), training=False), np.float64)
+
+    def _margin_gradient(self) -> np.ndarray | None:
+        """The gradient [n, H, W, C] at the images, or None if the graph has no path."""
+        if not hasattr(self, "_gradient"):
+            logits_fn = as_logits_fn(self.classifier, self.from_logits)
+            images = tf.constant(self.images)
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                value = margin(logits_fn(images), tf.constant(self.labels))
+            gradient = tape.gradient(value, images)
+            self._gradient = None if gradient is None else np.asarray(gradient)
+        return self._gradient
+
+
+def train_surrogate(
+    classifier: Callable[..., Any], images: np.ndarray, *, epochs: int = 60, seed: int = 0
+) -> keras.Model:
+    """Trains a classifier of another kind on what this one says: the black-box attacker's stand-in (Papernot 2017).
+
+    Args:
+      classifier: The classifier to imitate.
+      images: What to ask it about, float [n, H, W, C].
+      epochs: Passes over the images.
+      seed: Of its initial weights.
+    """
+    outputs = np.concatenate(
+        [
+            np.asarray(classifier(tf.constant(images[row : row + 500]), training=False))
+            for row in range(0, len(images), 500)
+        ]
+    )
+    surrogate = models.build("mlp", images.shape[1:], outputs.shape[1], seed=seed)
+    surrogate.compile(keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    surrogate.fit(images, outputs.argmax(axis=1), epochs=epochs, batch_size=64, verbose=0)
+    return surrogate
+
+
+def _changed(attack: Attack, **changes: Any) -> Attack:
+    described = attacks.serialize(attack)
+    return attacks.deserialize({**described, "config": {**described["config"], **changes}})

@@ -1,0 +1,241 @@
+"""Models × attacks × radii, in cells that are files: what was attacked once is never attacked again.
+
+A cell is one model, one attack, one radius and one chunk of images. Its file is named by a hash of all that its content
+depends on and is written whole, so an interrupted sweep goes on where it was, and a sweep with one more radius only
+attacks there.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import wasser_tf
+from wasser_tf import attacks
+from wasser_tf.attacks import Attack
+from wasser_tf.evaluation import examples, metrics
+from wasser_tf.evaluation.examples import Examples
+from wasser_tf.evaluation.metrics import Predictions
+from wasser_tf.evaluation.progress import Progress
+from wasser_tf.evaluation.selection import Selection
+
+
+class Model(NamedTuple):
+    """A classifier in a sweep.
+
+    Attributes:
+      name: What reports call it.
+      fingerprint: Changes when the classifier does, see `fingerprint`.
+      classifier: It.
+    """
+
+    name: str
+    fingerprint: str
+    classifier: Any
+
+
+class CellResult(NamedTuple):
+    """Everything known of a model under one attack at a radius.
+
+    Attributes:
+      label: What the attack is called in this sweep.
+      attack: The attack.
+      examples: Of all images.
+      seconds: What attacking took, summed over the chunks.
+    """
+
+    label: str
+    attack: Attack
+    examples: Examples
+    seconds: float
+
+
+class Sweep:
+    """The cells of models × attacks × radii over some images.
+
+    Attributes:
+      folder: Where the cells are.
+      models: The classifiers.
+      attacks: The attacks by what reports call them; their threat models differ at most in epsilon, which is not used.
+      radii: The radii, rising.
+      images: The images.
+      chunk_size: Images a cell; an interruption loses one cell at most.
+      batch_size: Images at a time.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        models: Sequence[Model],
+        attacks: Mapping[str, Attack],
+        radii: Sequence[float],
+        images: Selection,
+        *,
+        chunk_size: int = 128,
+        batch_size: int = 128,
+    ):
+        if not models or not attacks or not radii:
+            raise ValueError("A sweep needs at least one model, one attack and one radius.")
+        for name, given in (("models", [model.name for model in models]), ("radii", list(radii))):
+            if len(set(given)) != len(given):
+                raise ValueError(f"The {name} of a sweep must differ, got {', '.join(map(str, given))}.")
+        self.folder = pathlib.Path(folder)
+        self.models = tuple(models)
+        self.attacks = dict(attacks)
+        # Checks them too.
+        self.radii = tuple(sorted(wasser_tf.ThreatModel(epsilon=radius).epsilon for radius in radii))
+        self.images = images
+        self.chunk_size = min(chunk_size, len(images.labels))
+        self.batch_size = min(batch_size, self.chunk_size)
+
+    def run(self, progress: Callable[[str], None] | None = None) -> None:
+        """Attacks whatever has no file yet.
+
+        Args:
+          progress: Is given a line for each cell that was attacked, with the time left.
+
+        Raises:
+          ValueError: An attack or a classifier does not take the images.
+        """
+        meter = Progress([label for _, label, _, _ in self._cells()], progress)
+        for model in self.models:
+            from_logits = metrics.is_from_logits(model.classifier, self.images.images)
+            for label, attack in self.attacks.items():
+                for radius in self.radii:
+                    for rows in self._chunks():
+                        path = self._path(model, label, radius, rows)
+                        if path.exists():
+                            meter.skip(label)
+                            continue
+                        begin = time.perf_counter()
+                        found = self._attack(model.classifier, from_logits, attack, radius, rows)
+                        seconds = time.perf_counter() - begin
+                        examples.save(path, found, seconds=np.float64(seconds))
+                        fooled = int(np.sum(found.result.success | found.clean.wrong))
+                        told = f"{model.name}, {label}, ε = {radius:g}: {fooled} of {len(rows)} fooled"
+                        meter.done(label, seconds, told)
+
+    def missing(self) -> list[pathlib.Path]:
+        """Returns the files that are not there yet."""
+        paths = (self._path(*cell) for cell in self._cells())
+        return [path for path in paths if not path.exists()]
+
+    def results(self, model: Model, radius: float) -> Iterator[CellResult]:
+        """Yields what is stored of a model at a radius, attack by attack; all its cells must be there.
+
+        Raises:
+          ValueError: A file is missing or unreadable.
+        """
+        for label, attack in self.attacks.items():
+            parts, seconds = [], 0.0
+            for rows in self._chunks():
+                part, extra = examples.load(self._path(model, label, radius, rows))
+                parts.append(part)
+                seconds += float(extra.get("seconds", 0.0))
+            yield CellResult(label, attack, examples.concatenate(parts), seconds)
+
+    def _cells(self) -> Iterator[tuple[Model, str, float, np.ndarray]]:
+        for model in self.models:
+            for label in self.attacks:
+                for radius in self.radii:
+                    for rows in self._chunks():
+                        yield model, label, radius, rows
+
+    def _chunks(self) -> list[np.ndarray]:
+        count = len(self.images.labels)
+        return [np.arange(start, min(start + self.chunk_size, count)) for start in range(0, count, self.chunk_size)]
+
+    def _attack(self, classifier: Any, from_logits: bool, attack: Attack, radius: float, rows: np.ndarray) -> Examples:
+        # The last chunk is filled up with its last image, so that it needs no compilation of its own.
+        filled = np.concatenate([rows, np.full(self.chunk_size - len(rows), rows[-1])])
+        chosen, labels = self.images.images[filled], self.images.labels[filled]
+        clean = metrics.predict(classifier, chosen, labels, from_logits=from_logits)
+        result = attack(
+            classifier,
+            chosen,
+            labels,
+            radius=radius,
+            index=self.images.index[filled],
+            from_logits=from_logits,
+            batch_size=self.batch_size,
+        )
+        whole = Examples(self.images.index[filled], chosen, labels, clean, result)
+        return examples.first(whole, len(rows))
+
+    def _path(self, model: Model, label: str, radius: float, rows: np.ndarray) -> pathlib.Path:
+        config = attacks.serialize(self.attacks[label])
+        config["config"]["threat_model"]["epsilon"] = radius
+        content = {
+            "wasser_tf": wasser_tf.__version__,
+            "model": model.fingerprint,
+            "attack": config,
+            "images": _digest(self.images.index[rows], self.images.images[rows], self.images.labels[rows]),
+        }
+        key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        name = f"{rows[0]:06d}-{rows[-1]:06d}-{key}.npz"
+        return self.folder / safe_name(model.name) / safe_name(label) / f"{radius:g}" / name
+
+
+def rescore(classifier: Any, stored: Examples) -> Examples:
+    """Asks a classifier about stored examples anew: predictions, success, loss, and what images alone tell.
+
+    What plans told (cost, rows, columns, flow) is kept, for plans are not stored.
+
+    Args:
+      classifier: Any classifier.
+      stored: The examples.
+    """
+    from_logits = metrics.is_from_logits(classifier, stored.images)
+
+    def ask(images: np.ndarray) -> Predictions:
+        return metrics.predict_unchecked(classifier, images, stored.labels, from_logits=from_logits)
+
+    clean, certified, raw = ask(stored.images), ask(stored.result.adversarial), ask(stored.result.raw)
+    result = stored.result._replace(
+        success=certified.wrong,
+        loss=certified.loss,
+        certificate=_remeasure(stored.result.certificate, stored.images, stored.result.adversarial),
+        raw_success=raw.wrong,
+        raw_loss=raw.loss,
+        raw_certificate=_remeasure(stored.result.raw_certificate, stored.images, stored.result.raw),
+    )
+    return stored._replace(clean=clean, result=result)
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """Returns a hash of a file, or of all files of a folder: two equal ones are the same classifier."""
+    root = pathlib.Path(path)
+    digest = hashlib.sha256()
+    for file in sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root]:
+        digest.update(str(file.relative_to(root)).encode())
+        with open(file, "rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def safe_name(name: str) -> str:
+    """Returns a name as files may be called."""
+    return "".join(letter if letter.isalnum() or letter in "._-=," else "_" for letter in name)[:100]
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _remeasure(certificate: Any, images: np.ndarray, target: np.ndarray) -> Any:
+    pixels = (1, 2, 3)
+    mass = images.sum(axis=pixels, dtype=np.float64)
+    change = np.abs((target.astype(np.float64) - images).sum(axis=pixels))
+    relative = np.divide(change, mass, out=np.where(change > 0, np.inf, 0.0), where=mass > 0)
+    return certificate._replace(
+        min_pixel=target.min(axis=pixels), max_pixel=target.max(axis=pixels), mass_error=relative.astype(np.float32)
+    )

@@ -1,0 +1,78 @@
+"""The worst case over attacks, taken for each example, and the minimal radii that a sweep shows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf.attacks import AttackResult
+from wasser_tf.evaluation.examples import Examples
+
+
+def worst_case(runs: Sequence[Examples]) -> Examples:
+    """Returns for each image the worst of its examples: one that succeeds if any does, and of those the largest loss.
+
+    Raw examples are chosen by their own success and loss. Iterations are summed, for all attacks were needed.
+
+    Args:
+      runs: Examples of the same images and classifier, legal at the radius that is reported: those of that radius, and
+        those of smaller ones, whose balls lie within.
+
+    Raises:
+      ValueError: There are none, or their images differ.
+    """
+    if not runs:
+        raise ValueError("There must be at least one attack to take the worst case over, got none.")
+    first = runs[0]
+    if any(not np.array_equal(run.index, first.index) or not np.array_equal(run.labels, first.labels) for run in runs):
+        raise ValueError("The worst case is over attacks on the same images, got different ones.")
+    certified = _worst([run.result.success for run in runs], [run.result.loss for run in runs])
+    raw = _worst([run.result.raw_success for run in runs], [run.result.raw_loss for run in runs])
+
+    def pick(choice: np.ndarray, *fields: np.ndarray) -> np.ndarray:
+        return np.stack(fields)[choice, np.arange(len(choice))]
+
+    results = [run.result for run in runs]
+    return first._replace(
+        result=AttackResult(
+            adversarial=pick(certified, *(result.adversarial for result in results)),
+            certificate=tf.nest.map_structure(
+                lambda *fields: pick(certified, *fields), *(result.certificate for result in results)
+            ),
+            success=pick(certified, *(result.success for result in results)),
+            loss=pick(certified, *(result.loss for result in results)),
+            radius=pick(certified, *(result.radius for result in results)),
+            iterations=np.sum([result.iterations for result in results], axis=0),
+            raw=pick(raw, *(result.raw for result in results)),
+            raw_certificate=tf.nest.map_structure(
+                lambda *fields: pick(raw, *fields), *(result.raw_certificate for result in results)
+            ),
+            raw_success=pick(raw, *(result.raw_success for result in results)),
+            raw_loss=pick(raw, *(result.raw_loss for result in results)),
+        )
+    )
+
+
+def minimal_radii(runs: Sequence[Examples]) -> np.ndarray:
+    """Returns the smallest cost at which each image was fooled, [n]: an upper bound of its minimal radius.
+
+    0 for an image that is misclassified clean, infinite for one that was never fooled.
+
+    Args:
+      runs: Examples of the same images and classifier by any attacks at any radii.
+    """
+    smallest = np.where(runs[0].clean.wrong, 0.0, np.inf)
+    for run in runs:
+        certificate = run.result.certificate
+        # The cost may exceed the radius by rounding, which must not count as another radius.
+        cost = np.minimum(np.asarray(certificate.cost, np.float64), np.asarray(certificate.radius, np.float64))
+        smallest = np.minimum(smallest, np.where(run.result.success, cost, np.inf))
+    return smallest
+
+
+def _worst(success: Sequence[np.ndarray], loss: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the number of the run that is worst for each image, [n]; of equals the first."""
+    successes, losses = np.stack(success), np.stack(loss)
+    candidates = successes | ~successes.any(axis=0)
+    # A loss that is not a number must not be chosen before one that is.
+    return np.argmax(np.where(candidates, np.nan_to_num(losses, nan=-1e30), -np.inf), axis=0)
