@@ -9,10 +9,9 @@ from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack, Gradient, Perturbation, Problem, image_gradient
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.threat_model import ThreatModel
-from wasser_tf.transport.gibbs import gibbs_plan
+from wasser_tf.transport.gibbs import gibbs_plan, log_sum_and_costs
 from wasser_tf.transport.neighbourhood import Support
 from wasser_tf.transport.plan import identity_plan
-from wasser_tf.transport.sinkhorn import log_sum_and_costs
 
 
 class _State(NamedTuple):
@@ -129,8 +128,10 @@ def _multiplier(
     """Returns λ [B, 1, 1, 1] with ⟨Π, C⟩ ≤ budget, no more than the tolerance above the least such."""
     budget = budget[:, None, None, None]
 
+    rings = support.rings(gradient / temperature)
+
     def cost(multiplier: tf.Tensor) -> tf.Tensor:
-        _, mean_cost, _ = log_sum_and_costs(gradient / temperature, multiplier / temperature, support)
+        _, mean_cost, _ = log_sum_and_costs(rings, multiplier / temperature)
         return tf.reduce_sum(images * mean_cost, axis=[1, 2, 3], keepdims=True)
 
     def halve(low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

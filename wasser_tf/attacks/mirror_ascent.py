@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow as tf
 
 from wasser_tf.attacks import losses
-from wasser_tf.attacks.base import Attack, Perturbation, Problem, image_gradient, where_image
+from wasser_tf.attacks.base import Attack, Gradient, Perturbation, Problem, image_gradient, where_image
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.gibbs import GibbsPlan, gibbs_plan, project_to_budget
@@ -32,11 +32,11 @@ _CAPACITY_PENALTY = 1.25
 
 
 class _State(NamedTuple):
-    """The ascent's plan, and the best of those it has been through with its loss [B]."""
+    """The ascent's plan, and the best of those it has been through with its merit [B]."""
 
     now: GibbsPlan
     best: GibbsPlan
-    best_loss: tf.Tensor
+    best_merit: tf.Tensor
 
 
 class MirrorAscent(Attack):
@@ -85,12 +85,12 @@ class MirrorAscent(Attack):
             step_size = self.step_size * self._final_step**done
             budget = problem.budget(self.radius_at(iteration, problem))
             now = _ascend(state.now, images, gradient.image_gradient, step_size, budget, capacity, support)
-            return _State(now, *_better(state, gradient.loss)), gradient.fooled
+            return _State(now, *_better(state, gradient, capacity)), gradient.fooled
 
         start = _start(images, problem.budget(self.radius_at(tf.constant(0), problem)), support)
         lowest = tf.fill(tf.shape(problem.radius), tf.float32.min)
         state, radius, used = self.iterate(step, _State(start, start, lowest), problem)
-        best, _ = _better(state, image_gradient(problem, state.now.image, self._loss).loss)
+        best, _ = _better(state, image_gradient(problem, state.now.image, self._loss), capacity)
         if capacity is not None:
             best = _polish(best, images, problem.budget(radius), capacity, support, self.polish)
         plan = gibbs_plan(best.potential, best.multiplier, images, support)
@@ -100,11 +100,19 @@ class MirrorAscent(Attack):
         return {**super().get_config(), "step_size": self.step_size, "loss": self.loss, "polish": self.polish}
 
 
-def _better(state: _State, loss: tf.Tensor) -> tuple[GibbsPlan, tf.Tensor]:
-    """Returns the better of the present plan, whose loss is [B], and the best so far."""
-    better = loss > state.best_loss
+def _better(state: _State, found: Gradient, capacity: float | None) -> tuple[GibbsPlan, tf.Tensor]:
+    """Returns the better of the present plan, whose gradient is given, and the best so far, and its merit [B].
+
+    The merit is what the steps climb: the loss less the penalty for over-full pixels. By the loss alone the best plan
+    would be an early one that is far from legal.
+    """
+    merit = found.loss
+    if capacity is not None:
+        excess = tf.reduce_sum(tf.maximum(state.now.image - capacity, 0.0), axis=[1, 2, 3])
+        merit -= _CAPACITY_PENALTY * tf.reduce_max(tf.abs(found.image_gradient), axis=[1, 2, 3]) * excess
+    better = merit > state.best_merit
     best = tf.nest.map_structure(lambda new, old: where_image(better, new, old), state.now, state.best)
-    return best, tf.maximum(loss, state.best_loss)
+    return best, tf.maximum(merit, state.best_merit)
 
 
 @tf.function(jit_compile=True)

@@ -7,6 +7,7 @@ Rows hold and Π ≥ 0 by construction. Among all plans with rows x and cost ≤
 plan itself need not exist: its cost, its gradient in λ and its image are sums over windows of image-sized tensors.
 """
 
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -47,42 +48,46 @@ def project_to_budget(
     Returns:
       The plan. Its cost is within a per cent of the budget after a warm start, and `round_to_legal` mends the rest.
     """
-    rings, peak = support.rings(potential, multiplier)
+    rings = support.rings(potential)
     budget = budget[:, None, None, None]
-    # λ ≥ 0, and falls by no more than float32 can follow from the peaks of the warm start.
-    floor = tf.maximum(-multiplier, -60.0 / max(support.max_cost, 1e-6))
 
-    def newton(step: tf.Tensor, change: tf.Tensor, low: tf.Tensor, high: tf.Tensor, _: tf.Tensor) -> tuple:
-        _, mean, square = ring_moments(rings, change)
+    def newton(step: tf.Tensor, multiplier: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tuple:
+        _, mean, square = log_sum_and_costs(rings, multiplier)
         cost = tf.reduce_sum(images * mean, axis=[1, 2, 3], keepdims=True)
         slope = tf.reduce_sum(images * (square - mean**2), axis=[1, 2, 3], keepdims=True)
-        low = tf.where(cost > budget, change, low)
-        high = tf.where(cost > budget, high, change)
-        guess = tf.maximum(change + (cost - budget) / tf.maximum(slope, 1e-6 * budget + 1e-30), floor)
-        # Where Newton leaves the bracket: halve it, or while it is still open above, double the multiplier.
+        low = tf.where(cost > budget, multiplier, low)
+        high = tf.where(cost > budget, high, multiplier)
+        guess = multiplier + (cost - budget) / tf.maximum(slope, 1e-6 * budget + 1e-30)
+        # The cost is flat far from its root on both sides: Newton may neither leave the bracket nor run away.
+        guess = tf.minimum(tf.where(low < 0, tf.maximum(guess, 0.0), guess), 4.0 * multiplier + 4.0)
         inside = (guess >= low) & (guess <= high)
-        middle = tf.where(high < tf.float32.max, 0.5 * (low + high), 2.0 * change + multiplier + 1.0)
-        change = tf.where(inside, guess, middle)
-        source = tf.math.log(tf.maximum(images, 1e-38)) - tf.math.log(ring_moments(rings, change)[0]) - peak
-        return step + 1, change, low, high, source
+        return step + 1, tf.where(inside, guess, 0.5 * (low + high)), low, high
 
-    start = (tf.constant(0), tf.zeros_like(multiplier), floor, tf.fill(tf.shape(multiplier), tf.float32.max), images)
-    _, change, _, _, source = tf.while_loop(lambda step, *_: step < newton_steps, newton, start)
-    multiplier += change
+    # Below 0 the lower end says that λ = 0 has not been tried.
+    start = (tf.constant(0), multiplier, tf.zeros_like(multiplier) - 1.0, tf.fill(tf.shape(multiplier), tf.float32.max))
+    _, multiplier, _, _ = tf.while_loop(lambda step, *_: step < newton_steps, newton, start)
+    log_partition, _, _ = log_sum_and_costs(rings, multiplier)
+    source = tf.math.log(tf.maximum(images, 1e-38)) - log_partition
     return GibbsPlan(potential, multiplier, support.gibbs_push_forward(source, potential, multiplier))
 
 
-def ring_moments(rings: list[Ring], change: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns Z, and the mean of C and of C² over each pixel's targets, [B, H, W, C], λ changed by [B, 1, 1, 1]."""
-    weights = [ring.total * tf.exp(-change[:, None] * ring.cost) for ring in rings]
+def log_sum_and_costs(rings: list[Ring], multiplier: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns log Σ_j exp(Φ_j − λ C_ij), and the means of C and C² under these weights, all [B, H, W, C].
+
+    Args:
+      rings: Sums of exp(Φ_j), `Support.rings`.
+      multiplier: λ, [B, 1, 1, 1].
+    """
+    scores = [ring.log_total - multiplier[:, None] * ring.cost for ring in rings]
+    peak = functools.reduce(tf.maximum, [tf.reduce_max(score, axis=1, keepdims=True) for score in scores])
+    weights = [tf.exp(score - peak) for score in scores]
 
     def total(power: int) -> tf.Tensor:
         terms = zip(rings, weights, strict=True)
         return tf.add_n([tf.reduce_sum(weight * ring.cost**power, axis=1) for ring, weight in terms])
 
-    # Far-off potentials underflow to empty sums; such a pixel's mass would go nowhere, and rounding keeps it at home.
-    partition = tf.maximum(total(0), 1e-37)
-    return partition, total(1) / partition, total(2) / partition
+    partition = total(0)
+    return peak[:, 0] + tf.math.log(partition), total(1) / partition, total(2) / partition
 
 
 def gibbs_plan(potential: tf.Tensor, multiplier: tf.Tensor, images: tf.Tensor, support: Support) -> tf.Tensor:

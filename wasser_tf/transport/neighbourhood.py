@@ -19,13 +19,13 @@ _LOG_ZERO = -1e30
 
 
 class Ring(NamedTuple):
-    """Targets of equal cost: the cost, broadcastable to [R, H, W, 1], and what was summed over them, [B, R, H, W, C].
+    """Targets of equal cost: that cost, broadcastable to [R, H, W, 1], and log Σ exp(Φ_j) over them, [B, R, H, W, C].
 
-    R is 1 for the local support, which sums as it goes, and T for the dense one, which leaves that to its caller.
+    R is 1 for the local support, which sums as it goes, and T for the dense one, where every target is its own ring.
     """
 
     cost: tf.Tensor
-    total: tf.Tensor
+    log_total: tf.Tensor
 
 
 class Support(abc.ABC):
@@ -71,16 +71,8 @@ class Support(abc.ABC):
     # The next two are all that transport/gibbs.py needs of a support; they never build the plan where it is local.
 
     @abc.abstractmethod
-    def rings(self, potential: tf.Tensor, multiplier: tf.Tensor) -> tuple[list[Ring], tf.Tensor]:
-        """Sums exp(Φ_j − λ C_ij − peak_i) over the targets j of equal cost.
-
-        Args:
-          potential: Φ, [B, H, W, C].
-          multiplier: λ, [B, 1, 1, 1].
-
-        Returns:
-          The rings, and peak_i = max_j Φ_j − λ C_ij, [B, H, W, C], which keeps them from overflow.
-        """
+    def rings(self, potential: tf.Tensor) -> list[Ring]:
+        """Sums exp(Φ_j), Φ [B, H, W, C], over the targets j of equal cost: with these, any λ is a handful of terms."""
 
     @abc.abstractmethod
     def gibbs_push_forward(self, source: tf.Tensor, potential: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
@@ -130,17 +122,12 @@ class LocalSupport(Support):
     def pull_back(self, image: tf.Tensor) -> tf.Tensor:
         return tf.stack([self._shift(image, y, x, 0.0) for y, x in self._offsets], axis=1)
 
-    def rings(self, potential: tf.Tensor, multiplier: tf.Tensor) -> tuple[list[Ring], tf.Tensor]:
+    def rings(self, potential: tf.Tensor) -> list[Ring]:
         # Unrolled over the offsets, XLA fuses this into a few loops over image-sized tensors: no plan in memory.
-        scores = [
-            self._shift(potential, y, x, _LOG_ZERO) - multiplier * cost
-            for (y, x), cost in zip(self._offsets, self._costs, strict=True)
-        ]
-        peak = functools.reduce(tf.maximum, scores)
-        totals = {ring_cost: tf.zeros_like(potential) for ring_cost in sorted(set(self._costs))}
-        for score, cost in zip(scores, self._costs, strict=True):
-            totals[cost] += tf.exp(score - peak)
-        return [Ring(tf.fill([1, 1, 1, 1], cost), total[:, None]) for cost, total in totals.items()], peak
+        rings: dict[float, list[tf.Tensor]] = {}
+        for (y, x), cost in zip(self._offsets, self._costs, strict=True):
+            rings.setdefault(cost, []).append(self._shift(potential, y, x, _LOG_ZERO))
+        return [Ring(tf.fill([1, 1, 1, 1], cost), _log_sum(terms)[:, None]) for cost, terms in rings.items()]
 
     def gibbs_push_forward(self, source: tf.Tensor, potential: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
         return tf.add_n(
@@ -193,10 +180,8 @@ class DenseSupport(Support):
         height, width, _ = self.image_shape
         return tf.tile(self._as_targets(image), [1, 1, height, width, 1])
 
-    def rings(self, potential: tf.Tensor, multiplier: tf.Tensor) -> tuple[list[Ring], tf.Tensor]:
-        scores = self._as_targets(potential) - multiplier[:, None] * self.ground_cost
-        peak = tf.reduce_max(scores, axis=1)
-        return [Ring(self.ground_cost, tf.exp(scores - peak[:, None]))], peak
+    def rings(self, potential: tf.Tensor) -> list[Ring]:
+        return [Ring(self.ground_cost, self._as_targets(potential))]
 
     def gibbs_push_forward(self, source: tf.Tensor, potential: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
         scores = self._as_targets(potential) - multiplier[:, None] * self.ground_cost
@@ -207,6 +192,14 @@ class DenseSupport(Support):
 
     def _as_image(self, targets: tf.Tensor) -> tf.Tensor:
         return tf.reshape(targets, [-1, *self.image_shape])
+
+
+def _log_sum(terms: list[tf.Tensor]) -> tf.Tensor:
+    """Returns log Σ exp of equal shapes, which no size of the terms overflows."""
+    if len(terms) == 1:
+        return terms[0]
+    peak = functools.reduce(tf.maximum, terms)
+    return peak + tf.math.log(tf.add_n([tf.exp(term - peak) for term in terms]))
 
 
 def make_support(threat_model: ThreatModel, image_shape: tuple[int, int, int]) -> Support:

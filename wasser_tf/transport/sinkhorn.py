@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from wasser_tf.transport.gibbs import ring_moments
+from wasser_tf.transport.gibbs import log_sum_and_costs
 from wasser_tf.transport.neighbourhood import Support
 from wasser_tf.transport.plan import image_mass
 
@@ -146,10 +146,10 @@ def sinkhorn_projection(
 def _sweep(now: _Iterate, scaled: _Scaled, regularization: tf.Tensor, support: Support) -> _Iterate:
     images, targets, epsilon, capacity = scaled
     potential, multiplier = now.duals
-    log_rows, _, _ = log_sum_and_costs(potential, multiplier, support)
+    log_rows, _, _ = log_sum_and_costs(support.rings(potential), multiplier)
     source = tf.where(images > 0, tf.math.log(tf.maximum(images, 1e-38)) - log_rows, _LOG_ZERO)  # −α
 
-    log_columns, mean_cost, mean_square = log_sum_and_costs(source, multiplier, support)  # log S
+    log_columns, mean_cost, mean_square = log_sum_and_costs(support.rings(source), multiplier)  # log S
     pull = regularization * targets
     omega = wright_omega(tf.math.log(regularization) + pull + log_columns)
     columns = omega / regularization
@@ -185,15 +185,6 @@ def _sweep(now: _Iterate, scaled: _Scaled, regularization: tf.Tensor, support: S
         sweeps=now.sweeps + 1,
         done=now.done,
     )
-
-
-def log_sum_and_costs(
-    potential: tf.Tensor, multiplier: tf.Tensor, support: Support
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns log Σ_j exp(Φ_j − ψ C_ij), and the means of C and C² under these weights, all [B, H, W, C]."""
-    rings, peak = support.rings(potential, multiplier)
-    total, mean_cost, mean_square = ring_moments(rings, tf.zeros_like(multiplier))
-    return peak + tf.math.log(total), mean_cost, mean_square
 
 
 def wright_omega(argument: tf.Tensor) -> tf.Tensor:
