@@ -184,7 +184,8 @@ def run(main: Callable[[], None]) -> None:
     def guarded(arguments: Sequence[str]) -> None:
         if len(arguments) > 1:
             raise app.UsageError(f"Flags begin with --, got {' '.join(arguments[1:])}.")
-        if FLAGS["verbosity"].using_default_value:
+        # Not using_default_value: absl sets the flag itself before it calls this.
+        if not FLAGS["verbosity"].present:
             # tensorflow-datasets warns of its own deprecations.
             logging.set_verbosity(logging.ERROR)
         try:

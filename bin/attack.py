@@ -13,7 +13,7 @@ import _flags
 from absl import flags
 
 from wasser_tf.attacks import ATTACKS
-from wasser_tf.evaluation import report
+from wasser_tf.evaluation import tables
 from wasser_tf.evaluation.attack_run import AttackRun, run_attack
 
 FLAGS = flags.FLAGS
@@ -40,7 +40,7 @@ def main() -> None:
         batch_size=FLAGS.batch_size,
     )
     record = run_attack(config)
-    print(f"\n{report.to_markdown([record])}\nWritten: {FLAGS.output_dir}")
+    print(f"\n{tables.summary(record)}\nWritten: {FLAGS.output_dir}")
 
 
 if __name__ == "__main__":

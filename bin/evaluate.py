@@ -16,6 +16,7 @@ from absl import flags
 
 from wasser_tf.attacks import ATTACKS
 from wasser_tf.evaluation.evaluation_run import EvaluationRun, parse_models, run_evaluation
+from wasser_tf.evaluation.report import overview
 
 FLAGS = flags.FLAGS
 
@@ -31,7 +32,10 @@ flags.DEFINE_bool("rescore", False, "Whether to score the stored examples anew, 
 flags.DEFINE_bool("verify_exact", False, "Whether to verify certified examples by exact transport (float64).")
 flags.DEFINE_integer("verify_examples", 100, "How many of each model, attack and radius; 0: all.", lower_bound=0)
 flags.DEFINE_bool("sanity", True, "Whether to make the sanity checks of Carlini et al. 2019.")
-flags.DEFINE_string("sanity_attack", None, "With which of the attacks; mirror_ascent or else the first by default.")
+flags.DEFINE_bool("minimal_radius", False, "Whether to bisect the smallest radius that fools each image.")
+flags.DEFINE_string(
+    "main_attack", "", "The attack of both: one of --attacks, mirror_ascent or else the first by default."
+)
 flags.DEFINE_integer("sanity_examples", 100, "On how many images.", lower_bound=1)
 _flags.define_data()
 _flags.define_selection()
@@ -43,7 +47,7 @@ flags.adopt_module_key_flags(_flags)
 
 def main() -> None:
     """Turns the flags into a config, runs it and says where the report is."""
-    run_evaluation(
+    reports = run_evaluation(
         _config() if FLAGS.models else EvaluationRun.stored(FLAGS.output_dir),
         resume=FLAGS.resume,
         overwrite=FLAGS.overwrite,
@@ -51,6 +55,8 @@ def main() -> None:
         verify_exact=FLAGS.verify_examples if FLAGS.verify_exact else None,
         tell=lambda line: print(line, flush=True),
     )
+    for report in reports:
+        print(f"\n{report.name}\n{overview(report)}")
     print(f"Written: {FLAGS.output_dir}/report.md")
 
 
@@ -64,7 +70,8 @@ def _config() -> EvaluationRun:
         radii=radii,
         output_dir=FLAGS.output_dir,
         sanity=FLAGS.sanity,
-        sanity_attack=FLAGS.sanity_attack,
+        minimal_radius=FLAGS.minimal_radius,
+        main_attack=FLAGS.main_attack,
         sanity_examples=FLAGS.sanity_examples,
         batch_size=FLAGS.batch_size,
     )

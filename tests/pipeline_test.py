@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from wasser_tf import MirrorAscent, ThreatModel, pipeline
+from wasser_tf import MirrorAscent, ThreatModel, pipeline, storage
 from wasser_tf.training.config import TrainConfig
 
 _ATTACK = MirrorAscent(ThreatModel(epsilon=0.1), iterations=3)
@@ -36,6 +36,15 @@ def test_refuses_to_resume_another_run_and_names_what_differs(tmp_path):
     assert "omega is 0.5 there and 0.7 here" in str(refused.value)
     assert "attack.config.threat_model.epsilon is 0.1 there and 0.2 here" in str(refused.value)
     assert "epochs" not in str(refused.value)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == there
+
+
+@pytest.mark.parametrize("flag", ["resume", "overwrite"])
+def test_refuses_a_folder_that_a_run_is_writing_into(tmp_path, flag):
+    there = _another_run(tmp_path / "run")
+    with storage.locked(tmp_path / "run"):
+        with pytest.raises(ValueError, match="A run that has not ended is writing into"):
+            pipeline.run(_config(tmp_path / "run", **{flag: True}))
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == there
 
 

@@ -1,7 +1,7 @@
 """Wasserstein attacks and training for Keras image classifiers, every example with a certificate."""
 
 from wasser_tf import attacks
-from wasser_tf.attacks import AttackResult, MirrorAscent, RadiusSchedule, WasserAttack
+from wasser_tf.attacks import AttackResult, Ensemble, MirrorAscent, RadiusSchedule, WasserAttack
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.wasser_train import WasserTrain
 from wasser_tf.transport.certificate import Certificate
@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AttackResult",
     "Certificate",
+    "Ensemble",
     "MirrorAscent",
     "RadiusSchedule",
     "ThreatModel",

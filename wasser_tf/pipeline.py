@@ -7,10 +7,8 @@ epoch.
 
 import contextlib
 import json
-import logging
 import pathlib
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -19,13 +17,14 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 import wasser_tf
 from wasser_tf import data, models, storage
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.data import Dataset, Split
 from wasser_tf.evaluation import comparison
-from wasser_tf.training.callbacks import RobustValidation
+from wasser_tf.training.callbacks import EpochTable, RobustValidation
 from wasser_tf.training.checkpoint import Checkpoint
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.wasser_train import WasserTrain
@@ -69,7 +68,8 @@ def run(config: TrainConfig) -> Finished:
       config: The run. Its precision is that of the process, see `prepare_process`.
 
     Raises:
-      ValueError: The output_dir holds another run, or the dataset is not there; nothing was written.
+      ValueError: The output_dir holds another run, another run writes into it, or the dataset is not there; nothing was
+        written.
     """
     started = time.monotonic()
     folder = pathlib.Path(config.output_dir).expanduser()
@@ -81,35 +81,47 @@ def run(config: TrainConfig) -> Finished:
     first, standard, robust = (
         models.build(config.model, dataset.image_shape, dataset.num_classes, seed=config.seed) for _ in range(3)
     )
-    _open_output_dir(folder, config)
-    _say(f"Devices: {', '.join(device.name for device in tf.config.list_logical_devices())}")
-    _say(f"{dataset.name}: {', '.join(f'{len(getattr(dataset, key).labels)} {key}' for key in data.SPLITS)} images")
-    _say(str(config.threat_model))
+    folder.mkdir(parents=True, exist_ok=True)
+    with storage.locked(folder):
+        # Once more, for a run may have begun and ended here since.
+        _check_output_dir(folder, config)
+        _clear_output_dir(folder, config)
+        storage.write_json(folder / CONFIG, _about(config))
+        _say(f"Devices: {', '.join(device.name for device in tf.config.list_logical_devices())}")
+        _say(f"{dataset.name}: {', '.join(f'{len(getattr(dataset, key).labels)} {key}' for key in data.SPLITS)} images")
+        _say(str(config.threat_model))
+        history: list[dict[str, Any]] = []
+        _train("standard", first, first, config, dataset, folder, history)
+        standard.set_weights(first.get_weights())
+        robust.set_weights(first.get_weights())
+        _save(standard, folder / STANDARD)
+        wrapper = WasserTrain(robust, config.attack, config.omega, name="wasser_train")
+        best_epoch = _train("wasser_train", wrapper, robust, config, dataset, folder, history)
+        _save(robust, folder / BEST)
+        _export(robust, folder / SAVED_MODEL)
+        compared = _compare(standard, robust, config, dataset)
+        drawn = comparison.save_figures(folder, compared, config.middle_radius, dataset.class_names)
+        about = {**_about(config), "best_epoch": best_epoch, "seconds": round(time.monotonic() - started, 1)}
+        comparison.save_report(folder, compared, about, _introduction(config, best_epoch))
+    return Finished(robust, compared, drawn)
 
-    history: list[dict[str, Any]] = []
-    _train("standard", first, first, config, dataset, folder, history)
-    standard.set_weights(first.get_weights())
-    robust.set_weights(first.get_weights())
-    _save(standard, folder / STANDARD)
-    wrapper = WasserTrain(robust, config.attack, config.omega, name="wasser_train")
-    best_epoch = _train("wasser_train", wrapper, robust, config, dataset, folder, history)
-    _save(robust, folder / BEST)
-    _export(robust, folder / SAVED_MODEL)
 
-    strong = MirrorAscent(config.threat_model, iterations=config.report_iterations, seed=config.seed)
-    compared = comparison.compare(
+def _compare(
+    standard: keras.Model, robust: keras.Model, config: TrainConfig, dataset: Dataset
+) -> comparison.Comparison:
+    """Attacks both classifiers on the first images of the test split."""
+    images = Split(*(array[: config.num_attack_examples] for array in dataset.test))
+    radii = ", ".join(f"{radius:g}" for radius in config.radii)
+    _say(f"\nreport: both under attack on {len(images.labels)} test images at ε = {radii}")
+    return comparison.compare(
         {"standard": standard, "wasser_train": robust},
-        strong,
-        Split(*(array[: config.num_attack_examples] for array in dataset.test)),
+        MirrorAscent(config.threat_model, iterations=config.report_iterations, seed=config.seed),
+        images,
         config.radii,
         dataset_name=f"{config.dataset} test",
         from_logits=True,
         verbose=sys.stdout.isatty(),
     )
-    drawn = comparison.save_figures(folder, compared, config.middle_radius, dataset.class_names)
-    about = {**_about(config), "best_epoch": best_epoch, "seconds": round(time.monotonic() - started, 1)}
-    comparison.save_report(folder, compared, about, _introduction(config, best_epoch))
-    return Finished(robust, compared, drawn)
 
 
 def _train(
@@ -161,8 +173,8 @@ def _train(
             shuffle=False,
             epochs=epochs,
             initial_epoch=done,
-            callbacks=[follower, validation, checkpoint, write],
-            verbose=1 if sys.stdout.isatty() else 2,
+            callbacks=[follower, validation, EpochTable(), checkpoint, write],
+            verbose=0,
         )
     _write_history(folder, history, phase, checkpoint)
     history += [{"phase": phase, **row} for row in checkpoint.history]
@@ -206,19 +218,12 @@ def _differences(saved: Any, given: Any, name: str = "") -> list[str]:
     return [] if saved == given else [f"{name} is {saved!r} there and {given!r} here"]
 
 
-def _open_output_dir(folder: pathlib.Path, config: TrainConfig) -> None:
-    """Makes the folder, empties it of the run it held unless that goes on, and writes config.json."""
-    if config.overwrite and folder.exists():
+def _clear_output_dir(folder: pathlib.Path, config: TrainConfig) -> None:
+    """Empties the folder of the run it held, unless that goes on, and of what was being written when it was killed."""
+    storage.remove_leftovers(folder)
+    if config.overwrite:
         for path in (*(folder / name for name in _FILES), *folder.glob("examples_*.png")):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.rglob(".*.partial*"):
-        # What was being written when a run was killed.
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    storage.write_json(folder / CONFIG, _about(config))
+            storage.remove(path)
 
 
 def _about(config: TrainConfig) -> dict[str, Any]:
@@ -278,15 +283,15 @@ def _export(classifier: keras.Model, path: pathlib.Path) -> None:
 @contextlib.contextmanager
 def _without_chatter() -> Iterator[None]:
     """Hides what TensorFlow says while it exports: a path that is renamed next, and names of its own making."""
-    loggers = (logging.getLogger("absl"), tf.get_logger())
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
+    # By absl's own function: TensorFlow puts back, in the midst of it, the level that this function knows.
+    verbosity, level = logging.get_verbosity(), tf.get_logger().level
+    logging.set_verbosity(logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.set_verbosity(verbosity)
+        tf.get_logger().setLevel(level)
 
 
 def _say(message: str) -> None:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed into it."""
+"""Results on disk: files that are whole or not there, JSON, and one run at a time in a folder."""
 
 import contextlib
 import json
@@ -10,13 +10,18 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows.
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a path beside `path` to write a file or a folder to; when the block ends it takes the place of `path`.
 
     If the block raises, `path` is as it was and what was written is removed. The name beside it keeps the suffix, which
-    writers such as Keras' and NumPy's go by.
+    writers such as Keras' and NumPy's go by. What a killed process leaves, `remove_leftovers` removes.
 
     Args:
       path: Where the file or folder shall be. An old one is replaced.
@@ -28,25 +33,65 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     aside = path.with_name(f".{path.name}.{token}.replaced")
     try:
         yield beside
+        if beside.is_file():
+            # Else a power failure may leave the new name with nothing in it.
+            with open(beside, "rb+") as file:
+                os.fsync(file.fileno())
         if path.is_dir():
             # A folder cannot be replaced in one go; aside first, so that a crash leaves one of the two whole.
             os.replace(path, aside)
         os.replace(beside, path)
     finally:
         for left in (beside, aside):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+            remove(left)
+
+
+def remove(path: pathlib.Path) -> None:
+    """Removes a file or a folder with all that is in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: pathlib.Path) -> None:
+    """Removes what `atomic_path` was writing in the folder, or below it, when a process was killed."""
+    for pattern in (".*.partial*", ".*.replaced"):
+        for path in list(folder.rglob(pattern)):
+            remove(path)
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes out of a folder; the lock ends with the process, however that ends.
+
+    Where the system or the file system knows no such locks, no one is kept out.
+
+    Raises:
+      ValueError: Another process is in it.
+    """
+    if fcntl is None:
+        yield
+        return
+    # The folder itself: a lock on a file in it would leave that file behind.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"A run that has not ended is writing into {folder}: wait for its end, or give another folder."
+                ) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a UTF-8 file, whole or not at all."""
     with atomic_path(path) as beside:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        beside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

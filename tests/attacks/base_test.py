@@ -10,7 +10,7 @@ from wasser_tf.transport.exact import linear_optimum, wasserstein_distance
 
 THREAT_MODEL = wasser_tf.ThreatModel(epsilon=0.4, kernel_size=3)
 # Enough for the test to tell an attack from the control, and no more.
-ITERATIONS = {"wasser_attack": 100, "mirror_ascent": 20}
+ITERATIONS = {"wasser_attack": 100, "mirror_ascent": 20, "ensemble": 20}
 
 
 @pytest.fixture(scope="module", params=sorted(attacks.ATTACKS))
@@ -106,6 +106,17 @@ def test_the_share_of_the_exact_optimum_on_linear_classifiers(name, share, size,
         shares.append(((direction * target).sum() - start) / (best - start))
     assert max(shares) <= 1 + 1e-4
     assert np.mean(shares) >= share, shares
+
+
+def test_a_targeted_attack_reaches_its_target_or_says_so(linear_classifier, images, labels):
+    attack = attacks.make("mirror_ascent", wasser_tf.ThreatModel(epsilon=1.0, kernel_size=3), iterations=20)
+    targets = (labels + 1) % 3
+    result = attack(linear_classifier, images, labels, targets=targets)
+    predicted = np.asarray(linear_classifier(result.adversarial)).argmax(axis=1)
+    np.testing.assert_array_equal(result.success, predicted == targets)
+    assert result.success.sum() >= 5 and result.certificate.valid().all()
+    with pytest.raises(ValueError, match="0 to 2"):
+        attack(linear_classifier, images, labels, targets=np.full(len(labels), 3))
 
 
 def test_one_hot_labels_and_probabilities_give_the_same_examples(linear_classifier, images, labels):

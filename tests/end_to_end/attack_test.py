@@ -36,13 +36,19 @@ def model(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def random_plan():
+    # One object, so that its compiled functions are shared.
+    return attacks.make("random_plan", ThreatModel(epsilon=0.3))
+
+
 @pytest.fixture
-def config(model, tmp_path):
+def config(model, random_plan, tmp_path):
     def make(**changes):
         fields = {
             "model": str(model),
             "source": ImageSource(num_examples=8),
-            "attack": attacks.make("random_plan", ThreatModel(epsilon=0.3)),
+            "attack": random_plan,
             "output_dir": str(tmp_path / "run"),
             "verbose": False,
         }
@@ -63,7 +69,7 @@ def test_writes_examples_and_a_report(model, tmp_path):
         f"--output_dir={folder}",
     )
     assert finished.returncode == 0, finished.stderr
-    assert "4/4" in finished.stdout and "| linear | random_plan | 0.3 | 4 |" in finished.stdout
+    assert "4/4" in finished.stdout and "linear under random_plan at ε = 0.3, 4 images of digits" in finished.stdout
     assert finished.stderr.strip() == ""
     assert {path.name for path in folder.iterdir()} == {"adversarial.npz", "report.json"}
 
@@ -88,21 +94,11 @@ def test_writes_examples_and_a_report(model, tmp_path):
     assert (report["attack"], report["seed"], report["num_images"]) == ("random_plan", 3, 4)
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--model=nowhere.keras"], "There is no file nowhere.keras"),
-        (["--model={model}", "--attack=no_such_attack"], "Unknown attack 'no_such_attack'; there are wasser_attack"),
-        (["--model={model}", "--attack=random_plan", "--alpha=2"], "--alpha is no setting of random_plan"),
-    ],
-)
-def test_bad_flags_get_one_sentence(model, tmp_path, arguments, message):
-    folder = tmp_path / "run"
-    finished = _run(*(argument.format(model=model) for argument in arguments), f"--output_dir={folder}")
+def test_bad_input_gets_one_sentence(model, tmp_path):
+    finished = _run(f"--model={model}", "--attack=random_plan", "--alpha=2", f"--output_dir={tmp_path / 'run'}")
     assert finished.returncode == 1
-    assert message in finished.stderr and "Traceback" not in finished.stderr
-    assert len(finished.stderr.strip().splitlines()) == 1
-    assert not folder.exists()
+    assert finished.stderr == "attack.py: --alpha is no setting of random_plan; leave it out.\n"
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_run_is_only_replaced_when_asked(config, tmp_path):
@@ -146,6 +142,7 @@ def test_a_published_checkpoint_in_the_order_of_the_papers(config, shared_data, 
     [
         ({"source": ImageSource(num_examples=9999)}, "at most the 400"),
         ({"source": ImageSource(indices="nowhere.txt")}, "cannot be read"),
+        ({"model": "nowhere.keras"}, "There is no file nowhere.keras"),
         ({"model": __file__}, "is not a classifier"),
         ({"batch_size": 0}, "batch_size"),
     ],

@@ -1,6 +1,8 @@
 """bin/evaluate.py as a user runs it, and the function behind it."""
 
 import csv
+import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -12,7 +14,8 @@ import keras
 import numpy as np
 import pytest
 
-from wasser_tf import ThreatModel, attacks, data, models, storage
+from wasser_tf import RadiusSchedule, ThreatModel, attacks, data, models, storage
+from wasser_tf.evaluation import evaluation_run, minimal_radius, report, sanity
 from wasser_tf.evaluation.evaluation_run import EvaluationRun, parse_models, run_evaluation
 from wasser_tf.evaluation.selection import ImageSource
 
@@ -41,7 +44,7 @@ def saved(tmp_path_factory):
 @pytest.fixture(scope="module")
 def plans():
     # Made once, so that their compiled functions are shared.
-    made = [attacks.make("random_plan", ThreatModel(epsilon=1), seed=seed) for seed in (0, 1)]
+    made = [attacks.make("random_plan", ThreatModel(epsilon=0.6), seed=seed) for seed in (0, 1)]
     return {"random_plan": made[0], "random_plan:seed=1": made[1]}
 
 
@@ -62,6 +65,17 @@ def config(saved, plans, tmp_path):
     return make
 
 
+# One object for each file, so that its compiled functions are shared.
+_load_once = functools.cache(models.load_classifier)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Leaves out the figures, which take longer than all the rest; one test draws them. Loads a classifier once."""
+    monkeypatch.setattr(report, "_draw", lambda *_: {})
+    monkeypatch.setattr(models, "load_classifier", _load_once)
+
+
 def report_of(folder):
     return json.loads((folder / "report.json").read_text())
 
@@ -70,19 +84,17 @@ def cells_of(folder):
     return {path: path.stat().st_mtime_ns for path in sorted((folder / "cells").rglob("*.npz"))}
 
 
-def test_killed_it_goes_on_and_ends_alike(saved, tmp_path):
-    def start(folder):
-        return _start(
-            f"--models=a={saved / 'linear.keras'},b={saved / 'mlp.keras'}",
-            "--attacks=random_plan,random_plan:seed=1",
-            "--radii=0.2,0.6",
-            "--num_examples=20",
-            "--batch_size=8",
-            "--nosanity",
-            f"--output_dir={folder}",
-        )
-
-    process = start(tmp_path / "killed")
+def test_killed_it_goes_on_and_ends_alike(saved, config, tmp_path):
+    command = [
+        f"--models=linear={saved / 'linear.keras'},mlp={saved / 'mlp.keras'}",
+        "--attacks=random_plan,random_plan:seed=1",
+        "--radii=0.2,0.6",
+        "--num_examples=20",
+        "--batch_size=8",
+        "--nosanity",
+        f"--output_dir={tmp_path / 'killed'}",
+    ]
+    process = _start(*command)
     for line in process.stdout:
         if line.startswith("[2/24]"):
             process.send_signal(signal.SIGKILL)
@@ -92,32 +104,44 @@ def test_killed_it_goes_on_and_ends_alike(saved, tmp_path):
     assert 2 <= len(done) < 24
     assert not (tmp_path / "killed" / "report.json").exists()
 
-    process = start(tmp_path / "killed")
+    process = _start(*command, "--verify_exact", "--verify_examples=2")
     out, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert f"[{len(done) + 1}/24]" in out and "[24/24]" in out and f"[{len(done)}/24]" not in out
-    assert errors.strip() == ""
+    assert "| worst case " in out and errors.strip() == ""
     cells = cells_of(tmp_path / "killed")
     assert len(cells) == 24 and done.items() <= cells.items()
+    assert len(report_of(tmp_path / "killed")["models"]["mlp"]["exact"]) == 4
 
-    whole = start(tmp_path / "whole")
-    assert whole.communicate(timeout=600) and whole.returncode == 0
+    # What was never killed; here another process, so that sums may be rounded in another order.
+    run_evaluation(
+        config(
+            models={name: str(saved / f"{name}.keras") for name in ("linear", "mlp")},
+            source=ImageSource(num_examples=20),
+            output_dir=str(tmp_path / "whole"),
+        )
+    )
     for ours, theirs in zip(cells, cells_of(tmp_path / "whole"), strict=True):
+        assert ours.relative_to(tmp_path / "killed") == theirs.relative_to(tmp_path / "whole")
         with np.load(ours) as one, np.load(theirs) as other:
-            np.testing.assert_array_equal(one["adversarial"], other["adversarial"])
-    without_time = [
-        [{**record, "seconds": 0} for record in report_of(tmp_path / name)["records"]] for name in ("killed", "whole")
-    ]
-    assert without_time[0] == without_time[1]
-    assert len(without_time[0]) == 2 * 3 * 2
+            np.testing.assert_allclose(one["adversarial"], other["adversarial"], atol=1e-5)
+    killed, whole = (
+        [(record["model"], record["attack"], record["epsilon"], record["certified"]) for record in found["records"]]
+        for found in (report_of(tmp_path / "killed"), report_of(tmp_path / "whole"))
+    )
+    assert len(killed) == 2 * 3 * 2
+    for ours, theirs in zip(killed, whole, strict=True):
+        assert ours[:3] == theirs[:3]
+        assert ours[3]["robust_accuracy"] == theirs[3]["robust_accuracy"]
+        assert ours[3]["cross_entropy"] == pytest.approx(theirs[3]["cross_entropy"], abs=1e-3)
     figures = {path.name for path in (tmp_path / "whole" / "figures").iterdir()}
-    assert {"panels_a.png", "panels_b.png", "success.png", "minimal_radius.png", "robust_accuracy.png"} <= figures
-    assert {"examples_a_0.2.png", "examples_b_0.6.png"} <= figures
+    assert {"panels_linear.png", "panels_mlp.png", "success.png"} <= figures
+    assert {"minimal_radius.png", "robust_accuracy.png", "examples_mlp_0.6.png"} <= figures
     text = (tmp_path / "whole" / "report.md").read_text()
-    assert "| worst case |" in text and "p = 1" in text and all(name in text for name in figures)
+    assert "| worst case " in text and "p = 1" in text and all(name in text for name in figures)
 
 
-def test_rescored_and_verified_without_attacking(config, tmp_path, monkeypatch):
+def test_rescored_and_verified_without_attacking(config, quick, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(ValueError, match="8 results are not there yet"):
         run_evaluation(config(), rescore_only=True)
@@ -125,11 +149,12 @@ def test_rescored_and_verified_without_attacking(config, tmp_path, monkeypatch):
     run_evaluation(config())
     first, cells = report_of(folder), cells_of(folder)
     (folder / "report.json").unlink()
+    with pytest.raises(ValueError, match="--rescore or --overwrite, not both"):
+        run_evaluation(config(), rescore_only=True, overwrite=True)
 
-    process = _start(f"--output_dir={folder}", "--rescore", "--verify_exact", "--verify_examples=5")
-    out, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors
-    assert "fooled" not in out and cells_of(folder) == cells
+    told = []
+    run_evaluation(EvaluationRun.stored(str(folder)), rescore_only=True, verify_exact=5, tell=told.append)
+    assert not any("fooled" in line for line in told) and cells_of(folder) == cells
     again = report_of(folder)
     for before, after in zip(first["records"], again["records"], strict=True):
         assert before["certified"]["success_rate"] == after["certified"]["success_rate"]
@@ -144,10 +169,10 @@ def test_rescored_and_verified_without_attacking(config, tmp_path, monkeypatch):
     assert "### Exact transport" in (folder / "report.md").read_text()
 
 
-def test_the_worst_case_is_the_worst_of_each_example(config, tmp_path):
+def test_the_worst_case_is_the_worst_of_each_example(config, quick, tmp_path):
     run_evaluation(config())
-    report = report_of(tmp_path / "run")
-    rates = {(record["attack"], record["epsilon"]): record["certified"]["success_rate"] for record in report["records"]}
+    found = report_of(tmp_path / "run")
+    rates = {(record["attack"], record["epsilon"]): record["certified"]["success_rate"] for record in found["records"]}
     fooled = {}
     for path in cells_of(tmp_path / "run"):
         label, radius, chunk = path.parts[-3], float(path.parts[-2]), path.name[:13]
@@ -163,19 +188,19 @@ def test_the_worst_case_is_the_worst_of_each_example(config, tmp_path):
     with open(tmp_path / "run" / "results.csv", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert [float(line["success_rate"]) for line in lines] == [
-        record["certified"]["success_rate"] for record in report["records"]
+        record["certified"]["success_rate"] for record in found["records"]
     ]
-    assert len(report["models"]["linear"]["minimal_radius"]) == 16
+    assert len(found["models"]["linear"]["minimal_radius"]) == 16
 
 
-def test_another_evaluation_is_only_mixed_or_replaced_when_asked(config, tmp_path):
+def test_another_evaluation_is_only_mixed_or_replaced_when_asked(config, quick, tmp_path):
     folder = tmp_path / "run"
     run_evaluation(config())
     cells = cells_of(folder)
     run_evaluation(config())
     assert cells_of(folder) == cells
     wider = config(radii=(0.2, 0.4, 0.6))
-    with pytest.raises(ValueError, match="holds another evaluation.*--resume.*--overwrite"):
+    with pytest.raises(ValueError, match="holds another evaluation .its radii differ.: .*--resume.*--overwrite"):
         run_evaluation(wider)
     run_evaluation(wider, resume=True)
     assert len(cells_of(folder)) == 12 and cells.items() <= cells_of(folder).items()
@@ -183,27 +208,39 @@ def test_another_evaluation_is_only_mixed_or_replaced_when_asked(config, tmp_pat
     assert len(cells_of(folder)) == 8 and not cells.items() & cells_of(folder).items()
 
 
-def test_sanity_checks_are_made_once(config, tmp_path):
-    mirror_ascent = attacks.make("mirror_ascent", ThreatModel(), iterations=8, polish=8)
-    settings = {
-        "attacks": {"mirror_ascent": mirror_ascent},
-        "radii": (0.1, 0.3),
-        "sanity": True,
-        "sanity_examples": 16,
-        "batch_size": 16,
-    }
-    told = []
-    run_evaluation(config(**settings), tell=told.append)
-    checks = report_of(tmp_path / "run")["models"]["linear"]["sanity"]
-    assert len(checks) == 10 and all(check["passed"] is not False for check in checks)
-    assert any("transfer" in check["name"] and check["passed"] for check in checks)
+def test_sanity_checks_and_minimal_radii_are_made_once(config, quick, tmp_path, monkeypatch):
+    asked = []
+
+    def checks(checker, tell):
+        asked.append(checker.attack.name)
+        return [checker.deterministic(), dataclasses.replace(checker.gradients(), passed=False)]
+
+    def radii(attack, classifier, images, *arguments, largest, **options):
+        asked.append(largest)
+        return minimal_radius.MinimalRadii(np.full(len(images), 0.123), images, None)
+
+    # The checks themselves are tested in sanity_test, the bisection in minimal_radius_test.
+    monkeypatch.setattr(sanity.SanityChecker, "run", checks)
+    monkeypatch.setattr(sanity, "train_surrogate", lambda classifier, images: classifier)
+    monkeypatch.setattr(evaluation_run, "minimal_radii", radii)
+    made = config(sanity=True, sanity_examples=8, minimal_radius=True)
+    (found,) = run_evaluation(made)
+    assert asked == [0.6, "random_plan"]
+    assert [check.passed for check in found.checks] == [True, False, True]
+    assert found.checks[-1].name == "the worst case is per example"
+    assert found.minimal_radii.max() == 0.123
     text = (tmp_path / "run" / "report.md").read_text()
-    assert "### Sanity checks" in text and "No sign of gradient masking." in text
-    assert any(line.startswith("Sanity checks of linear with mirror_ascent") for line in told)
-    again = []
-    run_evaluation(config(**settings), tell=again.append)
-    assert not any("Sanity" in line for line in again)
-    assert report_of(tmp_path / "run")["models"]["linear"]["sanity"] == checks
+    assert "**Gradient masking is likely (gradients are there): do not trust the robust accuracy.**" in text
+    stored = report_of(tmp_path / "run")["models"]["linear"]
+    assert stored["gradient_masking"] == ["gradients are there"]
+    assert stored["minimal_radius"] == found.minimal_radii.tolist()
+
+    run_evaluation(made)
+    run_evaluation(made, rescore_only=True)
+    assert len(asked) == 2
+    assert report_of(tmp_path / "run")["models"]["linear"] == stored
+    run_evaluation(config(sanity=True, sanity_examples=9, minimal_radius=True), resume=True)
+    assert asked[2:] == ["random_plan"]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +251,7 @@ def test_sanity_checks_are_made_once(config, tmp_path):
         ({"radii": ()}, "radii must name at least one"),
         ({"radii": (-0.1,)}, "epsilon must be"),
         ({"radii": (0.1, 0.1)}, "must differ"),
-        ({"sanity_attack": "mirror_ascent"}, "sanity_attack must be one of"),
+        ({"main_attack": "mirror_ascent"}, "main_attack must be one of"),
         ({"batch_size": 0}, "batch_size"),
     ],
 )
@@ -224,10 +261,13 @@ def test_bad_input_writes_nothing(config, tmp_path, changes, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_attacks_of_different_threat_models_are_refused(config, plans):
+def test_attacks_that_cannot_be_compared_are_refused(config, plans):
     wider = attacks.make("random_plan", ThreatModel(kernel_size=7))
     with pytest.raises(ValueError, match="same threat model"):
         config(attacks={**plans, "wider": wider})
+    adaptive = attacks.make("random_plan", ThreatModel(), schedule=RadiusSchedule())
+    with pytest.raises(ValueError, match="fixed radii"):
+        config(attacks={"adaptive": adaptive})
 
 
 def test_models_are_named(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,8 @@ def finished(tmp_path_factory, flagfile):
     folder = tmp_path_factory.mktemp("train") / "run"
     code, out, errors = _run(f"--flagfile={flagfile}", f"--output_dir={folder}")
     assert code == 0, errors
+    # What TensorFlow says of its exports would bury the table.
+    assert not re.search("signature|fingerprint|Sharding|Assets", errors), errors
     return folder, out
 
 
@@ -76,7 +79,8 @@ def test_leaves_everything_behind(finished):
         "examples_wasser_train.png",
         "success.png",
     }
-    assert "robust at ε = 0.1" in out and str(folder / "success.png") in out
+    assert "robust at ε = 0.1" in out and out.rstrip().endswith(str(folder / "success.png"))
+    assert all(len(line) < 100 for line in out.splitlines() if "Wasserstein ball" not in line)
     config = json.loads((folder / "config.json").read_text())
     assert config["threat_model"]["epsilon"] == 0.1 and config["config"]["seed"] == 0
     assert {"tensorflow", "keras", "wasser_tf"} < config["versions"].keys()
@@ -127,14 +131,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(finished, flagfile, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--omega=2"], "omega must be a number from 0 to 1, got 2.0"),
-        (["--epochs=many"], "epochs"),
-    ],
-)
-def test_tells_of_bad_flags_in_a_sentence(tmp_path, flags, message):
-    code, _, errors = _run(f"--output_dir={tmp_path / 'run'}", *flags)
-    assert code != 0 and message in errors and "Traceback" not in errors
-    assert not (tmp_path / "run").exists()
+def test_tells_of_bad_flags_in_a_sentence(tmp_path):
+    code, _, errors = _run(f"--output_dir={tmp_path / 'run'}", "--omega=2")
+    assert code == 1 and errors.strip().endswith("train.py: omega must be a number from 0 to 1, got 2.0.")
+    assert "Traceback" not in errors and not (tmp_path / "run").exists()

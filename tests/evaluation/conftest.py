@@ -34,7 +34,7 @@ def random_plan():
 
 @pytest.fixture(scope="session")
 def mirror_ascent():
-    return attacks.make("mirror_ascent", ThreatModel(epsilon=0.3), iterations=8, polish=8)
+    return attacks.make("mirror_ascent", ThreatModel(epsilon=0.3), iterations=40, polish=8)
 
 
 @pytest.fixture

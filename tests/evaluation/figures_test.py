@@ -6,7 +6,8 @@ import pytest
 
 from wasser_tf import ThreatModel
 from wasser_tf.attacks import make
-from wasser_tf.evaluation import figures, report
+from wasser_tf.evaluation import figures
+from wasser_tf.evaluation.record import WORST_CASE, make_record
 
 
 def drawn(path):
@@ -18,7 +19,7 @@ def drawn(path):
 @pytest.fixture
 def records(make_examples):
     examples = make_examples([True, False], [2, 0])
-    record = report.make_record(
+    record = make_record(
         make("random_plan", ThreatModel()),
         examples.result,
         examples.clean,
@@ -29,7 +30,7 @@ def records(make_examples):
     )
     return [
         dataclasses.replace(record, attack=attack, epsilon=radius)
-        for attack in ("random_plan", report.WORST_CASE)
+        for attack in ("random_plan", WORST_CASE)
         for radius in (0.1, 0.3)
     ]
 

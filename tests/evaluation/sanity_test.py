@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from wasser_tf.evaluation.sanity import SanityChecker, gradient_masking, train_surrogate
+from wasser_tf.evaluation.record import WORST_CASE, make_record
+from wasser_tf.evaluation.sanity import SanityChecker, gradient_masking, train_surrogate, worst_case_is_per_example
 
 RADII = (0.05, 0.1, 0.3)
 
@@ -25,7 +28,7 @@ def test_a_healthy_classifier_passes(check, classifier):
     assert gradient_masking(checks) == []
     # Nothing in mirror ascent is random, so there is nothing to restart.
     assert sum(made.passed is None for made in checks) <= 1
-    assert len(told) == len(checks) == 10
+    assert len(told) == len(checks) == 9
     assert any("at 0.05" in made.measured and "at 0.3" in made.measured for made in checks)
 
 
@@ -35,7 +38,7 @@ def test_a_saturated_softmax_is_flagged(check, classifier):
 
     made = check(saturated).gradients()
     assert made.passed is False and made.masking
-    assert "100.0%" in made.measured
+    assert "100.0 %" in made.measured
 
 
 def test_a_step_activation_is_flagged(check, classifier):
@@ -90,7 +93,7 @@ def test_success_that_falls_is_flagged(check, classifier):
     for radius, fooled in zip(RADII, (4, 12, 8), strict=True):
         checker._fooled[radius] = np.arange(16) < fooled
     made = checker.grows_with_radius()
-    assert made.passed is False and made.measured == "25.0% at 0.05, 75.0% at 0.1, 50.0% at 0.3"
+    assert made.passed is False and made.measured == "25.0 % at 0.05, 75.0 % at 0.1, 50.0 % at 0.3"
 
 
 def test_a_check_that_cannot_be_made_is_skipped(mirror_ascent, classifier, digits):
@@ -99,6 +102,20 @@ def test_a_check_that_cannot_be_made_is_skipped(mirror_ascent, classifier, digit
     assert made.passed is None and gradient_masking([made]) == []
     with pytest.raises(ValueError, match="at least one radius"):
         SanityChecker(classifier, mirror_ascent, digits.images, digits.labels, ())
+
+
+def test_a_worst_case_below_an_attack_is_found(make_examples, random_plan):
+    def record(attack, success):
+        examples = make_examples(success, [0, 0])
+        made = make_record(
+            random_plan, examples.result, examples.clean, radius=0.1, model_name="m", dataset_name="d", seconds=1
+        )
+        return dataclasses.replace(made, attack=attack)
+
+    half, none = record("random_plan", [True, False]), record(WORST_CASE, [False, False])
+    assert worst_case_is_per_example([half]).passed is None
+    assert worst_case_is_per_example([half, record(WORST_CASE, [False, True])]).passed is True
+    assert worst_case_is_per_example([half, none]).passed is False
 
 
 def test_the_surrogate_imitates(classifier, digits):

@@ -3,6 +3,7 @@ import pytest
 
 from wasser_tf import ThreatModel, attacks
 from wasser_tf.attacks import RandomPlan
+from wasser_tf.evaluation.selection import Selection
 from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, rescore, safe_name
 
 
@@ -73,26 +74,22 @@ def test_an_interrupted_sweep_goes_on(tmp_path, counted, classifier, digits):
     other.run()
     for radius in (0.1, 0.4):
         interrupted, whole = next(sweep.results(model, radius)), next(other.results(same_model, radius))
-        np.testing.assert_array_equal(interrupted.examples.result.adversarial, whole.examples.result.adversarial)
+        # Not exactly: threads may add in another order.
+        np.testing.assert_allclose(
+            interrupted.examples.result.adversarial, whole.examples.result.adversarial, atol=1e-5
+        )
 
 
 def test_chunks_change_nothing(tmp_path, random_plan, classifier, digits):
-    # 16 images in chunks of 8, and in chunks of 6, of which the last is filled up.
-    results = []
-    for chunk_size in (8, 6):
-        sweep, model = make_sweep(
-            tmp_path / str(chunk_size), random_plan, classifier, digits, radii=(0.3,), chunk_size=chunk_size
-        )
-        sweep.run()
-        results.append(next(sweep.results(model, 0.3)))
-    np.testing.assert_array_equal(results[0].examples.index, digits.index)
-    np.testing.assert_array_equal(results[1].examples.index, digits.index)
-    np.testing.assert_allclose(
-        results[0].examples.result.adversarial, results[1].examples.result.adversarial, atol=1e-5
-    )
-    assert results[0].seconds > 0
-    direct = random_plan(classifier, digits.images, digits.labels, radius=0.3)
-    np.testing.assert_allclose(results[0].examples.result.adversarial, direct.adversarial, atol=1e-5)
+    # 12 images in chunks of 8, of which the last is filled up.
+    few = Selection(digits.name, digits.index[:12], digits.images[:12], digits.labels[:12], None)
+    sweep, model = make_sweep(tmp_path, random_plan, classifier, few, radii=(0.3,))
+    sweep.run()
+    found = next(sweep.results(model, 0.3))
+    np.testing.assert_array_equal(found.examples.index, few.index)
+    assert found.seconds > 0
+    direct = random_plan(classifier, few.images, few.labels, radius=0.3)
+    np.testing.assert_allclose(found.examples.result.adversarial, direct.adversarial, atol=1e-5)
 
 
 def test_rescoring_finds_the_same(tmp_path, random_plan, classifier, other_classifier, digits):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from wasser_tf.evaluation.worst_case import minimal_radii, worst_case
+from wasser_tf.evaluation.worst_case import least_costs, worst_case
 
 
 def test_success_is_preferred_and_then_loss(make_examples):
@@ -36,8 +36,8 @@ def test_runs_must_be_on_the_same_images(make_examples):
         worst_case([])
 
 
-def test_minimal_radii(make_examples):
+def test_least_costs(make_examples):
     wrong = [True, False, False, False]
     small = make_examples([True, True, False, False], [1] * 4, wrong=wrong, radius=0.1, cost=0.100001)
     large = make_examples([True, True, True, False], [1] * 4, wrong=wrong, radius=0.3, cost=0.2)
-    np.testing.assert_allclose(minimal_radii([small, large]), [0, 0.1, 0.2, np.inf], rtol=1e-6)
+    np.testing.assert_allclose(least_costs([small, large]), [0, 0.1, 0.2, np.inf], rtol=1e-6)

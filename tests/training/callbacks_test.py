@@ -1,20 +1,24 @@
+import io
+import sys
+
 import keras
 import numpy as np
 import pytest
 
-from wasser_tf import MirrorAscent, ThreatModel, models
+from wasser_tf import ThreatModel, models
+from wasser_tf.attacks import RandomPlan
 from wasser_tf.data import Split
-from wasser_tf.training.callbacks import RobustValidation
+from wasser_tf.training.callbacks import EpochTable, RobustValidation
 
 
 def _split(count=12):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, count).astype(np.int32)
-    return Split(rng.random((count, 5, 4, 1), np.float32), labels, np.arange(count, dtype=np.int32))
+    return Split(rng.random((count, 6, 5, 1), np.float32), labels, np.arange(count, dtype=np.int32))
 
 
 def test_measures_natural_accuracy_without_an_attack():
-    split, model = _split(), models.build("linear", (5, 4, 1), 3, seed=0)
+    split, model = _split(), models.build("linear", (6, 5, 1), 3, seed=0)
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     expected = model.evaluate(split.images, split.labels, return_dict=True, verbose=0)
     logs = {"loss": 1.0}
@@ -25,8 +29,8 @@ def test_measures_natural_accuracy_without_an_attack():
 
 
 def test_measures_robust_accuracy_with_one_on_current_weights():
-    split, model = _split(), models.build("linear", (5, 4, 1), 3, seed=0)
-    attack = MirrorAscent(ThreatModel(epsilon=0.3, kernel_size=3), iterations=3, polish=2)
+    split, model = _split(), models.build("linear", (6, 5, 1), 3, seed=0)
+    attack = RandomPlan(ThreatModel(epsilon=0.3, kernel_size=3))
     validation = RobustValidation(model, split, attack, num_attack_examples=8, batch_size=8)
     for _ in range(2):
         logs = {}
@@ -34,3 +38,23 @@ def test_measures_robust_accuracy_with_one_on_current_weights():
         result = attack(model, split.images[:8], split.labels[:8])
         assert logs["val_robust_accuracy"] == pytest.approx(1 - result.success.mean())
         model.set_weights([-weight for weight in model.get_weights()])
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_prints_a_line_for_each_epoch(monkeypatch, terminal):
+    out = io.StringIO()
+    out.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stdout", out)
+    table = EpochTable()
+    table.set_params({"epochs": 10, "steps": 3})
+    for epoch in (8, 9):
+        table.on_epoch_begin(epoch)
+        table.on_train_batch_end(0)
+        logs = {"accuracy": 0.9, "loss": 1.25, "adversarial_accuracy": 0.5, "val_accuracy": 1.0, "val_loss": 1.0}
+        table.on_epoch_end(epoch, {**logs, "val_robust_accuracy": 0.055})
+    lines = out.getvalue().splitlines() if not terminal else out.getvalue().replace("\r", "\n").splitlines()
+    table = [line for line in lines if line and "step" not in line]
+    assert table[0].split() == ["epoch", "loss", "accuracy", "attacked", "validation", "attacked", "seconds"]
+    assert table[1].split()[:-1] == ["9/10", "1.2500", "90.0", "%", "50.0", "%", "100.0", "%", "5.5", "%"]
+    assert len(table) == 3 and len({len(line) for line in table}) == 1 and len(table[0]) < 80
+    assert ("\r" in out.getvalue()) == any("step 1/3" in line for line in lines) == terminal

@@ -141,12 +141,30 @@ def test_refuses_images_that_are_none(fast):
         (np.moveaxis(images, 3, 1), "channels last"),
     ]:
         for use in (model.fit, model.evaluate):
-            with pytest.raises(ValueError, match=message):
-                use(wrong, labels, verbose=0)
+            for given in (wrong, tf.constant(wrong)):
+                with pytest.raises(ValueError, match=message):
+                    use(given, labels, verbose=0)
     with pytest.raises(ValueError, match="labels must be 0 to 2"):
         model.fit(images, labels + 1, verbose=0)
     with pytest.raises(ValueError, match="divide 8-bit images by 255"):
         model.fit(tf.data.Dataset.from_tensors((np.uint8(255 * images), labels)), verbose=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}], ids=["graph", "eager"])
+def test_refuses_batches_that_are_no_images(fast, options):
+    images, labels = _data()
+    model = WasserTrain(_classifier(), fast)
+    model.compile("adam", _SPARSE(from_logits=True), **options)
+    weights = model.get_weights()
+    for wrong in (255 * images, images - 0.5, np.where(images > 0.9, np.nan, images)):
+        dataset = tf.data.Dataset.from_tensor_slices((wrong, labels)).batch(8)
+        for use in (model.fit, model.evaluate):
+            with pytest.raises(ValueError, match=r"^images must be finite and lie in \[0, 1\]") as refused:
+                use(dataset, verbose=0)
+            assert "\n" not in str(refused.value)
+    # Nothing was learnt from them.
+    for one, two in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_refuses_metrics_that_cannot_be_copied(fast):
@@ -158,15 +176,14 @@ def test_refuses_metrics_that_cannot_be_copied(fast):
         WasserTrain(_classifier(), fast).compile("adam", _SPARSE(from_logits=True), metrics=[Odd(1)])
 
 
-def _worked(**fit):
+def _worked(attack=None, **fit):
     # W = 0, so p = (½, ½) whatever the image, and ∂L/∂W = x ⊗ (p − e_y) = x ⊗ (−½, ½) for y = 0. Of x = (1, 0) and
     # x̃ = (0, 1) the mixture of Eq. 10 has the gradient (ω x̃ + (1 − ω) x) ⊗ (−½, ½); SGD with step 1 subtracts it:
     # W = (0.3, 0.7) ⊗ (½, −½).
     image = keras.Input((1, 2, 1))
     dense = keras.layers.Dense(2, use_bias=False, kernel_initializer="zeros")
-    model = WasserTrain(
-        keras.Model(image, dense(keras.layers.Flatten()(image))), Swap(wasser_tf.ThreatModel()), omega=0.7
-    )
+    attack = attack or Swap(wasser_tf.ThreatModel())
+    model = WasserTrain(keras.Model(image, dense(keras.layers.Flatten()(image))), attack, omega=0.7)
     model.compile(keras.optimizers.SGD(1.0), _SPARSE(from_logits=True))
     model.fit(**fit, verbose=0)
     np.testing.assert_allclose(dense.get_weights()[0], [[0.15, -0.15], [0.35, -0.35]], atol=1e-7)
@@ -174,6 +191,11 @@ def _worked(**fit):
 
 def test_makes_the_step_worked_by_hand():
     _worked(x=np.float32([[[[1], [0]]]]), y=np.int32([0]))
+
+
+def test_an_adaptive_radius_attacks_whatever_epsilon_says():
+    attack = Swap(wasser_tf.ThreatModel(epsilon=0.0), schedule=wasser_tf.RadiusSchedule())
+    _worked(attack, x=np.float32([[[[1], [0]]]]), y=np.int32([0]))
 
 
 def test_sample_weights_weigh_both_losses():
@@ -407,10 +429,37 @@ def test_builds_a_classifier_that_is_not(fast):
         late.fit(images, labels, verbose=0)
 
 
+@pytest.mark.parametrize("name", list(attacks.ATTACKS))
+@pytest.mark.parametrize("schedule", [None, wasser_tf.RadiusSchedule()], ids=["fixed", "adaptive"])
+def test_takes_any_attack(name, schedule):
+    # Traced only: the tests of the attacks run them, compiled alike. What may fail here is a graph that Keras makes.
+    attack = attacks.make(name, wasser_tf.ThreatModel(epsilon=0.3, kernel_size=3), iterations=2, schedule=schedule)
+    model = WasserTrain(_classifier(), attack)
+    model.compile("sgd", _SPARSE(from_logits=True), metrics=["accuracy"])
+    batch = (tf.TensorSpec([None, 6, 5, 1]), tf.TensorSpec([None], tf.int32))
+    for step in (model.train_step, model.test_step):
+        logs = tf.function(step, autograph=False).get_concrete_function(batch).structured_outputs
+        assert {"adversarial_loss", "adversarial_accuracy"} < logs.keys()
+
+
+def test_a_smaller_last_batch_counts_by_its_images(fast):
+    images, labels = _data(20)
+    model = WasserTrain(_classifier(), fast)
+    model.compile(keras.optimizers.SGD(0.0), _SPARSE(from_logits=True), metrics=["accuracy"])
+    traced, run = [], fast.run
+    fast.run = lambda *arguments, **options: traced.append(None) or run(*arguments, **options)
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
+    logs = model.fit(dataset, epochs=2, shuffle=False, verbose=0).history
+    # Keras traces a step once, and once more to make the variables of metrics: never for a size of batch.
+    assert len(traced) <= 2
+    whole = model.evaluate(images, labels, batch_size=20, return_dict=True, verbose=0)
+    assert {key: values[-1] for key, values in logs.items()} == pytest.approx(whole, rel=1e-5)
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_the_five_lines_with_a_wasserstein_attack(jit_compile):
     images, labels = _data(16)
-    attack = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.3, kernel_size=3), iterations=2, polish=2)
+    attack = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.3, kernel_size=3), iterations=10, polish=2)
     model = wasser_tf.WasserTrain(_classifier(), attack, omega=0.7)
     model.compile("adam", _SPARSE(from_logits=True), metrics=["accuracy"], jit_compile=jit_compile)
     logs = model.fit(images, labels, batch_size=8, epochs=2, verbose=0).history

@@ -5,6 +5,7 @@ from typing import Any
 from wasser_tf.attacks.base import Attack, AttackResult
 from wasser_tf.attacks.constrained_sinkhorn import ConstrainedSinkhorn
 from wasser_tf.attacks.dual_projection import DualProjection
+from wasser_tf.attacks.ensemble import Ensemble
 from wasser_tf.attacks.frank_wolfe import FrankWolfe
 from wasser_tf.attacks.mirror_ascent import MirrorAscent
 from wasser_tf.attacks.projected_sinkhorn import ProjectedSinkhorn
@@ -23,6 +24,7 @@ ATTACKS: dict[str, type[Attack]] = {
         DualProjection,
         ConstrainedSinkhorn,
         RandomPlan,
+        Ensemble,
     )
 }
 
@@ -32,6 +34,7 @@ __all__ = [
     "AttackResult",
     "ConstrainedSinkhorn",
     "DualProjection",
+    "Ensemble",
     "FrankWolfe",
     "MirrorAscent",
     "ProjectedSinkhorn",

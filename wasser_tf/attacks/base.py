@@ -13,12 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks import losses
-from wasser_tf.attacks.inputs import check_batch, check_radius, outputs_are_logits
+from wasser_tf.attacks.inputs import check_batch, check_labels, check_radius, num_classes, outputs_are_logits
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.certificate import Certificate, certify
 from wasser_tf.transport.neighbourhood import Support, make_support
-from wasser_tf.transport.plan import identity_plan, round_to_legal, transport_budget
+from wasser_tf.transport.plan import LegalPlan, identity_plan, round_to_legal, transport_budget
 
 LogitsFn = Callable[[tf.Tensor], tf.Tensor]
 
@@ -29,7 +29,7 @@ class AttackResult(NamedTuple):
     Attributes:
       adversarial: The certified examples x̃, float32 [B, H, W, C]: legal, and in [0, 1] exactly.
       certificate: Their certificate, fields [B].
-      success: Whether the classifier is wrong on them, bool [B].
+      success: Whether the classifier is wrong on them, or sees the target where there is one, bool [B].
       loss: Their cross-entropy in nats, [B].
       radius: The radius the attack was allowed (where an adaptive radius stopped), [B].
       iterations: Iterations used, int32 [B].
@@ -62,6 +62,7 @@ class Problem(NamedTuple):
       index: A number for each image, int32 [B]; random starts depend on it and not on the place in the batch.
       support: Where mass may go.
       threat_model: The rules; its epsilon is not used here.
+      targets: The class each image shall be taken for, int32 [B], or None: any wrong one.
     """
 
     logits_fn: LogitsFn
@@ -71,6 +72,12 @@ class Problem(NamedTuple):
     index: tf.Tensor
     support: Support
     threat_model: ThreatModel
+    targets: tf.Tensor | None = None
+
+    def fooled(self, logits: tf.Tensor) -> tf.Tensor:
+        """Returns whether the attacker has what it wants, bool [B]: a wrong class, or the target."""
+        predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
+        return predicted != self.labels if self.targets is None else predicted == self.targets
 
     def budget(self, radius: tf.Tensor) -> tf.Tensor:
         """Returns the largest ⟨Π, C⟩ of each image at a radius, [B]."""
@@ -149,6 +156,7 @@ class Attack(abc.ABC):
         labels: tf.Tensor,
         radius: tf.Tensor | float | None = None,
         index: tf.Tensor | None = None,
+        targets: tf.Tensor | None = None,
     ) -> AttackResult:
         """Attacks one batch inside a graph; unused fields of the result cost nothing.
 
@@ -158,6 +166,7 @@ class Attack(abc.ABC):
           labels: Class indices [B], or one-hot [B, classes].
           radius: Broadcastable to [B]; the threat model's epsilon by default.
           index: Numbers the images for random starts; their place in the batch by default.
+          targets: The class each image shall be taken for, [B]; any wrong one by default.
 
         Returns:
           The result, as tensors.
@@ -171,7 +180,8 @@ class Attack(abc.ABC):
         radius = tf.broadcast_to(tf.cast(radius, tf.float32), [batch])
         index = tf.range(batch) if index is None else index
         support = make_support(self.threat_model, tuple(images.shape[1:]))
-        problem = Problem(logits_fn, images, labels, radius, index, support, self.threat_model)
+        targets = None if targets is None else tf.cast(targets, tf.int32)
+        problem = Problem(logits_fn, images, labels, radius, index, support, self.threat_model, targets)
         return score(problem, self.perturb(problem) if self.iterations else _no_perturbation(problem))
 
     def __call__(
@@ -182,6 +192,7 @@ class Attack(abc.ABC):
         *,
         radius: float | np.ndarray | None = None,
         index: np.ndarray | None = None,
+        targets: np.ndarray | None = None,
         from_logits: bool | None = None,
         batch_size: int = 128,
         verbose: bool = False,
@@ -194,6 +205,7 @@ class Attack(abc.ABC):
           labels: Class indices [n], or one-hot [n, classes].
           radius: One radius, or one for each image; the threat model's epsilon by default.
           index: Numbers for random starts, so that an image gets the same start in any company; 0 … n−1 by default.
+          targets: The class each image shall be taken for, as labels are given; any wrong one by default.
           from_logits: Whether the classifier returns logits; by default looked up on the model or told by its outputs.
           batch_size: Images at a time. It bounds memory and does not change the result.
           verbose: Whether to show a progress bar.
@@ -207,18 +219,19 @@ class Attack(abc.ABC):
         images, labels = check_batch(classifier, images, labels)
         count = len(images)
         radius = check_radius(self.threat_model.epsilon if radius is None else radius, count)
+        targets = None if targets is None else check_labels(np.asarray(targets), count, num_classes(classifier))
         index = np.arange(count, dtype=np.int32) if index is None else np.asarray(index, np.int32)
         if from_logits is None:
             from_logits = outputs_are_logits(classifier, images[:8])
         attack_batch = self._compile(classifier, from_logits)
-        # Sizes are powers of two up to the batch size, so that odd counts share compiled functions.
-        size = min(batch_size, 1 << (count - 1).bit_length())
+        size = batch_shape(count, batch_size)
         progress = keras.utils.Progbar(count, unit_name="image") if verbose else None
         parts = []
         for start in range(0, count, size):
             # The last batch is filled up with its last image: one shape, one compilation.
             rows = np.minimum(np.arange(start, start + size), count - 1)
-            result = attack_batch(images[rows], labels[rows], radius[rows], index[rows])
+            aims = None if targets is None else targets[rows]
+            result = attack_batch(images[rows], labels[rows], radius[rows], index[rows], aims)
             kept = min(size, count - start)
             parts.append(tf.nest.map_structure(lambda field, kept=kept: field.numpy()[:kept], result))
             if progress:
@@ -250,7 +263,7 @@ class Attack(abc.ABC):
             following, fooled = step(iteration, state)
             if stop:
                 done |= fooled
-                following = tf.nest.map_structure(lambda new, old: where_image(done, old, new), following, state)
+                following = choose(done, state, following)
             radius = tf.where(done, radius, self.radius_at(iteration, problem))
             return iteration + 1, following, radius, done, used + tf.cast(~done, tf.int32)
 
@@ -289,11 +302,21 @@ class Attack(abc.ABC):
             logits_fn = as_logits_fn(classifier, from_logits)
 
             @tf.function(reduce_retracing=False, jit_compile=compile_whole_graph())
-            def attack_batch(images: tf.Tensor, labels: tf.Tensor, radius: tf.Tensor, index: tf.Tensor) -> AttackResult:
-                return self.run(logits_fn, images, labels, radius, index)
+            def attack_batch(*batch: tf.Tensor | None) -> AttackResult:
+                return self.run(logits_fn, *batch)
 
             self._compiled = (classifier, from_logits, attack_batch)
         return self._compiled[2]
+
+
+def batch_shape(count: int, batch_size: int) -> int:
+    """Returns the images in a batch: a power of two up to the batch size, so that odd counts share a shape."""
+    return min(batch_size, 1 << (count - 1).bit_length())
+
+
+def legal_plan(plan: tf.Tensor, problem: Problem, radius: tf.Tensor) -> LegalPlan:
+    """Returns the plan rounded to a legal one at a radius [B], and its image."""
+    return _round_to_legal(plan, problem.images, problem.support, radius, problem.threat_model)
 
 
 def _no_perturbation(problem: Problem) -> Perturbation:
@@ -308,9 +331,9 @@ def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
     returned unmoved.
     """
     images, support, threat_model = problem.images, problem.support, problem.threat_model
-    legal = _round_to_legal(perturbation.plan, images, support, perturbation.radius, threat_model)
-    clean_fooled = is_fooled(problem.logits_fn(images), problem.labels)
-    moved_fooled = is_fooled(problem.logits_fn(legal.image), problem.labels)
+    legal = legal_plan(perturbation.plan, problem, perturbation.radius)
+    clean_fooled = problem.fooled(problem.logits_fn(images))
+    moved_fooled = problem.fooled(problem.logits_fn(legal.image))
     unmoved = clean_fooled & ~moved_fooled
     plan = where_image(unmoved, identity_plan(images, support), legal.plan)
     adversarial = where_image(unmoved, images, legal.image)
@@ -318,7 +341,7 @@ def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
     return AttackResult(
         adversarial=adversarial,
         certificate=_certify(plan, adversarial, images, support, perturbation.radius, threat_model),
-        success=is_fooled(logits, problem.labels),
+        success=problem.fooled(logits),
         loss=losses.cross_entropy(logits, problem.labels),
         radius=perturbation.radius,
         iterations=perturbation.iterations,
@@ -326,7 +349,7 @@ def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
         raw_certificate=_certify(
             perturbation.plan, perturbation.raw, images, support, perturbation.radius, threat_model
         ),
-        raw_success=is_fooled(raw_logits, problem.labels),
+        raw_success=problem.fooled(raw_logits),
         raw_loss=losses.cross_entropy(raw_logits, problem.labels),
     )
 
@@ -340,25 +363,26 @@ def image_gradient(problem: Problem, images: tf.Tensor, loss: losses.AttackLoss)
     with tf.GradientTape() as tape:
         tape.watch(images)
         logits = problem.logits_fn(images)
-        value = loss(logits, problem.labels)
+        # Towards a target the loss of that class falls.
+        value = loss(logits, problem.labels) if problem.targets is None else -loss(logits, problem.targets)
     gradient = tape.gradient(value, images)
     if gradient is None:
         raise ValueError("The classifier's output does not depend on its input by differentiable operations.")
     return Gradient(
         loss=value,
         image_gradient=tf.where(tf.math.is_finite(gradient), gradient, 0.0),
-        fooled=is_fooled(logits, problem.labels),
+        fooled=problem.fooled(logits),
     )
-
-
-def is_fooled(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Returns whether the label is not the class of the largest logit, bool [B]."""
-    return tf.argmax(logits, axis=1, output_type=tf.int32) != labels
 
 
 def where_image(condition: tf.Tensor, chosen: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     """Returns tf.where for a condition on whole images, [B] against [B, …]."""
     return tf.where(tf.reshape(condition, [-1] + [1] * (chosen.shape.rank - 1)), chosen, other)
+
+
+def choose(condition: tf.Tensor, chosen: Any, other: Any) -> Any:
+    """Returns `where_image` on every tensor of two equal structures."""
+    return tf.nest.map_structure(lambda new, old: where_image(condition, new, old), chosen, other)
 
 
 def as_logits_fn(classifier: Callable[..., tf.Tensor], from_logits: bool) -> LogitsFn:

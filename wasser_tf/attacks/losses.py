@@ -29,6 +29,21 @@ def dlr(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return margin(logits, labels) / tf.maximum(top[:, 0] - top[:, -1], 1e-12)
 
 
+def towards(target: tf.Tensor) -> AttackLoss:
+    """Returns the loss z_t − z_y towards one class t of each image, int32 [B]."""
+
+    def loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        return tf.gather(logits, target, axis=1, batch_dims=1) - tf.gather(logits, labels, axis=1, batch_dims=1)
+
+    return loss
+
+
+def ranked_class(logits: tf.Tensor, labels: tf.Tensor, rank: int) -> tf.Tensor:
+    """Returns the wrong class with the rank-th largest logit (1 is the largest) of each image, int32 [B]."""
+    is_label = tf.one_hot(labels, tf.shape(logits)[1], on_value=True, off_value=False)
+    return tf.math.top_k(tf.where(is_label, logits.dtype.min, logits), k=rank).indices[:, rank - 1]
+
+
 LOSSES: dict[str, AttackLoss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 
 

@@ -12,13 +12,16 @@ which costs less than the classifier's own gradient, whatever the window. η_t f
 steps with Φ held, ν_j ← max(ν_j + log x̃_j, 0), bring the best plan into capacity and budget together.
 """
 
+import math
 from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
+from wasser_tf._checks import is_whole
 from wasser_tf.attacks import losses
-from wasser_tf.attacks.base import Attack, Gradient, Perturbation, Problem, image_gradient, where_image
+from wasser_tf.attacks.base import Attack, Gradient, Perturbation, Problem, choose, image_gradient
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
+from wasser_tf.attacks.random_plan import random_potential
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.gibbs import GibbsPlan, gibbs_plan, project_to_budget
 from wasser_tf.transport.neighbourhood import Support
@@ -29,6 +32,8 @@ _COLD_START_NEWTON_STEPS = 20
 _START_BUDGET = 0.05
 # ρ: above 1, the largest entry of the scaled gradient, so that no pixel gains by being over-full.
 _CAPACITY_PENALTY = 1.25
+# What an over-full pixel costs when plans are compared: more, or else an early plan far outside capacity may win.
+_EXCESS_WEIGHT = 2.0
 
 
 class _State(NamedTuple):
@@ -39,13 +44,25 @@ class _State(NamedTuple):
     best_merit: tf.Tensor
 
 
+class _End(NamedTuple):
+    """Where one ascent ends: its best plan, and of each image the margin there, the radius and the iterations [B]."""
+
+    plan: GibbsPlan
+    merit: tf.Tensor
+    radius: tf.Tensor
+    iterations: tf.Tensor
+
+
 class MirrorAscent(Attack):
     """Mirror ascent on the plan (see the module).
 
     Attributes:
-      step_size: η of the first step, on gradients scaled to a maximum of 1; it falls geometrically to
-        2 / iterations of that.
+      step_size: η of the first step, on gradients scaled to a maximum of 1; it falls geometrically to 2 / iterations of
+        that. By default 50 / √iterations, so that the length of the whole path grows no faster than √iterations.
       loss: What is maximised: "margin", "cross_entropy" or "dlr".
+      restarts: How often the ascent starts; the best end counts. The first climbs the loss. The others climb z_t − z_y,
+        towards one class t each, in the order of their logits on the clean image (multi-targeted, Gowal et al. 2019),
+        and once the classes are through, the loss again from a random plan.
       polish: Dual steps at the end, with the potential held, that bring the plan into capacity and budget together.
     """
 
@@ -56,8 +73,9 @@ class MirrorAscent(Attack):
         threat_model: ThreatModel,
         *,
         iterations: int = 100,
-        step_size: float = 10.0,
+        step_size: float | None = None,
         loss: str = "margin",
+        restarts: int = 1,
         polish: int = 30,
         schedule: RadiusSchedule | None = None,
         stop_when_fooled: bool = False,
@@ -66,65 +84,100 @@ class MirrorAscent(Attack):
         super().__init__(
             threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
         )
-        if not step_size > 0:
-            raise ValueError(f"step_size must be above 0, got {step_size!r}.")
-        if polish < 0:
-            raise ValueError(f"polish must be at least 0, got {polish!r}.")
+        if step_size is not None and not step_size > 0:
+            raise ValueError(f"step_size must be above 0, or None for 50 / √iterations, got {step_size!r}.")
+        if not is_whole(restarts, 1):
+            raise ValueError(f"restarts must be a whole number of at least 1, got {restarts!r}.")
+        if not is_whole(polish, 0):
+            raise ValueError(f"polish must be a whole number of at least 0, got {polish!r}.")
         self.step_size = step_size
         self.loss = loss
+        self.restarts = restarts
         self.polish = polish
         self._loss = losses.get(loss)
-        self._final_step = min(2.0 / max(iterations, 1), 1.0)
 
     def perturb(self, problem: Problem) -> Perturbation:
+        ends = [self._ascend(problem, restart) for restart in range(self.restarts)]
+        best = ends[0]
+        for end in ends[1:]:
+            used = best.iterations + end.iterations
+            best = choose(end.merit > best.merit, end, best)._replace(iterations=used)
+        plan = gibbs_plan(best.plan.potential, best.plan.multiplier, problem.images, problem.support)
+        return Perturbation(plan=plan, raw=best.plan.image, radius=best.radius, iterations=best.iterations)
+
+    def _ascend(self, problem: Problem, restart: int) -> "_End":
+        """Ascends once, from the start and towards the goal that belong to the number of the restart."""
         images, support, capacity = problem.images, problem.support, self.threat_model.capacity
+        first_step = self.step_size or 50.0 / math.sqrt(self.iterations)
+        decay = min(2.0 / self.iterations, 1.0)
+        start_potential = tf.zeros_like(images)
+        loss = self._loss
+        if restart > 0:
+            clean_logits = problem.logits_fn(images)
+            if problem.targets is None and restart < clean_logits.shape[1] - 1:
+                # The class of rank 1 is the one that the margin begins with.
+                loss = losses.towards(losses.ranked_class(clean_logits, problem.labels, restart + 1))
+            else:
+                start_potential = random_potential(self.seed + restart, problem)
 
         def step(iteration: tf.Tensor, state: _State) -> tuple[_State, tf.Tensor]:
-            gradient = image_gradient(problem, state.now.image, self._loss)
-            done = tf.cast(iteration, tf.float32) / self.iterations
-            step_size = self.step_size * self._final_step**done
+            gradient = image_gradient(problem, state.now.image, loss)
+            step_size = first_step * decay ** (tf.cast(iteration, tf.float32) / self.iterations)
             budget = problem.budget(self.radius_at(iteration, problem))
-            now = _ascend(state.now, images, gradient.image_gradient, step_size, budget, capacity, support)
-            return _State(now, *_better(state, gradient, capacity)), gradient.fooled
+            now = _step(state.now, images, gradient.image_gradient, step_size, budget, capacity, support)
+            # What is over capacity will have to move: at most from where it gains most to where it costs most.
+            fooled = gradient.fooled & (_penalised(gradient, state.now.image, capacity, 2.0) > 0)
+            best = choose(tf.fill(tf.shape(problem.radius), iteration >= self.iterations // 2), _better(state, gradient, capacity), (state.best, state.best_merit))
+            return _State(now, *best), fooled
 
-        start = _start(images, problem.budget(self.radius_at(tf.constant(0), problem)), support)
+        start = _start(start_potential, images, problem.budget(self.radius_at(tf.constant(0), problem)), support)
         lowest = tf.fill(tf.shape(problem.radius), tf.float32.min)
         state, radius, used = self.iterate(step, _State(start, start, lowest), problem)
-        best, _ = _better(state, image_gradient(problem, state.now.image, self._loss), capacity)
+        best, _ = _better(state, image_gradient(problem, state.now.image, loss), capacity)
         if capacity is not None:
             best = _polish(best, images, problem.budget(radius), capacity, support, self.polish)
-        plan = gibbs_plan(best.potential, best.multiplier, images, support)
-        return Perturbation(plan=plan, raw=best.image, radius=radius, iterations=used)
+        merit = image_gradient(problem, best.image, losses.margin).loss if self.restarts > 1 else lowest
+        return _End(best, merit, radius, used)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "step_size": self.step_size, "loss": self.loss, "polish": self.polish}
+        return {
+            **super().get_config(),
+            "step_size": self.step_size,
+            "loss": self.loss,
+            "restarts": self.restarts,
+            "polish": self.polish,
+        }
 
 
 def _better(state: _State, found: Gradient, capacity: float | None) -> tuple[GibbsPlan, tf.Tensor]:
     """Returns the better of the present plan, whose gradient is given, and the best so far, and its merit [B].
 
-    The merit is what the steps climb: the loss less the penalty for over-full pixels. By the loss alone the best plan
-    would be an early one that is far from legal.
+    The merit is the loss less a penalty for over-full pixels, without which the best plan would be an early one that
+    is far from legal.
     """
-    merit = found.loss
-    if capacity is not None:
-        excess = tf.reduce_sum(tf.maximum(state.now.image - capacity, 0.0), axis=[1, 2, 3])
-        merit -= _CAPACITY_PENALTY * tf.reduce_max(tf.abs(found.image_gradient), axis=[1, 2, 3]) * excess
+    merit = _penalised(found, state.now.image, capacity, _EXCESS_WEIGHT)
     better = merit > state.best_merit
-    best = tf.nest.map_structure(lambda new, old: where_image(better, new, old), state.now, state.best)
-    return best, tf.maximum(merit, state.best_merit)
+    return choose(better, state.now, state.best), tf.maximum(merit, state.best_merit)
+
+
+def _penalised(found: Gradient, images: tf.Tensor, capacity: float | None, weight: float) -> tf.Tensor:
+    """Returns the loss less weight · max|gradient| for each unit of mass above the capacity, [B]."""
+    if capacity is None:
+        return found.loss
+    excess = tf.reduce_sum(tf.maximum(images - capacity, 0.0), axis=[1, 2, 3])
+    return found.loss - weight * tf.reduce_max(tf.abs(found.image_gradient), axis=[1, 2, 3]) * excess
 
 
 @tf.function(jit_compile=True)
-def _start(images: tf.Tensor, budget: tf.Tensor, support: Support) -> GibbsPlan:
-    """The plan of largest entropy within a small part of the budget."""
+def _start(potential: tf.Tensor, images: tf.Tensor, budget: tf.Tensor, support: Support) -> GibbsPlan:
+    """The plan of a potential within a small part of the budget; of potential 0, it is the one of largest entropy."""
     multiplier = tf.zeros_like(budget)[:, None, None, None]
     budget = _START_BUDGET * budget
-    return project_to_budget(tf.zeros_like(images), multiplier, images, budget, support, _COLD_START_NEWTON_STEPS)
+    return project_to_budget(potential, multiplier, images, budget, support, _COLD_START_NEWTON_STEPS)
 
 
 @tf.function(jit_compile=True)
-def _ascend(
+def _step(
     now: GibbsPlan,
     images: tf.Tensor,
     gradient: tf.Tensor,

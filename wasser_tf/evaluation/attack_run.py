@@ -9,7 +9,7 @@ from wasser_tf._checks import is_whole
 from wasser_tf.attacks import Attack
 from wasser_tf.evaluation import examples
 from wasser_tf.evaluation.examples import Examples
-from wasser_tf.evaluation.report import Record, evaluate_attack
+from wasser_tf.evaluation.record import Record, evaluate_attack
 from wasser_tf.evaluation.selection import ImageSource
 
 EXAMPLES = "adversarial.npz"

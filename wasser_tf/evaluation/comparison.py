@@ -10,8 +10,8 @@ import numpy as np
 from wasser_tf import storage
 from wasser_tf.attacks import Attack
 from wasser_tf.data import Split
-from wasser_tf.evaluation import figures, metrics, report
-from wasser_tf.evaluation.report import Evaluation, Record, evaluate_attack
+from wasser_tf.evaluation import figures, metrics, tables
+from wasser_tf.evaluation.record import Evaluation, Record, evaluate_attack
 from wasser_tf.threat_model import ThreatModel
 
 
@@ -96,7 +96,7 @@ def table(comparison: Comparison) -> str:
         values = [column[number] for column in columns]
         gain = [f"{100 * (values[1] - values[0]):+.1f}"] if len(values) == 2 else []
         rows.append([label, *(f"{100 * value:.1f} %" for value in values), *gain])
-    return report.markdown_table(header, rows)
+    return tables.markdown_table(header, rows)
 
 
 def save_figures(
@@ -148,7 +148,7 @@ def save_report(folder: str | os.PathLike[str], comparison: Comparison, about: M
     """Writes report.md (`text`, the table, and all scores) and report.json (`about`, and a record for each attack)."""
     folder = pathlib.Path(folder)
     storage.write_text(
-        folder / "report.md", f"{text}\n{table(comparison)}\n## All scores\n\n{report.to_markdown(comparison.records)}"
+        folder / "report.md", f"{text}\n{table(comparison)}\n## All scores\n\n{tables.to_markdown(comparison.records)}"
     )
     records = [record.to_json() for record in comparison.records]
     storage.write_json(folder / "report.json", {**about, "records": records})

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,17 +12,20 @@ from wasser_tf import attacks, models, storage
 from wasser_tf._checks import is_whole
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_batch
-from wasser_tf.evaluation import evaluation_report, sanity
+from wasser_tf.evaluation import sanity
 from wasser_tf.evaluation.attack_run import check_output_dir, model_name
-from wasser_tf.evaluation.evaluation_report import ModelReport
-from wasser_tf.evaluation.report import WORST_CASE
+from wasser_tf.evaluation.minimal_radius import minimal_radii
+from wasser_tf.evaluation.record import WORST_CASE
+from wasser_tf.evaluation.report import ModelReport, write_report
+from wasser_tf.evaluation.sanity import worst_case_is_per_example
 from wasser_tf.evaluation.selection import ImageSource, Selection
 from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, rescore, safe_name
 from wasser_tf.evaluation.verify import verify
-from wasser_tf.evaluation.worst_case import minimal_radii, worst_case
+from wasser_tf.evaluation.worst_case import least_costs, worst_case
 
 CONFIG = "config.json"
 CELLS = "cells"
+FIGURES = "figures"
 _REPORTS = ("report.json", "report.md", "results.csv")
 
 
@@ -37,8 +39,10 @@ class EvaluationRun:
       attacks: Attacks by what reports call them, all with the same threat model but for epsilon.
       radii: The radii.
       output_dir: Where everything goes.
-      sanity: Whether to make the sanity checks, with `sanity_attack` on `sanity_examples` images.
-      sanity_attack: Which of the attacks they are made with; None for mirror ascent if it is there, else the first.
+      minimal_radius: Whether to bisect each image's minimal radius with the main attack, up to the largest radius.
+        Otherwise it is told from the examples at the radii alone.
+      sanity: Whether to make the sanity checks, with the main attack on `sanity_examples` images.
+      main_attack: Which of the attacks that is; mirror ascent by default if it is there, else the first.
       sanity_examples: On how many images, the first ones.
       batch_size: Images at a time; a file of results holds as many.
 
@@ -51,8 +55,9 @@ class EvaluationRun:
     attacks: Mapping[str, Attack]
     radii: tuple[float, ...]
     output_dir: str
+    minimal_radius: bool = False
     sanity: bool = True
-    sanity_attack: str | None = None
+    main_attack: str = ""
     sanity_examples: int = 100
     batch_size: int = 128
 
@@ -67,8 +72,13 @@ class EvaluationRun:
             raise ValueError(f"{WORST_CASE!r} is the name of the row over all attacks: give the attack another.")
         if len({attack.threat_model.with_epsilon(0) for attack in self.attacks.values()}) > 1:
             raise ValueError("All attacks of an evaluation must have the same threat model, but for epsilon.")
-        if self.sanity_attack is not None and self.sanity_attack not in self.attacks:
-            raise ValueError(f"sanity_attack must be one of {', '.join(self.attacks)}, got {self.sanity_attack!r}.")
+        if any(attack.schedule is not None for attack in self.attacks.values()):
+            raise ValueError("An evaluation is at fixed radii: leave out the adaptive radius.")
+        if not self.main_attack:
+            usual = [label for label, attack in self.attacks.items() if attack.name == "mirror_ascent"]
+            object.__setattr__(self, "main_attack", (usual or list(self.attacks))[0])
+        if self.main_attack not in self.attacks:
+            raise ValueError(f"main_attack must be one of {', '.join(self.attacks)}, got {self.main_attack!r}.")
         for radius in self.radii:
             self.threat_model.with_epsilon(radius)
 
@@ -86,7 +96,8 @@ class EvaluationRun:
             "attacks": {label: attacks.serialize(attack) for label, attack in self.attacks.items()},
             "radii": list(self.radii),
             "sanity": self.sanity,
-            "sanity_attack": self.sanity_attack,
+            "main_attack": self.main_attack,
+            "minimal_radius": self.minimal_radius,
             "sanity_examples": self.sanity_examples,
             "batch_size": self.batch_size,
         }
@@ -143,6 +154,8 @@ def run_evaluation(
     """
     tell = tell or (lambda line: None)
     folder = pathlib.Path(config.output_dir).expanduser()
+    if rescore_only and overwrite:
+        raise ValueError("Rescoring needs what the output_dir holds: give --rescore or --overwrite, not both.")
     _check_folder(config, folder, resume, overwrite)
     images = config.source.load()
     classifiers = {name: models.load_classifier(path) for name, path in config.models.items()}
@@ -163,19 +176,26 @@ def run_evaluation(
             f"{len(missing)} results are not there yet, the first {missing[0].relative_to(folder)}: "
             "run without --rescore to make them."
         )
-    if overwrite:
-        _delete(folder)
-    storage.write_json(folder / CONFIG, config.to_json())
-    if not rescore_only:
-        sweep.run(tell)
-    reports = []
-    for model in known:
-        tell(f"Scoring {model.name}")
-        reports.append(_report_on(config, sweep, model, images, rescore_only, verify_exact))
-    if config.sanity:
-        for report in reports:
-            report.checks[:] = _sanity(config, folder, known, report.name, images, rescore_only, tell)
-    evaluation_report.write(folder, config.to_json(), config.threat_model, images, reports)
+    folder.mkdir(parents=True, exist_ok=True)
+    with storage.locked(folder):
+        if overwrite:
+            for name in (CONFIG, *_REPORTS, CELLS, FIGURES):
+                storage.remove(folder / name)
+        storage.remove_leftovers(folder)
+        storage.write_json(folder / CONFIG, config.to_json())
+        if not rescore_only:
+            sweep.run(tell)
+        reports = []
+        for model in known:
+            tell(f"Scoring {model.name}")
+            report = _report_on(config, sweep, model, images, rescore_only, verify_exact)
+            if config.minimal_radius:
+                found = _bisected(config, folder, model, images, rescore_only, tell)
+                report.minimal_radii = np.minimum(report.minimal_radii, found)
+            if config.sanity and (checks := _sanity(config, folder, known, model, images, rescore_only, tell)):
+                report.checks[:] = [*checks, worst_case_is_per_example(report.records)]
+            reports.append(report)
+        write_report(folder, config.to_json(), config.threat_model, images, reports)
     return reports
 
 
@@ -200,58 +220,95 @@ def _report_on(
             report.add(
                 WORST_CASE, next(iter(config.attacks.values())), radius, images.name, worst, seconds, settings={}
             )
-        smallest = np.minimum(smallest, minimal_radii(results))
+        smallest = np.minimum(smallest, least_costs(results))
         report.keep_pictures(radius, results[0] if worst is None else worst, model.classifier)
     report.minimal_radii = smallest
     return report
+
+
+def _bisected(
+    config: EvaluationRun,
+    folder: pathlib.Path,
+    model: Model,
+    images: Selection,
+    stored_only: bool,
+    tell: Callable[[str], None],
+) -> np.ndarray:
+    """Bisects the minimal radius of each image, or reads what was found, [n]; infinite where it may not be made."""
+    attack, largest = config.attacks[config.main_attack], max(config.radii)
+
+    def make() -> list[float]:
+        tell(f"Minimal radii of {model.name} with {config.main_attack}")
+        found = minimal_radii(
+            attack,
+            model.classifier,
+            images.images,
+            images.labels,
+            largest=largest,
+            batch_size=config.batch_size,
+            tell=tell,
+        )
+        return found.radius.tolist()
+
+    key = {
+        "model": model.fingerprint,
+        "attack": attacks.serialize(attack),
+        "largest": largest,
+        "source": dataclasses.asdict(config.source),
+    }
+    found = _once(folder / CELLS / safe_name(model.name) / "minimal_radius.json", key, make, stored_only)
+    return np.full(len(images.labels), np.inf) if found is None else np.array([float(radius) for radius in found])
 
 
 def _sanity(
     config: EvaluationRun,
     folder: pathlib.Path,
     known: list[Model],
-    name: str,
+    model: Model,
     images: Selection,
     stored_only: bool,
     tell: Callable[[str], None],
 ) -> list[sanity.Check]:
-    """Makes a model's sanity checks, or reads those that were made."""
-    label = config.sanity_attack or next(
-        (label for label, attack in config.attacks.items() if attack.name == "mirror_ascent"),
-        next(iter(config.attacks)),
-    )
-    model = next(model for model in known if model.name == name)
-    other = next((model for model in known if model.name != name), None)
+    """Makes a model's sanity checks, or reads those that were made; none where they may not be made."""
+    attack = config.attacks[config.main_attack]
+    other = next((other for other in known if other.name != model.name), None)
     count = min(config.sanity_examples, len(images.labels))
+
+    def make() -> list[dict[str, Any]]:
+        tell(f"Sanity checks of {model.name} with {config.main_attack} on {count} images")
+        checker = sanity.SanityChecker(
+            model.classifier,
+            attack,
+            images.images[:count],
+            images.labels[:count],
+            config.radii,
+            surrogate=other.classifier if other else sanity.train_surrogate(model.classifier, images.images),
+            batch_size=config.batch_size,
+        )
+        return [dataclasses.asdict(check) for check in checker.run(tell)]
+
     key = {
         "model": model.fingerprint,
         "surrogate": other.fingerprint if other else None,
-        "attack": attacks.serialize(config.attacks[label]),
+        "attack": attacks.serialize(attack),
         "radii": sorted(config.radii),
         "source": dataclasses.asdict(config.source),
         "examples": count,
     }
-    path = folder / CELLS / safe_name(name) / "sanity.json"
-    if path.exists():
-        values = storage.read_json(path)
-        if values["key"] == key:
-            return [sanity.Check(**check) for check in values["checks"]]
+    found = _once(folder / CELLS / safe_name(model.name) / "sanity.json", key, make, stored_only)
+    return [sanity.Check(**check) for check in found or []]
+
+
+def _once(path: pathlib.Path, key: dict[str, Any], make: Callable[[], Any], stored_only: bool) -> Any:
+    """Returns what is stored under the key, or makes and stores it; None where it may not be made."""
+    key = storage.through_json(key)
+    if path.exists() and (stored := storage.read_json(path))["key"] == key:
+        return stored["value"]
     if stored_only:
-        return []
-    tell(f"Sanity checks of {name} with {label} on {count} images")
-    surrogate = other.classifier if other else sanity.train_surrogate(model.classifier, images.images)
-    checker = sanity.SanityChecker(
-        model.classifier,
-        config.attacks[label],
-        images.images[:count],
-        images.labels[:count],
-        config.radii,
-        surrogate=surrogate,
-        batch_size=config.batch_size,
-    )
-    checks = checker.run(tell)
-    storage.write_json(path, {"key": key, "checks": [dataclasses.asdict(check) for check in checks]})
-    return checks
+        return None
+    value = make()
+    storage.write_json(path, {"key": key, "value": value})
+    return value
 
 
 def parse_models(given: Sequence[str]) -> dict[str, str]:
@@ -279,17 +336,11 @@ def _check_folder(config: EvaluationRun, folder: pathlib.Path, resume: bool, ove
     try:
         stored = storage.read_json(folder / CONFIG)
     except ValueError:
-        stored = None
+        stored = {}
     # Through JSON and back, as the stored one went.
-    if stored != storage.through_json(config.to_json()):
+    given = storage.through_json(config.to_json())
+    if differing := [name for name, value in given.items() if name not in stored or stored[name] != value]:
         raise ValueError(
-            f"output_dir {folder} holds another evaluation: give another --output_dir, --resume to go on in it with "
-            "the new settings (results that fit are used), or --overwrite."
+            f"output_dir {folder} holds another evaluation (its {', '.join(differing)} differ): give another "
+            "--output_dir, --resume to go on in it with the new settings (results that fit are used), or --overwrite."
         )
-
-
-def _delete(folder: pathlib.Path) -> None:
-    for name in (CONFIG, *_REPORTS):
-        (folder / name).unlink(missing_ok=True)
-    for name in (CELLS, "figures"):
-        shutil.rmtree(folder / name, ignore_errors=True)

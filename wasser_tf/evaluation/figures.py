@@ -1,5 +1,6 @@
 """Pictures of attacks, in the format that the suffix of the path asks for. Matplotlib is imported on first use."""
 
+import math
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from wasser_tf import storage
-from wasser_tf.evaluation.report import WORST_CASE, Record, threat_model_caption
+from wasser_tf.evaluation.record import WORST_CASE, Record
+from wasser_tf.evaluation.tables import threat_model_caption
 from wasser_tf.threat_model import ThreatModel
 
 Path = str | os.PathLike[str]
@@ -121,8 +123,9 @@ def save_success_curves(
 def save_panels(path: Path, records: Sequence[Record], *, title: str = "") -> None:
     """Draws the four panels of the paper's Fig. 4 and 5 for one classifier, a line for each attack.
 
-    Success rate, robust accuracy, cross-entropy and precision error (logarithmic) against ε. The precision error drawn
-    is that of the raw examples, which is what the paper draws: certified ones have none but rounding.
+    Success rate and cross-entropy of the certified examples; and, of the raw ones, how far they break the rules: the
+    precision error (logarithmic), which is what the paper draws, and the largest pixel. Certified ones have no such
+    errors but rounding. Robust accuracy is 1 − success.
 
     Args:
       path: The file to write.
@@ -142,39 +145,46 @@ def save_panels(path: Path, records: Sequence[Record], *, title: str = "") -> No
     panels = figure.subplots(2, 2)
     for number, (attack, members) in enumerate(lines.items()):
         radii = [record.epsilon for record in members]
-        drawn = (
+        drawn = [
             [100 * record.certified.success_rate for record in members],
-            [100 * record.certified.robust_accuracy for record in members],
             [record.certified.cross_entropy for record in members],
             # Rounding below float32's own would only stretch the axis.
             [max(record.raw.precision_error_mean, 1e-8) for record in members],
-        )
-        for axis, values in zip(panels.ravel(), drawn, strict=True):
-            style = _WORST if attack == WORST_CASE else _style(number)
-            axis.plot(radii, values, label=attack.replace("_", " "), **style)
+            [record.raw.max_pixel for record in members],
+        ]
+        # The worst case is of certified examples; what its members were before says nothing.
+        style, drawn = (_WORST, drawn[:2]) if attack == WORST_CASE else (_style(number), drawn)
+        for axis, values in zip(panels.ravel(), drawn, strict=False):
+            axis.plot(radii, values, label=attack, **style)
     threat_model = ThreatModel.from_config(records[0].threat_model)
-    _percent_axis(panels[0, 0], "attack success rate [%]")
-    _percent_axis(panels[0, 1], "robust accuracy [%]")
-    panels[1, 0].set_ylabel("mean cross-entropy [nats]")
-    panels[1, 0].set_ylim(bottom=0)
-    panels[1, 1].set_ylabel("mean precision error before certifying")
-    panels[1, 1].set_yscale("log")
-    panels[1, 1].set_ylim(5e-9, max(1e-2, 2 * max(panels[1, 1].get_ylim())))
+    (success, loss), (precision, pixel) = panels
+    _percent_axis(success, "attack success rate [%]")
+    loss.set_ylabel("mean cross-entropy [nats]")
+    loss.set_ylim(bottom=0)
+    precision.set_ylabel("raw: mean precision error")
+    precision.set_yscale("log")
+    precision.set_ylim(5e-9, max(1e-2, 2 * precision.get_ylim()[1]))
+    pixel.set_ylabel("raw: largest pixel")
+    pixel.set_ylim(0, max(1.25, 1.05 * pixel.get_ylim()[1]))
+    if threat_model.capacity is not None:
+        pixel.axhline(threat_model.capacity, color=_GREY, linewidth=1, linestyle=":")
     for axis in panels.ravel():
         _radius_axis(axis, threat_model)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
+    handles, labels = success.get_legend_handles_labels()
     # The title goes into the legend: above it, Matplotlib would draw one over the other.
     figure.legend(
         handles,
         labels,
         loc="outside upper center",
-        ncols=min(len(labels), 4),
+        # Rows of like length.
+        ncols=math.ceil(len(labels) / math.ceil(len(labels) / 5)),
         frameon=False,
         fontsize=10,
         title=title or records[0].model,
         title_fontsize=12,
     )
-    _save(figure, path, "", _caption(threat_model, records[0].num_images))
+    raw = "\nAbove: certified examples. Below, raw: as the attack made them, before certifying; dotted is the capacity."
+    _save(figure, path, "", _caption(threat_model, records[0].num_images) + raw)
 
 
 def save_radius_histogram(
@@ -213,11 +223,13 @@ def save_radius_histogram(
         note = f"{name}: median {median:.3g}" + (f"; never fooled {never} of {len(values)}" if never else "")
         axis.set_title(note, fontsize=10, loc="left")
         axis.set_ylabel("images")
+        axis.yaxis.get_major_locator().set_params(integer=True)
         _clear(axis)
         axis.set_xlim(0, edges[-1])
     axes[-1].set_xlabel("minimal radius" + _unit(threat_model))
     counts = {len(values) for values in radii.values()}
-    _save(figure, path, title, _caption(threat_model, counts.pop() if len(counts) == 1 else None))
+    note = "0: wrong without an attack. Dashed: the median.\n"
+    _save(figure, path, title, note + _caption(threat_model, counts.pop() if len(counts) == 1 else None))
 
 
 def save_accuracy_curves(
@@ -229,6 +241,8 @@ def save_accuracy_curves(
     max_radius: float | None = None,
 ) -> None:
     """Draws robust accuracy against ε out of minimal radii: the share of images that are not fooled at ε.
+
+    A minimal radius that an attack found is an upper bound, and so is the accuracy.
 
     Args:
       path: The file to write.
@@ -251,7 +265,7 @@ def save_accuracy_curves(
         accuracy = [100 * float(np.mean(steps > place)) for place in places]
         style = {key: value for key, value in _style(number).items() if key in ("color", "linestyle", "linewidth")}
         axis.step(places, accuracy, where="post", label=name, **style)
-    _percent_axis(axis, "robust accuracy [%]")
+    _percent_axis(axis, "robust accuracy, at most [%]")
     _radius_axis(axis, threat_model)
     axis.set_xlim(0, end)
     axis.legend(fontsize=9, frameon=False, loc="best")
@@ -273,12 +287,19 @@ def _save(figure: Any, path: Path, title: str, caption: str) -> None:
     if title:
         figure.suptitle(title, fontsize=12)
     if caption:
-        # Some 18 characters of this size fit into an inch.
-        width = int(18 * figure.get_figwidth())
-        lines = [line for paragraph in caption.split("\n") for line in textwrap.wrap(paragraph, width)]
+        lines = [line for paragraph in caption.split("\n") for line in _wrapped(paragraph, figure.get_figwidth())]
         figure.supxlabel("\n".join(lines), fontsize=7.5, color=_GREY, x=0.01, ha="left")
     with storage.atomic_path(path) as beside:
         figure.savefig(beside, dpi=150)
+
+
+def _wrapped(text: str, inches: float) -> list[str]:
+    """Breaks a caption into lines of like length, so that no word is left alone on the last."""
+    # Some 18 characters of this size fit into an inch.
+    widest = int(18 * inches)
+    count = len(textwrap.wrap(text, widest))
+    widths = range(len(text) // max(count, 1), widest)
+    return next((lines for lines in (textwrap.wrap(text, width) for width in widths) if len(lines) == count), [text])
 
 
 def _show_image(axis: Any, image: np.ndarray) -> None:

@@ -1,249 +1,251 @@
-"""Attacks a classifier, and tells of it in JSON, CSV and Markdown: a record for each model, attack and radius."""
+"""Writes what an evaluation found: report.json, results.csv, report.md and figures/."""
 
-import csv
 import dataclasses
-import io
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from wasser_tf.attacks import Attack, AttackResult
-from wasser_tf.attacks.inputs import check_batch
-from wasser_tf.evaluation import metrics
-from wasser_tf.evaluation.metrics import Predictions, Scores
+from wasser_tf import storage
+from wasser_tf.attacks import Attack
+from wasser_tf.evaluation import figures, metrics, tables
+from wasser_tf.evaluation.examples import Examples
+from wasser_tf.evaluation.record import WORST_CASE, Record, make_record
+from wasser_tf.evaluation.sanity import Check, gradient_masking
+from wasser_tf.evaluation.selection import Selection
+from wasser_tf.evaluation.sweep import safe_name
+from wasser_tf.evaluation.verify import ExactCheck
 from wasser_tf.threat_model import ThreatModel
 
-# What the row over all attacks is called in place of an attack.
-WORST_CASE = "worst case"
+_PICTURES = 8
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Record:
-    """One attack on one classifier at one radius, with everything needed to read its numbers and to make them again.
+class Pictures(NamedTuple):
+    """A few examples to draw, the arguments of `figures.save_examples`."""
+
+    images: np.ndarray
+    adversarial: np.ndarray
+    labels: np.ndarray
+    clean_predictions: np.ndarray
+    adversarial_predictions: np.ndarray
+
+
+@dataclasses.dataclass(kw_only=True)
+class ModelReport:
+    """What there is to tell of a model; filled radius by radius.
 
     Attributes:
-      model: What the classifier is called.
-      dataset: What the images are called, such as "mnist test".
-      attack: Name of the attack.
-      epsilon: The radius. With an adaptive radius, the threat model's, which was not used.
-      threat_model: Its config.
-      settings: The attack's config, without the threat model.
-      seed: The attack's.
-      num_images: How many images were attacked.
-      natural_accuracy: Share of the clean images that are classified right.
-      natural_cross_entropy: Mean loss on the clean images, in nats.
-      certified: The scores of the certified examples.
-      raw: The scores of what the attack made before it was certified.
-      mean_radius: Mean radius the images were given (where an adaptive radius stopped).
-      mean_iterations: Mean iterations an image used.
-      max_iterations: The most an image used.
-      seconds: Wall clock of the attack, compilation included.
+      name: Its name.
+      path: Its path.
+      records: Of each attack and radius.
+      exact: The exact verifications, by attack and radius.
+      checks: The sanity checks.
+      minimal_radii: Of each image, [n], upper bounds, see `worst_case.least_costs`.
+      pictures: Examples by radius.
     """
 
-    model: str
-    dataset: str
-    attack: str
-    epsilon: float
-    threat_model: dict[str, Any]
-    settings: dict[str, Any]
-    seed: int
-    num_images: int
-    natural_accuracy: float
-    natural_cross_entropy: float
-    certified: Scores
-    raw: Scores
-    mean_radius: float
-    mean_iterations: float
-    max_iterations: int
-    seconds: float
+    name: str
+    path: str
+    records: list[Record] = dataclasses.field(default_factory=list)
+    exact: dict[tuple[str, float], ExactCheck] = dataclasses.field(default_factory=dict)
+    checks: list[Check] = dataclasses.field(default_factory=list)
+    minimal_radii: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    pictures: dict[float, Pictures] = dataclasses.field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain Python values."""
-        return dataclasses.asdict(self)
+    def add(
+        self,
+        label: str,
+        attack: Attack,
+        radius: float,
+        dataset_name: str,
+        examples: Examples,
+        seconds: float,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        """Adds the record of some examples; `settings` replace the attack's."""
+        record = make_record(
+            attack,
+            examples.result,
+            examples.clean,
+            radius=radius,
+            model_name=self.name,
+            dataset_name=dataset_name,
+            seconds=seconds,
+        )
+        settings = record.settings if settings is None else settings
+        self.records.append(dataclasses.replace(record, attack=label, settings=settings))
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """Makes the record that `to_json` described; numbers that are not finite may be strings."""
-        values = dict(values)
-        for kind in ("certified", "raw"):
-            values[kind] = Scores(**{name: float(number) for name, number in values[kind].items()})
-        for name in ("natural_cross_entropy", "mean_radius"):
-            values[name] = float(values[name])
-        return cls(**values)
+    def keep_pictures(self, radius: float, examples: Examples, classifier: Any) -> None:
+        """Keeps the first few examples of a radius for drawing."""
+        images, labels = examples.images[:_PICTURES], examples.labels[:_PICTURES]
+        adversarial = examples.result.adversarial[:_PICTURES]
+        predicted = metrics.predict_unchecked(classifier, adversarial, labels).predicted
+        self.pictures[radius] = Pictures(images, adversarial, labels, examples.clean.predicted[:_PICTURES], predicted)
 
 
-class Evaluation(NamedTuple):
-    """What `evaluate_attack` returns: the record, the examples, and what the classifier says of the clean images."""
-
-    record: Record
-    result: AttackResult
-    clean: Predictions
-
-
-def evaluate_attack(
-    classifier: Callable[..., Any],
-    attack: Attack,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    radius: float | None = None,
-    model_name: str = "classifier",
-    dataset_name: str = "images",
-    index: np.ndarray | None = None,
-    from_logits: bool | None = None,
-    batch_size: int = 128,
-    verbose: bool = False,
-) -> Evaluation:
-    """Attacks a classifier at one radius and scores the examples.
+def write_report(
+    folder: pathlib.Path,
+    config: dict[str, Any],
+    threat_model: ThreatModel,
+    images: Selection,
+    reports: Sequence[ModelReport],
+) -> None:
+    """Writes everything anew.
 
     Args:
-      classifier: A Keras model, or any callable (images, training=False) -> logits or probabilities.
-      attack: The attack.
-      images: Float [n, H, W, C] in [0, 1].
-      labels: Class indices [n], or one-hot.
-      radius: The radius; that of the attack's threat model by default. Giving it here spares a compilation for each
-        radius that an attack object for each would cost.
-      model_name: What the record calls the classifier.
-      dataset_name: What it calls the images.
-      index: Numbers for random starts, see `Attack.__call__`.
-      from_logits: Whether the classifier returns logits; told from it by default.
-      batch_size: Images at a time.
-      verbose: Whether to show a progress bar.
-
-    Raises:
-      ValueError: The input is not what the classifier takes.
+      folder: Where to.
+      config: What was evaluated, as plain values.
+      threat_model: The ball; its epsilon is not used.
+      images: The images.
+      reports: Of the models.
     """
-    images, labels = check_batch(classifier, images, labels)
-    if from_logits is None:
-        from_logits = metrics.is_from_logits(classifier, images)
-    clean = metrics.predict(classifier, images, labels, from_logits=from_logits)
-    start = time.perf_counter()
-    result = attack(
-        classifier,
-        images,
-        labels,
-        radius=radius,
-        index=index,
-        from_logits=from_logits,
-        batch_size=batch_size,
-        verbose=verbose,
-    )
-    seconds = time.perf_counter() - start
-    record = make_record(
-        attack, result, clean, radius=radius, model_name=model_name, dataset_name=dataset_name, seconds=seconds
-    )
-    return Evaluation(record, result, clean)
+    records = [record for model in reports for record in model.records]
+    drawn = _draw(folder / "figures", threat_model, images, reports)
+    storage.write_text(folder / "results.csv", tables.to_csv(records))
+    storage.write_text(folder / "report.md", _markdown(threat_model, images, reports, drawn))
+    values = {
+        "config": config,
+        "threat_model_in_words": tables.threat_model_caption(threat_model.get_config()),
+        "images": images.name,
+        "num_images": len(images.labels),
+        "records": [record.to_json() for record in records],
+        "models": {model.name: _to_json(model) for model in reports},
+    }
+    # Last: where it is there, all is there.
+    storage.write_json(folder / "report.json", values)
 
 
-def make_record(
-    attack: Attack,
-    result: AttackResult,
-    clean: Predictions,
-    *,
-    radius: float | None,
-    model_name: str,
-    dataset_name: str,
-    seconds: float,
-) -> Record:
-    """Makes the record of a result; the arguments are those of `evaluate_attack`."""
-    epsilon = attack.threat_model.epsilon if radius is None else float(radius)
-    threat_model = attack.threat_model.with_epsilon(epsilon)
-    settings = attack.get_config()
-    settings.pop("threat_model", None)
-    return Record(
-        model=model_name,
-        dataset=dataset_name,
-        attack=attack.name,
-        epsilon=epsilon,
-        threat_model=threat_model.get_config(),
-        settings=settings,
-        seed=attack.seed,
-        num_images=len(clean.wrong),
-        natural_accuracy=float(np.mean(~clean.wrong)),
-        natural_cross_entropy=float(np.mean(clean.loss, dtype=np.float64)),
-        certified=metrics.score_certified(result, clean.wrong, threat_model.capacity),
-        raw=metrics.score_raw(result, clean.wrong, threat_model.capacity),
-        mean_radius=float(np.mean(result.radius, dtype=np.float64)),
-        mean_iterations=float(np.mean(result.iterations)),
-        max_iterations=int(np.max(result.iterations)),
-        seconds=seconds,
-    )
-
-
-def to_csv(records: Sequence[Record]) -> str:
-    """Returns a line for each record: certified scores by their names, raw ones as raw_…, the threat model's fields."""
-    lines = [_flat(record) for record in records]
-    text = io.StringIO()
-    # Attacks have settings of their own, so the columns are the union, in order of appearance.
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
-
-
-def _flat(record: Record) -> dict[str, Any]:
-    values = record.to_json()
-    certified, raw = values.pop("certified"), values.pop("raw")
-    threat_model, settings = values.pop("threat_model"), values.pop("settings")
-    threat_model.pop("epsilon")
-    settings.pop("seed", None)
-    schedule = settings.pop("schedule", None) or {}
+def _to_json(model: ModelReport) -> dict[str, Any]:
+    radii = model.minimal_radii
     return {
-        **values,
-        **certified,
-        **{f"raw_{name}": value for name, value in raw.items()},
-        **threat_model,
-        **{f"setting_{name}": value for name, value in settings.items()},
-        **{f"schedule_{name}": value for name, value in schedule.items()},
+        "path": model.path,
+        "exact": [
+            {"attack": attack, "epsilon": epsilon, **dataclasses.asdict(check)}
+            for (attack, epsilon), check in model.exact.items()
+        ],
+        "sanity": [dataclasses.asdict(check) for check in model.checks],
+        "gradient_masking": gradient_masking(model.checks),
+        "minimal_radius_median": _median(radii),
+        "minimal_radius": [float(radius) for radius in radii],
     }
 
 
-_COLUMNS: dict[str, Callable[[Record], str]] = {
-    "model": lambda record: record.model,
-    "attack": lambda record: record.attack,
-    "ε": lambda record: "adaptive" if record.settings.get("schedule") else f"{record.epsilon:g}",
-    "images": lambda record: f"{record.num_images}",
-    "natural accuracy": lambda record: _percent(record.natural_accuracy),
-    "robust accuracy": lambda record: _percent(record.certified.robust_accuracy),
-    "success": lambda record: _percent(record.certified.success_rate),
-    "cross-entropy": lambda record: f"{record.certified.cross_entropy:.3g}",
-    "precision error": lambda record: f"{record.certified.precision_error_mean:.1e}",
-    "max cost / ε": lambda record: f"{record.certified.max_cost_ratio:.6f}",
-    "legal": lambda record: _percent(record.certified.legal_share),
-    "raw success": lambda record: _percent(record.raw.success_rate),
-    "raw precision error": lambda record: f"{record.raw.precision_error_mean:.1e}",
-    "raw pixels": lambda record: f"{record.raw.min_pixel:.2g} … {record.raw.max_pixel:.3g}",
-    "raw legal": lambda record: _percent(record.raw.legal_share),
-    "iterations": lambda record: f"{record.mean_iterations:.3g}",
-    "seconds": lambda record: f"{record.seconds:.1f}",
-}
+def _draw(
+    folder: pathlib.Path, threat_model: ThreatModel, images: Selection, reports: Sequence[ModelReport]
+) -> dict[str, str]:
+    """Draws what can be drawn; returns the files by their captions."""
+    drawn: dict[str, str] = {}
+
+    def place(caption: str, name: str) -> pathlib.Path:
+        drawn[caption] = f"{folder.name}/{name}.png"
+        return folder / f"{name}.png"
+
+    # The last attack is the worst case over them, or the only one.
+    strongest = reports[0].records[-1].attack
+    strongest = "worst case over attacks" if strongest == WORST_CASE else strongest
+    radii = {model.name: model.minimal_radii for model in reports}
+    largest = max(record.epsilon for model in reports for record in model.records)
+    for model in reports:
+        path = place(f"{model.name}: each attack against ε", f"panels_{safe_name(model.name)}")
+        figures.save_panels(path, model.records, title=f"{model.name} on {images.name}")
+    curves = {}
+    for model in reports:
+        last = {record.epsilon: record for record in model.records}
+        curves[model.name] = (
+            [0.0, *last],
+            [1 - model.records[0].natural_accuracy, *(record.certified.success_rate for record in last.values())],
+        )
+    options: dict[str, Any] = {"threat_model": threat_model, "num_images": len(images.labels)}
+    path = place(f"Success: {strongest}", "success")
+    figures.save_success_curves(path, curves, title=f"Success on {images.name}: {strongest}", **options)
+    path = place("Minimal radii", "minimal_radius")
+    title = f"Minimal radii on {images.name}: the least cost that fooled"
+    figures.save_radius_histogram(path, radii, threat_model=threat_model, title=title)
+    path = place("Robust accuracy", "robust_accuracy")
+    figures.save_accuracy_curves(
+        path, radii, threat_model=threat_model, title=f"Robust accuracy on {images.name}", max_radius=largest or None
+    )
+    if images.images.shape[-1] in (1, 3):
+        for model in reports:
+            for radius, pictures in model.pictures.items():
+                caption = f"{model.name} at ε = {radius:g}: {strongest}"
+                figures.save_examples(
+                    place(caption, f"examples_{safe_name(model.name)}_{radius:g}"),
+                    *pictures,
+                    threat_model=threat_model.with_epsilon(radius),
+                    title=caption,
+                    class_names=images.class_names,
+                )
+    return drawn
 
 
-def to_markdown(records: Sequence[Record]) -> str:
-    """Returns a table of the records under each threat model that occurs (its epsilon is a column)."""
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(threat_model_caption(record.threat_model), []).append(record)
-    parts = []
-    for caption, members in groups.items():
-        rows = [[cell(record) for cell in _COLUMNS.values()] for record in members]
-        parts.append(f"{caption}\n\n{markdown_table(list(_COLUMNS), rows, text_columns=2)}")
+def _markdown(
+    threat_model: ThreatModel, images: Selection, reports: Sequence[ModelReport], drawn: dict[str, str]
+) -> str:
+    sentence = tables.threat_model_caption(threat_model.get_config(), len(images.labels))
+    parts = [
+        f"# Evaluation on {images.name}\n\n{sentence}\n"
+        "Every example is certified; raw is what an attack made before it was.\n"
+    ]
+    for model in reports:
+        parts.append(f"## {model.name}\n\n{overview(model)}")
+        parts.append(_minimal_radius_line(model.minimal_radii))
+        if model.checks:
+            parts.append(f"### Sanity checks\n\n{_sanity_table(model.checks)}")
+        if model.exact:
+            parts.append(f"### Exact transport\n\n{_exact_table(model)}")
+    parts.append(f"## All scores\n\n{tables.to_markdown([record for model in reports for record in model.records])}")
+    parts.append("## Pictures\n\n" + "\n\n".join(f"![{caption}]({path})" for caption, path in drawn.items()) + "\n")
     return "\n".join(parts)
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """Returns a Markdown table, its first columns aligned left, the others right."""
-    lines = [header, [":--" if number < text_columns else "--:" for number in range(len(header))], *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+def overview(model: ModelReport) -> str:
+    """Robust accuracy, an attack a row and a radius a column."""
+    labels = list(dict.fromkeys(record.attack for record in model.records))
+    radii = list(dict.fromkeys(record.epsilon for record in model.records))
+    cells = {(record.attack, record.epsilon): record.certified.robust_accuracy for record in model.records}
+    natural = model.records[0].natural_accuracy
+    rows = [[label, *(f"{100 * cells[label, radius]:.2f} %" for radius in radii)] for label in labels]
+    header = ["robust accuracy", *(f"ε = {radius:g}" for radius in radii)]
+    return f"Natural accuracy {100 * natural:.2f} %.\n\n{tables.markdown_table(header, rows)}"
 
 
-def threat_model_caption(config: dict[str, Any], num_images: int | None = None) -> str:
-    """Returns the threat model's sentence without its epsilon, and how many images there were."""
-    sentence = str(ThreatModel.from_config(config)).replace(f"epsilon {config['epsilon']:g}", "ε")
-    return sentence + ("." if num_images is None else f"; {num_images} images.")
+def _minimal_radius_line(radii: np.ndarray) -> str:
+    never = int(np.sum(~np.isfinite(radii)))
+    words = "Minimal radius over all attacks and radii above"
+    return f"{words}: median {_median(radii):.4g}; {never} of {len(radii)} images never fooled.\n"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
+def _sanity_table(checks: Sequence[Check]) -> str:
+    states = {True: "pass", False: "**FAIL**", None: "–"}
+    rows = [[check.name, states[check.passed], check.measured, check.needed] for check in checks]
+    masked = gradient_masking(list(checks))
+    weak = [check.name for check in checks if check.passed is False and not check.masking]
+    verdict = "No sign of gradient masking."
+    if masked:
+        verdict = f"**Gradient masking is likely ({', '.join(masked)}): do not trust the robust accuracy.**"
+    if weak:
+        verdict += f" **The attack is not at its strongest ({', '.join(weak)}): the robust accuracy may be lower.**"
+    return f"{tables.markdown_table(['check', 'result', 'measured', 'needed'], rows, text_columns=4)}\n{verdict}\n"
+
+
+def _exact_table(model: ModelReport) -> str:
+    rows = [
+        [
+            attack,
+            f"{epsilon:g}",
+            f"{check.num_images}",
+            f"{check.max_ratio:.6f}",
+            f"{check.max_excess:.1e}",
+            "yes" if check.within_radius and check.below_cost else "**NO**",
+        ]
+        for (attack, epsilon), check in model.exact.items()
+    ]
+    header = ["attack", "ε", "images", "max exact distance / ε", "max exact − cost", "legal"]
+    return tables.markdown_table(header, rows)
+
+
+def _median(radii: np.ndarray) -> float:
+    # One of the radii, never a mean of two: the mean of a number and infinity says nothing.
+    return float(np.quantile(radii, 0.5, method="inverted_cdf"))

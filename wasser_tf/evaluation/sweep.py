@@ -209,7 +209,7 @@ def rescore(classifier: Any, stored: Examples) -> Examples:
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
     """Returns a hash of a file, or of all files of a folder: two equal ones are the same classifier."""
-    root = pathlib.Path(path)
+    root = pathlib.Path(path).expanduser()
     digest = hashlib.sha256()
     for file in sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root]:
         digest.update(str(file.relative_to(root)).encode())

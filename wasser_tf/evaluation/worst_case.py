@@ -1,4 +1,4 @@
-"""The worst case over attacks, taken for each example, and the minimal radii that a sweep shows."""
+"""What several attacks on the same images come to: the worst case for each image, and the least cost that fooled it."""
 
 from collections.abc import Sequence
 
@@ -53,7 +53,7 @@ def worst_case(runs: Sequence[Examples]) -> Examples:
     )
 
 
-def minimal_radii(runs: Sequence[Examples]) -> np.ndarray:
+def least_costs(runs: Sequence[Examples]) -> np.ndarray:
     """Returns the smallest cost at which each image was fooled, [n]: an upper bound of its minimal radius.
 
     0 for an image that is misclassified clean, infinite for one that was never fooled.

@@ -1,5 +1,8 @@
 """What Keras has no callback for; see `wasser_tf.training.checkpoint` for the one that saves."""
 
+import sys
+import time
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -61,3 +64,56 @@ class RobustValidation(keras.callbacks.Callback):
         logits = tf.concat([logits_fn(tf.constant(images[at : at + _PREDICT_BATCH])) for at in starts], axis=0)
         right = logits.numpy().argmax(axis=1) == labels
         return float(right.mean()), float(tf.reduce_mean(cross_entropy(logits, labels)))
+
+
+class EpochTable(keras.callbacks.Callback):
+    """Prints a short line for each epoch, and on a terminal how far the epoch is; `history.csv` has the rest.
+
+    Goes after those that add to the logs, into `fit(verbose=0)`.
+    """
+
+    # Logs and their headings. Each "attacked" is the accuracy under attack of what stands before it.
+    _COLUMNS = {
+        "loss": "loss",
+        "accuracy": "accuracy",
+        "adversarial_accuracy": "attacked",
+        "val_accuracy": "validation",
+        "val_robust_accuracy": "attacked",
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoch = 0
+        self._started = self._told = 0.0
+        self._headed = False
+        # On a terminal every line covers the one that told of the step.
+        self._terminal = sys.stdout.isatty()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Starts the clock."""
+        del logs
+        self._epoch, self._started = epoch, time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Tells of the step, on a terminal and a few times a second."""
+        del logs
+        if self._terminal and time.monotonic() - self._told > 0.2:
+            self._told = time.monotonic()
+            print(f"\r{self._number()}  step {batch + 1}/{self.params['steps']}", end="", flush=True)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Prints the line."""
+        logs = logs or {}
+        columns = {key: heading for key, heading in self._COLUMNS.items() if key in logs}
+        if not self._headed:
+            self._headed = True
+            self._print(f"{'epoch':>7}", f"{'loss':>7}", *list(columns.values())[1:], "seconds")
+        cells = [self._number(), f"{logs['loss']:7.4f}"]
+        cells += [f"{100 * logs[key]:{len(heading) - 2}.1f} %" for key, heading in columns.items() if key != "loss"]
+        self._print(*cells, f"{time.monotonic() - self._started:7.1f}")
+
+    def _print(self, *cells: str) -> None:
+        print(("\r" if self._terminal else "") + "  ".join(cells), flush=True)
+
+    def _number(self) -> str:
+        return f"{self._epoch + 1}/{self.params['epochs']}".rjust(7)

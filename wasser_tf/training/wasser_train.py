@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from wasser_tf import attacks
 from wasser_tf.attacks.base import Attack, as_logits_fn
-from wasser_tf.attacks.inputs import check_batch
+from wasser_tf.training import checks
 from wasser_tf.training.compiled import AdversarialScores, loss_takes_logits
 
 
@@ -87,7 +86,7 @@ class WasserTrain(keras.Model):
             )
         output_shape = getattr(self.classifier, "output_shape", None)
         if output_shape is not None:
-            _check_output_shape(output_shape)
+            checks.check_output_shape(output_shape)
         self.built = True
 
     def compile(
@@ -130,23 +129,34 @@ class WasserTrain(keras.Model):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns what the classifier returns, [B, classes]."""
         outputs = self.classifier(inputs, training=training)
-        _check_output_shape(getattr(outputs, "shape", None))
+        checks.check_output_shape(getattr(outputs, "shape", None))
         return outputs
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains as `keras.Model.fit` does. Arrays are checked to hold images in [0, 1], datasets are not."""
-        self._check_arrays(x, y)
-        return super().fit(x, y, *args, **kwargs)
+        """Trains as `keras.Model.fit` does.
+
+        Raises:
+          ValueError: Images are not what the classifier and the attack take. Arrays are looked at before the start. Of
+            datasets each batch is, but for a step that XLA compiles, in which nothing can be raised.
+        """
+        checks.check_arrays(self.classifier, x, y)
+        with checks.pixel_errors():
+            return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Evaluates as `keras.Model.evaluate` does, on natural images and under attack."""
-        self._check_arrays(x, y)
-        return super().evaluate(x, y, *args, **kwargs)
+        """Evaluates as `keras.Model.evaluate` does, on natural images and under attack.
+
+        Raises:
+          ValueError: As by `fit`.
+        """
+        checks.check_arrays(self.classifier, x, y)
+        with checks.pixel_errors():
+            return super().evaluate(x, y, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Attacks a batch and learns from it, once."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = _images(x)
+        x = checks.check_images(x)
         adversarial = None
         if self._attack_moves and self.omega > 0:
             # Numbers that never come again, so that an attack with a random start draws a new one in every step.
@@ -165,7 +175,7 @@ class WasserTrain(keras.Model):
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Scores a batch, natural and attacked."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = _images(x)
+        x = checks.check_images(x)
         adversarial = self._adversarial_images(x, y, None) if self._attack_moves else None
         _, outputs = self._mixed_loss(x, adversarial, y, sample_weight, training=False)
         return self._update_metrics(x, y, outputs, sample_weight)
@@ -207,12 +217,6 @@ class WasserTrain(keras.Model):
         """Whether the attack can change an image at all."""
         adaptive = self.attack.schedule is not None
         return self.attack.iterations > 0 and (adaptive or self.attack.threat_model.epsilon > 0)
-
-    def _check_arrays(self, x: Any, y: Any) -> None:
-        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
-            # Soft labels are for Keras to judge.
-            whole = y if y.ndim == 1 or y.shape[-1] == 1 else y.argmax(axis=-1)
-            check_batch(self.classifier, x, whole)
 
     def _adversarial_images(self, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor | None) -> tf.Tensor:
         """Returns x̃, float32 [B, H, W, C], without a way back for gradients."""
@@ -263,23 +267,6 @@ def _compute_dtypes(layer: keras.Layer) -> Iterator[str]:
     yield layer.compute_dtype
     for inner in getattr(layer, "layers", ()):
         yield from _compute_dtypes(inner)
-
-
-def _images(x: Any) -> tf.Tensor:
-    """Returns x as float32, or says why an attack cannot take it."""
-    if not isinstance(x, tf.Tensor) or x.shape.rank != 4 or None in x.shape[1:]:
-        shape = getattr(x, "shape", type(x).__name__)
-        raise ValueError(f"Batches must be images [B, H, W, C] with H, W and C known when compiling, got {shape}.")
-    if not x.dtype.is_floating:
-        raise ValueError(f"images must be floats in [0, 1], got {x.dtype.name}; divide 8-bit images by 255.")
-    return tf.cast(x, tf.float32)
-
-
-def _check_output_shape(shape: Any) -> None:
-    # Several outputs have a list or a dict of shapes.
-    one = isinstance(shape, (tuple, tf.TensorShape)) and len(shape) == 2
-    if not one or (shape[1] is not None and shape[1] < 2):
-        raise ValueError(f"The classifier must return [B, classes] with at least 2 classes, got {shape}.")
 
 
 def _unscaled(loss: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,69 @@
+"""The ensemble: the worst case per image, each image attacked only until it is fooled."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import wasser_tf
+from wasser_tf import attacks
+
+THREAT_MODEL = wasser_tf.ThreatModel(epsilon=0.1, kernel_size=3)
+
+
+class Fixed(attacks.Attack):
+    """Leaves images alone, and so fools the classifier where it is wrong; it counts the images it was given."""
+
+    name = "fixed"
+
+    def __init__(self, threat_model, fooling, **settings):
+        super().__init__(threat_model, iterations=1, **settings)
+        self.fooling = fooling
+        self.given = []
+
+    def __call__(self, classifier, images, labels, *, index, **options):
+        self.given.append(sorted(set(index.tolist())))
+        wrong = np.where(np.isin(index, self.fooling), (labels + 1) % 3, labels)
+        result = super().__call__(classifier, images, wrong, index=index, **options)
+        return result
+
+    def perturb(self, problem):
+        still = attacks.RandomPlan(self.threat_model).perturb(problem)
+        return still._replace(iterations=tf.ones_like(problem.labels))
+
+
+def test_members_get_only_the_images_still_standing(linear_classifier, images, labels):
+    first, second = Fixed(THREAT_MODEL, [0, 3]), Fixed(THREAT_MODEL, [1, 2, 4, 5, 6, 7])
+    third = Fixed(THREAT_MODEL, [])
+    ensemble = attacks.Ensemble(THREAT_MODEL, members=[first, second, third])
+    result = ensemble(linear_classifier, images, labels, radius=0.0)
+    assert first.given == [[0, 1, 2, 3, 4, 5, 6, 7]] and second.given == [[1, 2, 4, 5, 6, 7]] and not third.given
+    assert result.success.all()
+    np.testing.assert_array_equal(result.iterations, [1, 2, 2, 1, 2, 2, 2, 2])
+
+
+def test_it_is_as_strong_as_its_best_member_image_by_image(linear_classifier, images, labels):
+    weak = attacks.RandomPlan(THREAT_MODEL)
+    strong = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=20)
+    alone = [member(linear_classifier, images, labels) for member in (weak, strong)]
+    result = attacks.Ensemble(THREAT_MODEL, members=[weak, strong])(linear_classifier, images, labels)
+    np.testing.assert_array_equal(result.success, alone[0].success | alone[1].success)
+    standing = ~result.success
+    losses = np.maximum(alone[0].loss, alone[1].loss)
+    np.testing.assert_allclose(result.loss[standing], losses[standing], rtol=1e-5)
+    assert result.certificate.valid().all()
+
+
+def test_config_round_trip_keeps_its_own_members(linear_classifier):
+    made = attacks.Ensemble(THREAT_MODEL, members=[wasser_tf.MirrorAscent(THREAT_MODEL, iterations=7)])
+    again = attacks.deserialize(attacks.serialize(made))
+    assert [member.iterations for member in again.members] == [7]
+    default = attacks.deserialize(attacks.serialize(attacks.Ensemble(THREAT_MODEL, iterations=9)))
+    assert [member.name for member in default.members] == ["mirror_ascent"] * 3 + ["wasser_attack"]
+
+
+@pytest.mark.parametrize(
+    "members", [[], ["mirror_ascent"], [wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.3))]]
+)
+def test_bad_members_are_refused(members):
+    with pytest.raises(ValueError, match="member"):
+        attacks.Ensemble(THREAT_MODEL, members=members)

@@ -1,0 +1,37 @@
+"""Mirror ascent: restarts and losses. What holds of every attack is in base_test.py."""
+
+import numpy as np
+import pytest
+
+import wasser_tf
+
+THREAT_MODEL = wasser_tf.ThreatModel(epsilon=0.4, kernel_size=3)
+
+
+def test_restarts_never_hurt(linear_classifier, images, labels):
+    once = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=20)(linear_classifier, images, labels)
+    # The second goes towards the other wrong class, the third starts at random.
+    thrice = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=20, restarts=3)(linear_classifier, images, labels)
+    gain = _margins(linear_classifier, thrice, labels) - _margins(linear_classifier, once, labels)
+    assert gain.min() >= -1e-2 and gain.max() > 0
+    assert thrice.certificate.valid().all() and (thrice.iterations == 60).all()
+
+
+def _margins(classifier, result, labels):
+    logits = np.array(classifier(result.adversarial))
+    own = logits[np.arange(len(labels)), labels]
+    logits[np.arange(len(labels)), labels] = -np.inf
+    return logits.max(axis=1) - own
+
+
+def test_all_losses_are_climbed(linear_classifier, images, labels):
+    control = wasser_tf.attacks.RandomPlan(THREAT_MODEL)(linear_classifier, images, labels)
+    for loss in ("cross_entropy", "dlr"):
+        result = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=20, loss=loss)(linear_classifier, images, labels)
+        assert _margins(linear_classifier, result, labels).mean() > _margins(linear_classifier, control, labels).mean()
+
+
+@pytest.mark.parametrize("setting", [{"step_size": 0.0}, {"restarts": 0}, {"polish": -1}, {"loss": "hinge"}])
+def test_bad_settings_are_refused(setting):
+    with pytest.raises(ValueError, match="|".join([*setting, "Unknown attack loss"])):
+        wasser_tf.MirrorAscent(THREAT_MODEL, **setting)

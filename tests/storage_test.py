@@ -1,0 +1,65 @@
+import math
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from wasser_tf import storage
+
+_KEEPS_THE_FOLDER = """
+import sys, time, pathlib
+from wasser_tf import storage
+with storage.locked(pathlib.Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_replaces_a_file_and_a_folder_or_leaves_them(tmp_path):
+    file, folder = tmp_path / "file.txt", tmp_path / "folder"
+    for content in ("old", "new"):
+        storage.write_text(file, content)
+        with storage.atomic_path(folder) as beside:
+            beside.mkdir()
+            (beside / content).write_text(content)
+    for path in (file, folder):
+        with pytest.raises(KeyError), storage.atomic_path(path) as beside:
+            beside.write_text("half")
+            raise KeyError
+    assert file.read_text() == "new" and [path.name for path in folder.iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder"]
+
+
+def test_removes_what_a_killed_process_left(tmp_path):
+    with storage.atomic_path(tmp_path / "model.keras") as beside:
+        beside.write_text("whole")
+        half = beside.name
+    (tmp_path / "inner" / half).mkdir(parents=True)
+    (tmp_path / "inner" / half / "part").write_text("")
+    (tmp_path / ".folder.0123abcd.replaced").mkdir()
+    (tmp_path / ".hidden").write_text("someone else's")
+    storage.remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".hidden", "inner", "model.keras"]
+
+
+def test_json_is_what_every_reader_takes(tmp_path):
+    storage.write_json(tmp_path / "a.json", {"value": [1.5, math.inf, (math.nan,)], 3: "ε"})
+    assert storage.read_json(tmp_path / "a.json") == {"value": [1.5, "inf", ["nan"]], "3": "ε"}
+    with pytest.raises(ValueError, match="cannot be read"):
+        storage.read_json(tmp_path / "b.json")
+
+
+def test_a_folder_is_one_process_s_own_until_it_is_killed(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", _KEEPS_THE_FOLDER, tmp_path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(ValueError, match="A run that has not ended is writing into"), storage.locked(tmp_path):
+            pass
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    for _ in range(2):
+        with storage.locked(tmp_path):
+            pass
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,66 @@
+"""What WasserTrain checks of the images it is given, before a run and within it."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf.attacks.inputs import check_batch
+
+_PIXELS = (
+    "images must be finite and lie in [0, 1], but a batch has others; scale them, as in dataset.map(lambda x, y: "
+    "(x / 255, y)), and put any further normalisation inside the classifier."
+)
+
+
+def check_arrays(classifier: keras.Model, x: Any, y: Any) -> None:
+    """Checks what goes into `fit` and `evaluate`, if it is arrays or tensors.
+
+    Raises:
+      ValueError: The images or the labels are not what the classifier takes.
+    """
+    if isinstance(x, (np.ndarray, tf.Tensor)) and isinstance(y, (np.ndarray, tf.Tensor)):
+        y = np.asarray(y)
+        # Soft labels are for Keras to judge.
+        check_batch(classifier, x, y if y.ndim == 1 or y.shape[-1] == 1 else y.argmax(axis=-1))
+
+
+def check_images(x: Any) -> tf.Tensor:
+    """Returns x as float32, or says why an attack cannot take it."""
+    if not isinstance(x, tf.Tensor) or x.shape.rank != 4 or None in x.shape[1:]:
+        shape = getattr(x, "shape", type(x).__name__)
+        raise ValueError(f"Batches must be images [B, H, W, C] with H, W and C known when compiling, got {shape}.")
+    if not x.dtype.is_floating:
+        raise ValueError(f"images must be floats in [0, 1], got {x.dtype.name}; divide 8-bit images by 255.")
+    x = tf.cast(x, tf.float32)
+    # A NaN is neither. XLA leaves assertions out.
+    legal = tf.debugging.Assert(tf.reduce_all((x >= 0) & (x <= 1)), [_PIXELS])
+    # Executed eagerly it has raised already, and is None.
+    with tf.control_dependencies([] if legal is None else [legal]):
+        return tf.identity(x)
+
+
+@contextlib.contextmanager
+def pixel_errors() -> Iterator[None]:
+    """Makes the sentence of a failed assertion about pixels out of TensorFlow's account of it."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if _PIXELS not in str(error):
+            raise
+        raise ValueError(_PIXELS) from None
+
+
+def check_output_shape(shape: Any) -> None:
+    """Refuses a classifier that does not return [B, classes].
+
+    Raises:
+      ValueError: It does not.
+    """
+    # Several outputs have a list or a dict of shapes.
+    one = isinstance(shape, (tuple, tf.TensorShape)) and len(shape) == 2
+    if not one or (shape[1] is not None and shape[1] < 2):
+        raise ValueError(f"The classifier must return [B, classes] with at least 2 classes, got {shape}.")
