@@ -79,6 +79,10 @@ class Problem(NamedTuple):
         predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
         return predicted != self.labels if self.targets is None else predicted == self.targets
 
+    def margin(self, logits: tf.Tensor) -> tf.Tensor:
+        """Returns how far the attacker has what it wants, [B]: above 0 where `fooled`."""
+        return losses.margin(logits, self.labels) if self.targets is None else -losses.margin(logits, self.targets)
+
     def budget(self, radius: tf.Tensor) -> tf.Tensor:
         """Returns the largest ⟨Π, C⟩ of each image at a radius, [B]."""
         return transport_budget(self.images, radius, self.threat_model)
@@ -327,14 +331,12 @@ def _no_perturbation(problem: Problem) -> Perturbation:
 def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
     """Rounds a perturbation to a legal plan, certifies it and asks the classifier.
 
-    An image that is misclassified clean counts as fooled, so where the attack has led it to the right class it is
-    returned unmoved.
+    Where the example's margin is below that of the clean image, that is returned unmoved.
     """
     images, support, threat_model = problem.images, problem.support, problem.threat_model
     legal = legal_plan(perturbation.plan, problem, perturbation.radius)
-    clean_fooled = problem.fooled(problem.logits_fn(images))
-    moved_fooled = problem.fooled(problem.logits_fn(legal.image))
-    unmoved = clean_fooled & ~moved_fooled
+    # The clean image is legal too.
+    unmoved = problem.margin(problem.logits_fn(legal.image)) < problem.margin(problem.logits_fn(images))
     plan = where_image(unmoved, identity_plan(images, support), legal.plan)
     adversarial = where_image(unmoved, images, legal.image)
     logits, raw_logits = problem.logits_fn(adversarial), problem.logits_fn(perturbation.raw)

@@ -4,12 +4,14 @@ The plan is Π_ij = x_i exp(Φ_j − λ C_ij) / Z_i. Rows and Π ≥ 0 hold by c
 exponentiated-gradient step on Π with image gradient g multiplies Π_ij by exp(η g_j): it adds η g to Φ. So the state is
 one image-sized potential, and one iteration is
 
-    Φ ← Φ + η_t (g / max|g| − ρ [x̃ > 1])                   ascent, and an exact penalty for the capacity
+    a ← η_t g / max|g|                                       the climb
+    a_j ← a_j − max(a_j, 0) − 2 log x̃_j   where x̃_j is full   it settles at its capacity: a dual step, over-relaxed
+    Φ ← Φ + a
     λ ← the root of ⟨Π, C⟩ = budget (0 if that binds not)    the exact KL projection, transport/gibbs.py
     x̃ ← Πᵀ1
 
 which costs less than the classifier's own gradient, whatever the window. η_t falls geometrically. At the end a few dual
-steps with Φ held, ν_j ← max(ν_j + log x̃_j, 0), bring the best plan into capacity and budget together.
+steps with Φ held, ν_j ← max(ν_j + 1.7 log x̃_j, 0), bring the best plan into capacity and budget together.
 """
 
 import math
@@ -19,7 +21,7 @@ import tensorflow as tf
 
 from wasser_tf._checks import is_whole
 from wasser_tf.attacks import losses
-from wasser_tf.attacks.base import Attack, Gradient, Perturbation, Problem, choose, image_gradient
+from wasser_tf.attacks.base import Attack, Gradient, Perturbation, Problem, choose, image_gradient, legal_plan
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.random_plan import random_potential
 from wasser_tf.threat_model import ThreatModel
@@ -30,9 +32,13 @@ _COLD_START_NEWTON_STEPS = 20
 # The ascent starts at a small part of the budget: the plan of largest entropy is a blur, and a blur that uses all of a
 # large budget is a poor place to take gradients at.
 _START_BUDGET = 0.05
-# ρ: above 1, the largest entry of the scaled gradient, so that no pixel gains by being over-full.
-_CAPACITY_PENALTY = 1.25
-# What an over-full pixel costs when plans are compared: more, or else an early plan far outside capacity may win.
+# A pixel this full no longer climbs, and is settled towards its capacity.
+_NEARLY_FULL = 0.98
+# In units of the step: above 1, so that no pixel gains by being over-full, and bounded, so that none is emptied.
+_LARGEST_SETTLEMENT = 1.25
+# Of the dual steps at the end, which converge slowly at 1.
+_OVER_RELAXATION = 1.7
+# What is over capacity will have to move, at most from where it gains most to where it costs most: 2 max|gradient|.
 _EXCESS_WEIGHT = 2.0
 
 
@@ -45,12 +51,10 @@ class _State(NamedTuple):
 
 
 class _End(NamedTuple):
-    """Where one ascent ends: its best plan, and of each image the margin there, the radius and the iterations [B]."""
+    """What one ascent found, and the margin [B] of the legal example it makes, by which restarts are compared."""
 
-    plan: GibbsPlan
-    merit: tf.Tensor
-    radius: tf.Tensor
-    iterations: tf.Tensor
+    found: Perturbation
+    margin: tf.Tensor
 
 
 class MirrorAscent(Attack):
@@ -97,13 +101,13 @@ class MirrorAscent(Attack):
         self._loss = losses.get(loss)
 
     def perturb(self, problem: Problem) -> Perturbation:
-        ends = [self._ascend(problem, restart) for restart in range(self.restarts)]
-        best = ends[0]
-        for end in ends[1:]:
-            used = best.iterations + end.iterations
-            best = choose(end.merit > best.merit, end, best)._replace(iterations=used)
-        plan = gibbs_plan(best.plan.potential, best.plan.multiplier, problem.images, problem.support)
-        return Perturbation(plan=plan, raw=best.plan.image, radius=best.radius, iterations=best.iterations)
+        best = self._ascend(problem, 0)
+        for restart in range(1, self.restarts):
+            end = self._ascend(problem, restart)
+            used = best.found.iterations + end.found.iterations
+            best = choose(end.margin > best.margin, end, best)
+            best = best._replace(found=best.found._replace(iterations=used))
+        return best.found
 
     def _ascend(self, problem: Problem, restart: int) -> "_End":
         """Ascends once, from the start and towards the goal that belong to the number of the restart."""
@@ -125,9 +129,9 @@ class MirrorAscent(Attack):
             step_size = first_step * decay ** (tf.cast(iteration, tf.float32) / self.iterations)
             budget = problem.budget(self.radius_at(iteration, problem))
             now = _step(state.now, images, gradient.image_gradient, step_size, budget, capacity, support)
-            # What is over capacity will have to move: at most from where it gains most to where it costs most.
-            fooled = gradient.fooled & (_penalised(gradient, state.now.image, capacity, 2.0) > 0)
-            best = choose(tf.fill(tf.shape(problem.radius), iteration >= self.iterations // 2), _better(state, gradient, capacity), (state.best, state.best_merit))
+            fooled = gradient.fooled & (_merit(gradient, state.now.image, capacity) > 0)
+            late = tf.fill(tf.shape(problem.radius), iteration >= self.iterations // 2)
+            best = choose(late, _better(state, gradient, capacity), (state.best, state.best_merit))
             return _State(now, *best), fooled
 
         start = _start(start_potential, images, problem.budget(self.radius_at(tf.constant(0), problem)), support)
@@ -136,8 +140,11 @@ class MirrorAscent(Attack):
         best, _ = _better(state, image_gradient(problem, state.now.image, loss), capacity)
         if capacity is not None:
             best = _polish(best, images, problem.budget(radius), capacity, support, self.polish)
-        merit = image_gradient(problem, best.image, losses.margin).loss if self.restarts > 1 else lowest
-        return _End(best, merit, radius, used)
+        plan = gibbs_plan(best.potential, best.multiplier, images, support)
+        margin = lowest
+        if self.restarts > 1:
+            margin = problem.margin(problem.logits_fn(legal_plan(plan, problem, radius).image))
+        return _End(Perturbation(plan=plan, raw=best.image, radius=radius, iterations=used), margin)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -152,20 +159,19 @@ class MirrorAscent(Attack):
 def _better(state: _State, found: Gradient, capacity: float | None) -> tuple[GibbsPlan, tf.Tensor]:
     """Returns the better of the present plan, whose gradient is given, and the best so far, and its merit [B].
 
-    The merit is the loss less a penalty for over-full pixels, without which the best plan would be an early one that
-    is far from legal.
+    The merit is the loss less what moving the mass above the capacity can cost.
     """
-    merit = _penalised(found, state.now.image, capacity, _EXCESS_WEIGHT)
+    merit = _merit(found, state.now.image, capacity)
     better = merit > state.best_merit
     return choose(better, state.now, state.best), tf.maximum(merit, state.best_merit)
 
 
-def _penalised(found: Gradient, images: tf.Tensor, capacity: float | None, weight: float) -> tf.Tensor:
-    """Returns the loss less weight · max|gradient| for each unit of mass above the capacity, [B]."""
+def _merit(found: Gradient, images: tf.Tensor, capacity: float | None) -> tf.Tensor:
+    """Returns the loss less what moving the mass above the capacity can cost, [B]."""
     if capacity is None:
         return found.loss
     excess = tf.reduce_sum(tf.maximum(images - capacity, 0.0), axis=[1, 2, 3])
-    return found.loss - weight * tf.reduce_max(tf.abs(found.image_gradient), axis=[1, 2, 3]) * excess
+    return found.loss - _EXCESS_WEIGHT * tf.reduce_max(tf.abs(found.image_gradient), axis=[1, 2, 3]) * excess
 
 
 @tf.function(jit_compile=True)
@@ -187,10 +193,13 @@ def _step(
     support: Support,
 ) -> GibbsPlan:
     """One iteration on all images."""
-    ascent = tf.math.divide_no_nan(gradient, tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True))
+    scale = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
+    climb = step_size * tf.math.divide_no_nan(gradient, scale)
     if capacity is not None:
-        ascent -= _CAPACITY_PENALTY * tf.cast(now.image > capacity, tf.float32)
-    return project_to_budget(now.potential + step_size * ascent, now.multiplier, images, budget, support)
+        fill = now.image / capacity
+        settle = tf.nn.relu(climb) + 2.0 * tf.math.log(tf.maximum(fill, _NEARLY_FULL))
+        climb -= tf.where(fill > _NEARLY_FULL, tf.minimum(settle, _LARGEST_SETTLEMENT * step_size), 0.0)
+    return project_to_budget(now.potential + climb, now.multiplier, images, budget, support)
 
 
 @tf.function(jit_compile=True)
@@ -200,7 +209,8 @@ def _polish(
     """Alternating dual steps for capacity and budget; what they leave over, rounding mends."""
 
     def step(count: tf.Tensor, capacity_dual: tf.Tensor, projected: GibbsPlan) -> tuple:
-        capacity_dual = tf.maximum(capacity_dual + tf.math.log(tf.maximum(projected.image / capacity, 1e-30)), 0.0)
+        log_fill = tf.math.log(tf.maximum(projected.image / capacity, 1e-30))
+        capacity_dual = tf.maximum(capacity_dual + _OVER_RELAXATION * log_fill, 0.0)
         potential = plan.potential - capacity_dual
         return count + 1, capacity_dual, project_to_budget(potential, projected.multiplier, images, budget, support)
 
