@@ -10,11 +10,11 @@ THREAT_MODEL = wasser_tf.ThreatModel(epsilon=0.4, kernel_size=3)
 
 def test_restarts_never_hurt(linear_classifier, images, labels):
     once = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=20)(linear_classifier, images, labels)
-    # The second goes towards the other wrong class, the third starts at random.
-    thrice = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=20, restarts=3)(linear_classifier, images, labels)
-    gain = _margins(linear_classifier, thrice, labels) - _margins(linear_classifier, once, labels)
+    # The second warm-started, the third towards the other wrong class, the fourth from a random plan.
+    often = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=20, restarts=4)(linear_classifier, images, labels)
+    gain = _margins(linear_classifier, often, labels) - _margins(linear_classifier, once, labels)
     assert gain.min() >= -1e-2 and gain.max() > 0
-    assert thrice.certificate.valid().all() and (thrice.iterations == 60).all()
+    assert often.certificate.valid().all() and (often.iterations == 80).all()
 
 
 def _margins(classifier, result, labels):

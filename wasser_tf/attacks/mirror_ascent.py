@@ -32,6 +32,9 @@ _COLD_START_NEWTON_STEPS = 20
 # The ascent starts at a small part of the budget: the plan of largest entropy is a blur, and a blur that uses all of a
 # large budget is a poor place to take gradients at.
 _START_BUDGET = 0.05
+# The share of the iterations in which the second start comes to the whole budget: at large budgets that is the better
+# way in where the classifier's gradients mislead far from the image.
+_RAMP = 0.3
 # A pixel this full no longer climbs, and is settled towards its capacity.
 _NEARLY_FULL = 0.98
 # In units of the step: above 1, so that no pixel gains by being over-full, and bounded, so that none is emptied.
@@ -64,9 +67,10 @@ class MirrorAscent(Attack):
       step_size: η of the first step, on gradients scaled to a maximum of 1; it falls geometrically to 2 / iterations of
         that. By default 50 / √iterations, so that the length of the whole path grows no faster than √iterations.
       loss: What is maximised: "margin", "cross_entropy" or "dlr".
-      restarts: How often the ascent starts; the best end counts. The first climbs the loss. The others climb z_t − z_y,
-        towards one class t each, in the order of their logits on the clean image (multi-targeted, Gowal et al. 2019),
-        and once the classes are through, the loss again from a random plan.
+      restarts: How often the ascent starts; the best end counts. The first climbs the loss, the second too,
+        warm-started from smaller radii. The others climb z_t − z_y, towards one class t each, from the second in the
+        order of their logits on the clean image (multi-targeted, Gowal et al. 2019), and once the classes are through,
+        the loss again from a random plan.
       polish: Dual steps at the end, with the potential held, that bring the plan into capacity and budget together.
     """
 
@@ -116,18 +120,26 @@ class MirrorAscent(Attack):
         decay = min(2.0 / self.iterations, 1.0)
         start_potential = tf.zeros_like(images)
         loss = self._loss
-        if restart > 0:
+        ramp = _RAMP if restart == 1 else 0.0
+        if restart > 1:
             clean_logits = problem.logits_fn(images)
-            if problem.targets is None and restart < clean_logits.shape[1] - 1:
+            if problem.targets is None and restart < clean_logits.shape[1]:
                 # The class of rank 1 is the one that the margin begins with.
-                loss = losses.towards(losses.ranked_class(clean_logits, problem.labels, restart + 1))
+                loss = losses.towards(losses.ranked_class(clean_logits, problem.labels, restart))
             else:
                 start_potential = random_potential(self.seed + restart, problem)
+
+        def budget_at(iteration: tf.Tensor) -> tf.Tensor:
+            budget = problem.budget(self.radius_at(iteration, problem))
+            if not ramp:
+                return budget
+            done = tf.cast(iteration + 1, tf.float32) / self.iterations
+            return budget * tf.minimum(_START_BUDGET + (1.0 - _START_BUDGET) * done / ramp, 1.0)
 
         def step(iteration: tf.Tensor, state: _State) -> tuple[_State, tf.Tensor]:
             gradient = image_gradient(problem, state.now.image, loss)
             step_size = first_step * decay ** (tf.cast(iteration, tf.float32) / self.iterations)
-            budget = problem.budget(self.radius_at(iteration, problem))
+            budget = budget_at(iteration)
             now = _step(state.now, images, gradient.image_gradient, step_size, budget, capacity, support)
             fooled = gradient.fooled & (_merit(gradient, state.now.image, capacity) > 0)
             late = tf.fill(tf.shape(problem.radius), iteration >= self.iterations // 2)
