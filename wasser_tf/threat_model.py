@@ -75,12 +75,13 @@ class ThreatModel:
 
     def __str__(self) -> str:
         """Says the six things without which an epsilon means nothing, and the epsilon."""
-        budget = "normalised (× image mass)" if self.normalize_mass else "absolute (pixel mass)"
+        budget = "normalised (× mass)" if self.normalize_mass else "absolute (pixel mass)"
+        cost = "Euclidean cost" if self.p == 1 else "cost Euclidean^p"
         support = "dense plan" if self.kernel_size is None else f"local {self.kernel_size}×{self.kernel_size} plan"
         capacity = "no capacity" if self.capacity is None else f"capacity {self.capacity:g}"
         return (
-            f"Wasserstein ball: epsilon {self.epsilon:g} {budget}, p = {self.p:g}, Euclidean ground metric^p in pixels"
-            f", {support}, {capacity}, mass stays in its channel (one budget for all channels)"
+            f"Wasserstein ball: epsilon {self.epsilon:g} {budget}, p = {self.p:g} ({cost} in pixels), {support}, "
+            f"{capacity}, one budget for all channels, none crossed"
         )
 
 
