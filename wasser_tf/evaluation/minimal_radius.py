@@ -1,4 +1,4 @@
-"""The minimal radius of each image, by bisection: a whole curve of accuracy against ε from one run."""
+"""The minimal radius of each image, by a ramp and bisection: a whole curve of accuracy against ε from one run."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,6 +9,9 @@ import tensorflow as tf
 from wasser_tf.attacks.base import Attack, AttackResult, batch_shape
 from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.transport.certificate import Certificate
+
+# The ramp's first radius is the largest one, halved as often.
+_DOUBLINGS = 8
 
 
 class MinimalRadii(NamedTuple):
@@ -40,14 +43,14 @@ def minimal_radii(
     batch_size: int = 128,
     tell: Callable[[str], None] | None = None,
 ) -> MinimalRadii:
-    """Bisects the radius of each image until the bracket is narrow; balls are nested, so every success bounds it.
+    """Doubles the radius of each image until it is fooled, then bisects; balls are nested, so every success bounds it.
 
     Args:
       attack: What is tried at each radius; radii are per image, so one compiled function does them all.
       classifier: A Keras model or callable, as the attack takes it.
       images: Float [n, H, W, C] in [0, 1].
       labels: Class indices [n], or one-hot.
-      largest: The radius tried first, > 0; what withstands it is given inf.
+      largest: The radius the ramp ends at, > 0; what withstands it is given inf.
       resolution: How narrow the bracket must be, > 0.
       batch_size: Images at a time.
       tell: What to do with a line of text about each round.
@@ -63,6 +66,7 @@ def minimal_radii(
     images, labels = check_batch(classifier, images, labels)
     count = len(images)
     size = batch_shape(count, batch_size)
+    first = largest / 2**_DOUBLINGS
     # First radius 0, which those misclassified clean do not withstand.
     low, high, tried = np.zeros(count), np.full(count, np.inf), np.zeros(count)
     best: AttackResult | None = None
@@ -79,7 +83,8 @@ def minimal_radii(
         best = found if best is None else _replace(best, found, won, np.flatnonzero(success))
         if tell:
             tell(f"radii up to {tried[open_ones].max():.3f}: {len(open_ones)} images attacked, {len(won)} fooled")
-        tried = np.where(np.isfinite(high), 0.5 * (low + high), largest)
+        # Until an image is fooled its radius doubles: an attack may miss at a large radius what a small one shows.
+        tried = np.where(np.isfinite(high), 0.5 * (low + high), np.clip(2 * low, first, largest))
         open_ones = np.flatnonzero((low < largest) & (high - low > resolution))
     assert best is not None  # noqa: S101 (check_batch refuses an empty batch)
     return MinimalRadii(high, best.adversarial, best.certificate)
