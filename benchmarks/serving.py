@@ -1,0 +1,154 @@
+"""Times the export, the served prediction and many clients at once, on loopback.
+
+  python -m benchmarks.serving [--model=classifier.keras] [--requests=10000]
+
+Without --model an untrained LeNet of MNIST's size is served. The server is tests/serving/model_server.py, in a process
+of its own. Prints one figure a line; exits with 1 if a request of the load was answered wrongly.
+"""
+
+import argparse
+import concurrent.futures
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import grpc
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf import ThreatModel, models
+from wasser_tf.serving.client import PROTOCOLS, RequestRefused, connect
+from wasser_tf.serving.export import export_classifier
+from wasser_tf.serving.robustness import RobustnessProbe
+
+_CLIENTS = 16
+_CORRUPT = np.array([b"\x89PNG\r\n\x1a\n" + bytes(30)], object)
+
+
+def main() -> int:
+    """Runs everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a .keras file, a SavedModel's folder or a .npz")
+    parser.add_argument("--build", default="lenet", help="or an untrained one by name, for 28×28×1 images")
+    parser.add_argument("--requests", type=int, default=10_000)
+    arguments = parser.parse_args()
+    if arguments.model:
+        classifier = models.load_classifier(arguments.model)
+    else:
+        classifier = models.build(arguments.build, (28, 28, 1), 10, seed=0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = _export(classifier, pathlib.Path(folder, "plain"), None)
+        path = _export(classifier, pathlib.Path(folder, "probed"), RobustnessProbe(threat_model=ThreatModel()))
+        loaded = tf.saved_model.load(str(path))
+        shape = tuple(loaded.signatures["serving_default"].structured_input_signature[1]["image"].shape[1:])
+        images = np.random.default_rng(0).random((64, *shape), np.float32)
+        command = [sys.executable, "-m", "tests.serving.model_server", str(path.parents[1])]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+            over_grpc, over_rest = server.stdout.readline().split()
+            addresses = {name: over_grpc if name == "grpc" else over_rest for name in PROTOCOLS}
+            _latencies(loaded, addresses, images)
+            errors = _load(addresses, images, arguments.requests)
+            server.stdin.close()
+    return 1 if errors else 0
+
+
+def _export(classifier, folder, robustness):
+    started = time.perf_counter()
+    path = export_classifier(classifier, folder, "model", robustness=robustness).path
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    name = "with robustness" if robustness else "without robustness"
+    print(f"export {name}: {time.perf_counter() - started:.1f} s, {size / 1e6:.2f} MB")
+    return path
+
+
+def _median(ask, count):
+    for _ in range(5):
+        ask()
+    seconds = []
+    for _ in range(count):
+        started = time.perf_counter()
+        ask()
+        seconds.append(time.perf_counter() - started)
+    return 1000 * np.median(seconds)
+
+
+def _latencies(loaded, addresses, images):
+    """Medians, served against in-process, with the round trip of an empty message for comparison."""
+    with grpc.insecure_channel(addresses["grpc"]) as channel:
+        nothing = channel.unary_unary("/no.Service/Method")
+
+        def round_trip():
+            try:
+                nothing(b"")
+            except grpc.RpcError:
+                pass
+
+        print(f"gRPC round trip without a model: {_median(round_trip, 300):.2f} ms")
+    for signature, sizes in (("serving_default", (1, 64)), ("robustness", (1,))):
+        function = loaded.signatures[signature]
+        for size in sizes:
+            batch = images[:size]
+
+            def ask(function=function, batch=batch):
+                return {name: value.numpy() for name, value in function(image=tf.constant(batch)).items()}
+
+            inside = _median(ask, 300 if size == 1 else 100)
+            print(f"{signature}, batch {size}: in-process {inside:.2f} ms")
+            for protocol, address in addresses.items():
+                with connect(protocol, address, "model") as client:
+                    count = 100 if protocol == "grpc" or size == 1 else 10
+                    served = _median(lambda: client.predict({"image": batch}, signature), count)  # noqa: B023
+                print(f"{signature}, batch {size}: {protocol} {served:.2f} ms, {served / inside:.1f} × in-process")
+
+
+def _load(addresses, images, requests):
+    """Sends requests from many clients at once, one in five malformed, and counts what was answered wrongly."""
+    with connect("grpc", addresses["grpc"], "model") as client:
+        wanted = client.predict({"image": images})["logits"]
+    each = requests // _CLIENTS
+
+    def ask(worker):
+        wrong, seconds = 0, []
+        protocol = PROTOCOLS[worker % len(PROTOCOLS)]
+        with connect(protocol, addresses[protocol], "model") as client:
+            client.signatures()
+            for place in range(each):
+                row = (worker + place) % len(images)
+                image, malformed = images[row : row + 1], place % 5 == 4
+                started = time.perf_counter()
+                try:
+                    if malformed and place % 2:
+                        got = client.predict(
+                            {"image_bytes": np.array([b"\x89PNG\r\n\x1a\n" + bytes(30)], object)}, "encoded"
+                        )
+                    else:
+                        got = client.predict({"image": image + 1 if malformed else image})
+                    wrong += malformed or not np.allclose(got["logits"][0], wanted[row], atol=1e-4)
+                except RequestRefused:
+                    wrong += not malformed
+                except ConnectionError:
+                    wrong += 1
+                seconds.append(time.perf_counter() - started)
+        return wrong, seconds
+
+    started = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(_CLIENTS) as pool:
+        answers = list(pool.map(ask, range(_CLIENTS)))
+    passed = time.perf_counter() - started
+    wrong = sum(count for count, _ in answers)
+    latencies = 1000 * np.concatenate([seconds for _, seconds in answers])
+    p50, p99 = np.percentile(latencies, [50, 99])
+    print(
+        f"{each * _CLIENTS} requests from {_CLIENTS} clients, a fifth of them malformed: {wrong} answered wrongly, "
+        f"{each * _CLIENTS / passed:.0f} a second, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+    )
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())

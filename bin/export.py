@@ -1,0 +1,96 @@
+r"""Exports a classifier for TensorFlow Serving, to <base_dir>/<name>/<version>/.
+
+  python bin/export.py --model=runs/digits/best.keras --name=digits --base_dir=served --robustness
+
+A classifier of a bin/train.py run brings its dataset, threat model and measured robustness along for the model card.
+The base_dir also gets models.config, batching_parameters.txt, docker-compose.yaml and kubernetes.yaml:
+cd served && docker compose up. docs/serving.md tells the rest.
+"""
+
+import pathlib
+
+import _flags
+from absl import flags
+
+from wasser_tf import ThreatModel, data, models
+from wasser_tf.serving import model_card
+from wasser_tf.serving.export import export_classifier
+from wasser_tf.serving.robustness import RobustnessProbe
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("model", None, "The classifier: a .keras file, a SavedModel's folder, or a .npz.", required=True)
+flags.DEFINE_string("base_dir", None, "Folder of all served models.", required=True)
+flags.DEFINE_string("name", None, "What the server calls the model.", required=True)
+flags.DEFINE_integer("version", None, "A whole number; the next free one by default.")
+flags.DEFINE_list("class_names", None, "Names of the classes. Those of the dataset by default.")
+flags.DEFINE_string("dataset", None, "The dataset that names the classes. That of the training run by default.")
+flags.DEFINE_string("data_dir", None, "Folder of the prepared sets (the parent of mnist/). TFDS's own by default.")
+flags.DEFINE_list("image_shape", None, "Height, width and channels, where the classifier does not say them.")
+flags.DEFINE_bool("robustness", False, "Whether to add the signature that tells how close to the edge an image lies.")
+flags.DEFINE_float("robustness_largest", RobustnessProbe.largest, "Its largest radius.")
+flags.DEFINE_integer("robustness_rounds", RobustnessProbe.rounds, "How many radii it tries.")
+flags.DEFINE_integer("robustness_iterations", RobustnessProbe.iterations, "Mirror steps at each.")
+_flags.define_threat_model()
+flags.adopt_module_key_flags(_flags)
+
+_BALL = ("p", "kernel_size", "normalize_mass", "capacity")
+
+
+def main() -> None:
+    """Turns the flags into arguments, exports and says where to."""
+    path = pathlib.Path(FLAGS.model)
+    card = model_card.of_run(path)
+    classifier = models.load_classifier(path)
+    exported = export_classifier(
+        classifier,
+        FLAGS.base_dir,
+        FLAGS.name,
+        version=FLAGS.version,
+        image_shape=_image_shape(),
+        class_names=_class_names(card),
+        robustness=_probe(card) if FLAGS.robustness else None,
+        card={**card, "source": str(path)},
+    )
+    print(f"{exported.path}: {', '.join(exported.signatures)}")
+    print("\n".join(str(file) for file in exported.deployment))
+
+
+def _class_names(card: dict) -> tuple[str, ...] | None:
+    if FLAGS.class_names is not None:
+        return tuple(FLAGS.class_names)
+    name = FLAGS.dataset or card.get("dataset")
+    if name is None:
+        return None
+    try:
+        return data.load(name, data_dir=FLAGS.data_dir or card.get("data_dir"), splits=("test",)).class_names
+    except ValueError as error:
+        raise ValueError(
+            f"The dataset that names the classes is not there; --class_names does it too. {error}"
+        ) from error
+
+
+def _probe(card: dict) -> RobustnessProbe:
+    """The rules are those the classifier was trained for, unless flags say others."""
+    given = any(FLAGS[name].present for name in _BALL)
+    trained = card.get("threat_model")
+    ball = ThreatModel.from_config(trained) if trained and not given else _flags.threat_model(0.0)
+    return RobustnessProbe(
+        threat_model=ball,
+        largest=FLAGS.robustness_largest,
+        rounds=FLAGS.robustness_rounds,
+        iterations=FLAGS.robustness_iterations,
+    )
+
+
+def _image_shape() -> tuple[int, ...] | None:
+    if FLAGS.image_shape is None:
+        return None
+    try:
+        return tuple(int(side) for side in FLAGS.image_shape)
+    except ValueError as error:
+        raise ValueError(f"--image_shape must be like 28,28,1, got {','.join(FLAGS.image_shape)}.") from error
+
+
+if __name__ == "__main__":
+    _flags.run(main)

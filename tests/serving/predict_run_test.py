@@ -1,0 +1,54 @@
+"""What bin/predict.py does, by every kind of file and by a dataset."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from wasser_tf.evaluation.selection import ImageSource
+from wasser_tf.serving import predict_run
+from wasser_tf.serving.predict_run import PredictRun
+
+
+def test_files_of_every_kind_give_the_same_labels(server, images, files, tmp_path):
+    paths = []
+    for place, file in enumerate(files):
+        paths.append(str(tmp_path / f"{place}.png"))
+        (tmp_path / f"{place}.png").write_bytes(file)
+    np.save(tmp_path / "floats.npy", images)
+    np.save(tmp_path / "integers.npy", np.round(images * 255).astype(np.uint8))
+    paths += [str(tmp_path / "floats.npy"), str(tmp_path / "integers.npy")]
+    done = predict_run.run(PredictRun(server=server.grpc, model="digits", images=paths, batch_size=3, timeout=60))
+    assert len(done.seconds) == 9 and done.names[0] == paths[0] and done.names[8] == f"{paths[8]}[0]"
+    assert done.outputs["label"].reshape(3, 8).tolist() == [done.outputs["label"][:8].tolist()] * 3
+    predict_run.save(done, str(tmp_path / "labels.csv"))
+    with open(tmp_path / "labels.csv", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["label"] for line in lines] == done.outputs["label"].tolist()
+    assert "24 images in 9 requests: p50" in done.summary() and done.accuracy is None
+
+
+def test_a_dataset_and_the_robustness_signature(server):
+    source = ImageSource(num_examples=3)
+    options = {"server": server.rest, "model": "digits", "protocol": "rest_columns", "source": source, "timeout": 60}
+    done = predict_run.run(PredictRun(**options, signature="robustness"))
+    heading, rows = done.rows()
+    assert heading == ["image", "label", "class_id", "margin", "radius", "truth"] and len(rows) == 3
+    assert 0 <= done.accuracy <= 1 and "accuracy" in done.summary()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({}, "either files of images or a dataset"),
+        ({"images": ["a.png"], "source": ImageSource()}, "either files of images or a dataset"),
+        ({"images": ["a.png"], "batch_size": 0}, "batch_size must be"),
+        ({"images": ["a.png"], "protocol": "soap"}, "protocol must be one of"),
+        ({"images": ["a.gif"]}, "Images are .png, .jpg or .npy files, got a.gif"),
+        ({"images": ["nowhere.png"]}, "nowhere.png cannot be read"),
+        ({"images": ["nowhere.npy"]}, "nowhere.npy cannot be read"),
+    ],
+)
+def test_bad_input(options, message):
+    with pytest.raises(ValueError, match=message):
+        predict_run.run(PredictRun(server="localhost:1", model="m", **options))

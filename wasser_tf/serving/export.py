@@ -1,0 +1,271 @@
+"""Writes a classifier as a SavedModel that TensorFlow Serving takes: <base_dir>/<name>/<version>/.
+
+What is written holds graphs and weights and no more: to load it takes neither wasser_tf nor Keras. It is written beside
+its place, loaded again, compared with the classifier, and only then renamed, so that a server that watches the folder
+sees a whole version or none.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tensorflow.core.protobuf import saved_model_pb2
+
+from wasser_tf import storage
+from wasser_tf._checks import first_line, is_whole
+from wasser_tf.attacks.base import as_logits_fn
+from wasser_tf.attacks.inputs import outputs_are_logits
+from wasser_tf.models import returns_logits
+from wasser_tf.saved_model import SavedModelClassifier
+from wasser_tf.serving import deployment, model_card, warmup
+from wasser_tf.serving.robustness import RobustnessProbe
+from wasser_tf.serving.signatures import DEFAULT, make_signatures
+
+# What float32 sums in another order may differ by, relative to the largest logit.
+_TOLERANCE = 1e-6
+
+
+class Exported(NamedTuple):
+    """What was written.
+
+    Attributes:
+      path: The version's folder.
+      version: Its number.
+      signatures: The names of its signatures.
+      deployment: The server's configuration files in the base_dir.
+    """
+
+    path: pathlib.Path
+    version: int
+    signatures: tuple[str, ...]
+    deployment: tuple[pathlib.Path, ...]
+
+
+def export_classifier(
+    classifier: Any,
+    base_dir: str | os.PathLike[str],
+    name: str,
+    *,
+    version: int | None = None,
+    image_shape: Sequence[int] | None = None,
+    class_names: Sequence[str] | None = None,
+    robustness: RobustnessProbe | None = None,
+    card: dict[str, Any] | None = None,
+) -> Exported:
+    """Exports a classifier for TensorFlow Serving, with warm-up requests and a model card.
+
+    Args:
+      classifier: A built keras.Model from images [n, H, W, C] to logits or probabilities [n, classes], a `WasserTrain`
+        around one, or a `SavedModelClassifier`.
+      base_dir: The folder of all models. It also gets models.config and templates to deploy them by.
+      name: What the server calls the model.
+      version: A whole number of at least 1; by default one more than the highest there is.
+      image_shape: (H, W, C), where the classifier does not say it.
+      class_names: One for each class, for the output "label".
+      robustness: Adds the signature `robustness`.
+      card: What the model card shall tell besides, such as `model_card.of_run` returns.
+
+    Returns:
+      What was written.
+
+    Raises:
+      ValueError: The classifier is not built or takes no images of one fixed shape, its weights are not finite, a name,
+        a version or the folder cannot be used, or the version is there already. Nothing was written.
+    """
+    base_dir = pathlib.Path(base_dir).expanduser()
+    folder = base_dir / check_name(name)
+    if version is not None and not is_whole(version, 1):
+        raise ValueError(f"version must be a whole number of at least 1, got {version!r}.")
+    next_version(folder, version)
+    deployment.check(base_dir)
+    classifier = classifier.classifier if hasattr(classifier, "classifier") else classifier
+    shape = check_classifier(classifier, image_shape)
+    names = None if class_names is None else tuple(str(label) for label in class_names)
+    probes = np.random.default_rng(0).random((2, *shape), np.float32)
+    is_logits = returns_logits(classifier)
+    is_logits = outputs_are_logits(classifier, probes) if is_logits is None else is_logits
+    logits_fn = as_logits_fn(classifier, is_logits)
+    wanted = _call(logits_fn, probes)
+    if names is not None and len(names) != wanted.shape[1]:
+        raise ValueError(f"class_names must name the {wanted.shape[1]} classes, got {len(names)}: {', '.join(names)}.")
+    signatures = {
+        key: tf.function(made.function, input_signature=[made.spec], autograph=False).get_concrete_function()
+        for key, made in make_signatures(logits_fn, shape, names, robustness).items()
+    }
+    with _folder(base_dir), _folder(folder), storage.locked(folder):
+        storage.remove_leftovers(folder)
+        version = next_version(folder, version)
+        with storage.atomic_path(folder / str(version)) as beside:
+            _write(signatures, beside)
+            warmup.write(beside, name, signatures, probes)
+            about = model_card.describe(name, version, signatures, shape, names, robustness, card or {})
+            model_card.write(beside, about)
+            _verify(beside, signatures, probes, wanted)
+        written = deployment.write(base_dir, name)
+    return Exported(folder / str(version), version, tuple(signatures), written)
+
+
+def check_name(name: str) -> str:
+    """Returns the name of a model if a folder, a URL and a configuration file can all hold it.
+
+    Raises:
+      ValueError: They cannot.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name):
+        raise ValueError(
+            f"name must be letters, digits, '_', '-' and '.', beginning with one of the first, got {name!r}."
+        )
+    return name
+
+
+def next_version(folder: pathlib.Path, version: int | None) -> int:
+    """Returns the version to write in a model's folder.
+
+    Raises:
+      ValueError: The folder holds that version, or folders that are no versions.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} must be the folder of a model's versions, but it is a file: take another name.")
+    there = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    if strange := [found for found in there if not deployment.is_version(found)]:
+        raise ValueError(
+            f"{folder} holds {', '.join(sorted(strange))}, and a server takes only versions, folders named by whole "
+            "numbers such as 1: move it away, or take another name."
+        )
+    if version is None:
+        return max(map(int, there), default=0) + 1
+    if str(version) in there:
+        raise ValueError(f"{folder / str(version)} is there already, and versions are never replaced: take another.")
+    return version
+
+
+def check_classifier(classifier: Any, image_shape: Sequence[int] | None = None) -> tuple[int, int, int]:
+    """Returns the shape (H, W, C) of the images a classifier takes.
+
+    Args:
+      classifier: See `export_classifier`.
+      image_shape: The shape it is said to take, if any.
+
+    Raises:
+      ValueError: It is no built classifier of images of one fixed shape, or it takes another shape.
+    """
+    if not isinstance(classifier, (keras.Model, SavedModelClassifier)):
+        raise ValueError(f"classifier must be a keras.Model or a SavedModel, got a {type(classifier).__name__}.")
+    if isinstance(classifier, keras.Model) and not classifier.built:
+        raise ValueError(
+            f"The model {classifier.name!r} is not built, so it has no weights to export: give it a keras.Input, or "
+            "call it once on images."
+        )
+    known: Any
+    try:
+        known = classifier.input_shape
+    except AttributeError:  # A subclassed model does not know.
+        known = None
+    known = (None, *image_shape) if known is None and image_shape is not None else known
+    if not isinstance(known, tuple) or len(known) != 4 or not all(is_whole(side, 1) for side in known[1:]):
+        raise ValueError(
+            "The classifier must take one batch of images of a fixed shape [n, height, width, channels], got "
+            f"{known or 'an unknown shape: give image_shape'}."
+        )
+    shape = int(known[1]), int(known[2]), int(known[3])
+    if image_shape is not None and tuple(image_shape) != shape:
+        raise ValueError(f"The classifier takes images of shape {shape}, not {tuple(image_shape)}.")
+    for weight in getattr(classifier, "weights", ()):
+        if not np.isfinite(np.asarray(keras.ops.convert_to_numpy(weight), np.float64)).all():
+            raise ValueError(f"The weight {weight.path} is not finite, so the classifier is broken: train it again.")
+    return shape
+
+
+def _call(logits_fn: Callable[[tf.Tensor], tf.Tensor], probes: np.ndarray) -> np.ndarray:
+    """Returns the classifier's logits [n, classes], float32."""
+    try:
+        logits = logits_fn(tf.constant(probes))
+    except Exception as error:  # Whatever a model of someone else's raises.
+        raise ValueError(
+            f"The classifier cannot be called with images of shape {probes.shape[1:]} ({first_line(error)}): give it "
+            "images of the shape it was built for."
+        ) from error
+    if logits.shape.rank != 2 or logits.shape[1] < 2:
+        raise ValueError(f"The classifier must return [n, classes] with at least 2 classes, got {tuple(logits.shape)}.")
+    return logits.numpy()
+
+
+def _write(signatures: dict[str, Any], path: pathlib.Path) -> None:
+    """Writes the SavedModel."""
+    module = tf.Module()
+    # The variables alone: a Keras model here would bring names that only Keras can make objects of.
+    module.weights = list({id(kept): kept for made in signatures.values() for kept in made.variables}.values())
+    try:
+        with _without_chatter():
+            tf.saved_model.save(module, str(path), signatures=signatures)
+    except AssertionError as error:
+        raise ValueError(
+            f"The classifier holds something besides weights, such as a table ({first_line(error)}): export it without."
+        ) from error
+    _remove_xla(path)
+
+
+def _remove_xla(path: pathlib.Path) -> None:
+    """Makes the functions that the attacks compile by XLA ordinary ones: on a CPU, TensorFlow Serving has XLA off."""
+    file = path / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for meta_graph in saved.meta_graphs:
+        functions = meta_graph.graph_def.library.function
+        nodes = [*meta_graph.graph_def.node, *(node for function in functions for node in function.node_def)]
+        for part in (*functions, *nodes):
+            if "_XlaMustCompile" in part.attr:
+                del part.attr["_XlaMustCompile"]
+    # Serialised in one order, so that the same classifier gives the same file.
+    file.write_bytes(saved.SerializeToString(deterministic=True))
+    # It is optional, and was of the file before.
+    (path / "fingerprint.pb").unlink(missing_ok=True)
+
+
+def _verify(path: pathlib.Path, signatures: dict[str, Any], probes: np.ndarray, wanted: np.ndarray) -> None:
+    """Loads what was written, compares it with the classifier, and replays the warm-up requests as the server does."""
+    loaded = tf.saved_model.load(str(path))
+    if set(loaded.signatures) != set(signatures):
+        raise ValueError(f"The export lost signatures: {', '.join(set(signatures) - set(loaded.signatures))}.")
+    got = loaded.signatures[DEFAULT](image=tf.constant(probes))["logits"].numpy()
+    error = np.abs(got - wanted).max() / max(1.0, np.abs(wanted).max())
+    if not error <= _TOLERANCE:
+        raise ValueError(
+            f"The exported model's logits differ from the classifier's by {error:.1e}, relative: it is not "
+            "deterministic in inference mode, or broken."
+        )
+    warmup.replay(path, loaded)
+
+
+@contextlib.contextmanager
+def _folder(path: pathlib.Path) -> Iterator[None]:
+    """Makes a folder, and removes it if the block fails and leaves it empty."""
+    new = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Hides what TensorFlow says while it exports: a path that is renamed next."""
+    # By absl's own function: TensorFlow puts back, in the midst of it, the level that this function knows.
+    verbosity, level = logging.get_verbosity(), tf.get_logger().level
+    logging.set_verbosity(logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        tf.get_logger().setLevel(level)

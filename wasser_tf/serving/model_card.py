@@ -1,0 +1,157 @@
+"""The model card: what a served version is, what it was trained against and how robust it was measured to be."""
+
+import datetime
+import pathlib
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import wasser_tf
+from wasser_tf import storage
+from wasser_tf.serving.robustness import RobustnessProbe
+
+JSON, MARKDOWN = "model_card.json", "model_card.md"
+
+# The files of a training run, and what its report calls the classifiers in them.
+_MODELS_OF_A_RUN = {"best.keras": "wasser_train", "best_saved_model": "wasser_train", "standard.keras": "standard"}
+
+
+def of_run(model: pathlib.Path) -> dict[str, Any]:
+    """Returns what the folder of a training run tells of a classifier in it; nothing where there is no run.
+
+    Args:
+      model: A file that bin/train.py wrote, such as best.keras.
+
+    Returns:
+      "training" (the run's config), "dataset", "data_dir", "threat_model" and "robustness_measured", as far as known.
+
+    Raises:
+      ValueError: A file of the run cannot be read.
+    """
+    config, report = model.parent / "config.json", model.parent / "report.json"
+    if model.name not in _MODELS_OF_A_RUN or not config.is_file():
+        return {}
+    about = storage.read_json(config)
+    training = about.get("config", {})
+    found = {"training": training, "dataset": training.get("dataset"), "data_dir": about.get("data_dir")}
+    if _MODELS_OF_A_RUN[model.name] == "wasser_train":
+        found["threat_model"] = about.get("threat_model")
+    if report.is_file():
+        found["robustness_measured"] = [
+            {
+                "dataset": record["dataset"],
+                "num_images": record["num_images"],
+                "attack": record["attack"],
+                "iterations": record["settings"].get("iterations"),
+                "threat_model": record["threat_model"],
+                "natural_accuracy": record["natural_accuracy"],
+                "robust_accuracy": record["certified"]["robust_accuracy"],
+            }
+            for record in storage.read_json(report).get("records", ())
+            if record["model"] == _MODELS_OF_A_RUN[model.name]
+        ]
+    return found
+
+
+def describe(
+    name: str,
+    version: int,
+    signatures: dict[str, Any],
+    image_shape: tuple[int, int, int],
+    class_names: Sequence[str] | None,
+    robustness: RobustnessProbe | None,
+    more: dict[str, Any],
+) -> dict[str, Any]:
+    """Returns the card as plain Python values; what is not known is None."""
+    function = signatures["serving_default"]
+    return {
+        "name": name,
+        "version": version,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "image_shape": list(image_shape),
+        "num_weights": sum(int(tf.size(variable)) for variable in function.variables),
+        "class_names": None if class_names is None else list(class_names),
+        "signatures": {key: list(made.structured_outputs) for key, made in signatures.items()},
+        "robustness_signature": None if robustness is None else robustness.get_config(),
+        "dataset": None,
+        "threat_model": None,
+        "robustness_measured": [],
+        "training": None,
+        "commit": commit(),
+        "versions": {
+            "wasser_tf": wasser_tf.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+        **more,
+    }
+
+
+def commit() -> str | None:
+    """Returns the commit that this package runs from, with -dirty if files differ from it; None outside a checkout."""
+    folder = pathlib.Path(wasser_tf.__file__).parent
+    try:
+        # A package that was installed may lie below some other repository, which does not know its files.
+        for command in (
+            ["ls-files", "--error-unmatch", "__init__.py"],
+            ["describe", "--always", "--dirty", "--abbrev=40"],
+        ):
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def write(path: pathlib.Path, card: dict[str, Any]) -> None:
+    """Writes the card into the folder of the version, as JSON and to be read."""
+    storage.write_json(path / JSON, card)
+    storage.write_text(path / MARKDOWN, _markdown(card))
+
+
+def _markdown(card: dict[str, Any]) -> str:
+    height, width, channels = card["image_shape"]
+    lines = [
+        f"# {card['name']}, version {card['version']}",
+        "",
+        f"An image classifier of {card['num_weights']:,} weights for {height}×{width}×{channels} images in [0, 1]. "
+        f"Exported {card['created']} from commit {card['commit'] or 'unknown'}.",
+        "",
+        f"Classes: {', '.join(card['class_names'] or ['not named'])}.",
+        "",
+        "| signature | outputs |",
+        "|---|---|",
+        *(f"| {key} | {', '.join(outputs)} |" for key, outputs in card["signatures"].items()),
+        "",
+        "## Robustness",
+        "",
+        f"Threat model of its training: {_ball(card['threat_model'])}.",
+    ]
+    if card["robustness_measured"]:
+        lines += ["", "| ε | images | attack | natural accuracy | robust accuracy |", "|---|---|---|---|---|"]
+    for record in card["robustness_measured"]:
+        lines.append(
+            f"| {record['threat_model']['epsilon']:g} | {record['num_images']} of {record['dataset']} | "
+            f"{record['attack']}, {record['iterations']} iterations | {record['natural_accuracy']:.2%} | "
+            f"{record['robust_accuracy']:.2%} |"
+        )
+    if not card["robustness_measured"]:
+        lines += ["", "Its robust accuracy was not measured."]
+    if card["robustness_signature"]:
+        probe = card["robustness_signature"]
+        lines += [
+            "",
+            f"The signature `robustness` tries {probe['rounds']} radii up to {probe['largest']:g} with "
+            f"{probe['iterations']} mirror steps each; its radius is an upper bound of an image's minimal radius. "
+            f"{_ball(probe['threat_model'], 'any radius')}.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _ball(config: dict[str, Any] | None, radius: str | None = None) -> str:
+    if not config:
+        return "none that is known"
+    text = str(wasser_tf.ThreatModel.from_config(config))
+    return text.replace(f"epsilon {config['epsilon']:g}", radius) if radius else text

@@ -1,0 +1,25 @@
+"""TensorFlow Serving's published messages and services, in one place because they are an optional dependency."""
+
+try:
+    from tensorflow_serving.apis import (
+        get_model_metadata_pb2,
+        model_service_pb2_grpc,
+        predict_pb2,
+        prediction_log_pb2,
+        prediction_service_pb2_grpc,
+    )
+    from tensorflow_serving.config import model_server_config_pb2
+except ImportError as error:
+    raise ImportError(
+        "Serving needs tensorflow-serving-api, which carries TensorFlow Serving's messages: pip install "
+        "'wasser_tf[serving]'."
+    ) from error
+
+__all__ = [
+    "get_model_metadata_pb2",
+    "model_server_config_pb2",
+    "model_service_pb2_grpc",
+    "predict_pb2",
+    "prediction_log_pb2",
+    "prediction_service_pb2_grpc",
+]

@@ -1,0 +1,84 @@
+"""How close to the edge an input lies: the smallest radius at which a few mirror steps fool the classifier, as a graph.
+
+A pure graph of dense operations with a free batch dimension, so that a server runs it like any other signature.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from wasser_tf._checks import is_whole
+from wasser_tf.attacks import MirrorAscent, losses
+from wasser_tf.attacks.base import LogitsFn
+from wasser_tf.threat_model import ThreatModel
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RobustnessProbe:
+    """What the signature `robustness` tries.
+
+    Attributes:
+      threat_model: The rules of the ball; its epsilon is not used.
+      largest: The radius tried first, > 0; what withstands it is given inf.
+      rounds: How many radii are tried, by bisection. Each is an attack, and `robustness` takes time in proportion.
+      iterations: Mirror steps at each radius.
+
+    Raises:
+      ValueError: A field is out of its range.
+    """
+
+    threat_model: ThreatModel
+    largest: float = 1.0
+    rounds: int = 6
+    iterations: int = 10
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threat_model, ThreatModel):
+            raise ValueError(f"threat_model must be a wasser_tf.ThreatModel, got {self.threat_model!r}.")
+        if not 0 < self.largest < math.inf:
+            raise ValueError(f"largest must be a finite number above 0, got {self.largest!r}.")
+        for name in ("rounds", "iterations"):
+            if not is_whole(getattr(self, name), 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}.")
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the fields as plain Python values."""
+        return dataclasses.asdict(self)
+
+
+def smallest_radius(
+    probe: RobustnessProbe, logits_fn: LogitsFn, images: tf.Tensor, logits: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Bisects the radius of each image, each radius with one short attack.
+
+    Args:
+      probe: What to try.
+      logits_fn: The classifier, [n, H, W, C] to logits [n, classes].
+      images: float32 [n, H, W, C] in [0, 1].
+      logits: Its logits on them. The class to be changed is the one it sees, whether or not that is right.
+
+    Returns:
+      The margin of the largest logit over the next, [n], at least 0; and the smallest radius at which the classifier
+      was fooled, [n]: an upper bound of the image's minimal radius, inf where it never was.
+    """
+    # Without the dual steps at the end: they cost more than a short ascent, and the rounding makes its plans legal.
+    attack = MirrorAscent(probe.threat_model, iterations=probe.iterations, polish=0)
+    labels = tf.argmax(logits, axis=1, output_type=tf.int32)
+
+    def attempt(count: tf.Tensor, low: tf.Tensor, high: tf.Tensor, tried: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        found = attack.run(logits_fn, images, labels, radius=tried)
+        # An example may need less than it was allowed.
+        high = tf.where(found.success, tf.minimum(high, tf.minimum(tried, found.certificate.cost)), high)
+        low = tf.minimum(tf.where(found.success, low, tried), high)
+        # What withstood the largest radius is tried there again, to no effect.
+        return count + 1, low, high, tf.where(tf.math.is_finite(high), 0.5 * (low + high), tried)
+
+    def unfinished(count: tf.Tensor, low: tf.Tensor, high: tf.Tensor, tried: tf.Tensor) -> tf.Tensor:
+        return (count < probe.rounds) & ((count == 0) | tf.reduce_any(tf.math.is_finite(high)))
+
+    zero = tf.zeros_like(logits[:, 0])
+    start = (tf.constant(0), zero, zero + math.inf, zero + probe.largest)
+    _, _, radius, _ = tf.while_loop(unfinished, attempt, start)
+    return -losses.margin(logits, labels), radius
