@@ -3,6 +3,7 @@ r"""Trains a classifier, makes it robust with WasserTrain, and compares the two 
   python bin/train.py --dataset=digits --output_dir=runs/digits
   python bin/train.py --dataset=mnist --data_dir=… --epochs=5 --epsilon=0.3 --output_dir=runs/mnist
   python bin/train.py --flagfile=my.flags --output_dir=runs/digits --resume
+  python bin/train.py --dataset=mnist --distribute=mirrored --batch_size=1024 --output_dir=runs/mnist
 
 The output_dir gets:
   best.keras, best_saved_model/  the WasserTrain classifier, of the epoch that was best on the validation split
@@ -20,6 +21,7 @@ from wasser_tf import models, pipeline
 from wasser_tf.attacks import ATTACKS
 from wasser_tf.evaluation import comparison
 from wasser_tf.training.config import PRECISIONS, TrainConfig
+from wasser_tf.training.distribution import STRATEGIES
 
 FLAGS = flags.FLAGS
 
@@ -36,6 +38,8 @@ flags.DEFINE_enum("jit_compile", "auto", ["auto", "true", "false"], "Whether XLA
 flags.DEFINE_list("radii", [f"{radius:g}" for radius in TrainConfig.radii], "The ε of the report, rising.")
 flags.DEFINE_integer("report_iterations", TrainConfig.report_iterations, "Iterations of the report's attack.")
 flags.DEFINE_integer("num_attack_examples", TrainConfig.num_attack_examples, "How many test images the report attacks.")
+flags.DEFINE_enum("distribute", TrainConfig.distribute, STRATEGIES, "Over what to spread (docs/distribution.md).")
+flags.DEFINE_integer("attack_chunk", None, "Images of a step attacked at a time, to bound memory. All by default.")
 flags.DEFINE_bool("resume", False, "Whether to go on with the run in the output_dir, if there is one.")
 _flags.define_data()
 _flags.define_threat_model()
@@ -48,15 +52,16 @@ FLAGS.set_default("iterations", 10)
 def main() -> None:
     """Turns the flags into a config, runs it and prints the table."""
     same = """dataset data_dir download model omega standard_epochs epochs batch_size optimizer learning_rate seed
-        precision report_iterations num_attack_examples output_dir resume overwrite"""
+        precision report_iterations num_attack_examples distribute attack_chunk output_dir resume overwrite"""
     config = TrainConfig(
         **{name: FLAGS[name].value for name in same.split()},
         attack=_flags.make_attack(FLAGS.attack, _flags.threat_model(FLAGS.epsilon)),
         jit_compile={"true": True, "false": False}.get(FLAGS.jit_compile, "auto"),
         radii=tuple(FLAGS.radii),
     )
-    pipeline.prepare_process(config)
-    finished = pipeline.run(config)
+    finished = pipeline.run(config, pipeline.prepare_process(config))
+    if finished is None:  # A worker that is not the chief.
+        return
     print(f"\n{comparison.table(finished.compared)}\nPictures:")
     print("\n".join(f"  {path}" for path in finished.figures))
 

@@ -4,6 +4,7 @@ import pytest
 
 from wasser_tf import MirrorAscent, ThreatModel, pipeline, storage
 from wasser_tf.training.config import TrainConfig
+from wasser_tf.training.distribution import Distribution
 
 _ATTACK = MirrorAscent(ThreatModel(epsilon=0.1), iterations=3)
 
@@ -69,4 +70,12 @@ def test_refuses_a_file_and_a_broken_config(tmp_path):
 def test_writes_nothing_when_it_cannot_start(tmp_path, fields, message):
     with pytest.raises(ValueError, match=message):
         pipeline.run(_config(tmp_path / "run", data_dir=str(tmp_path), **fields))
+    assert not (tmp_path / "run").exists()
+
+
+def test_refuses_a_batch_that_the_replicas_do_not_divide(tmp_path):
+    distribution = Distribution()
+    distribution.num_replicas = 3
+    with pytest.raises(ValueError, match="must be a multiple of their number, 3, got 64"):
+        pipeline.run(_config(tmp_path / "run"), distribution)
     assert not (tmp_path / "run").exists()

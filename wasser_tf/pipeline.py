@@ -6,7 +6,6 @@ epoch.
 """
 
 import contextlib
-import json
 import pathlib
 import platform
 import sys
@@ -24,15 +23,12 @@ from wasser_tf import data, models, storage
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.data import Dataset, Split
 from wasser_tf.evaluation import comparison
+from wasser_tf.training import run_folder
 from wasser_tf.training.callbacks import EpochTable, RobustValidation
 from wasser_tf.training.checkpoint import Checkpoint
 from wasser_tf.training.config import TrainConfig
+from wasser_tf.training.distribution import Distribution
 from wasser_tf.training.wasser_train import WasserTrain
-
-CONFIG, HISTORY, CHECKPOINTS = "config.json", "history.csv", "checkpoints"
-STANDARD, BEST, SAVED_MODEL = "standard.keras", "best.keras", "best_saved_model"
-# All that a run writes; figures are examples_*.png and success.png.
-_FILES = (CONFIG, HISTORY, CHECKPOINTS, STANDARD, BEST, SAVED_MODEL, "report.json", "report.md", "success.png")
 
 # Enough to choose an epoch by; the report's attack has more.
 _VALIDATION_ITERATIONS = 20
@@ -52,58 +48,114 @@ class Finished(NamedTuple):
     figures: list[pathlib.Path]
 
 
-def prepare_process(config: TrainConfig) -> None:
-    """Sets what holds for the whole process: reproducible operations, no grabbing of GPU memory. Call it first."""
+def prepare_process(config: TrainConfig) -> Distribution:
+    """Sets what holds for the whole process: devices, reproducible operations. Call it before TensorFlow is used.
+
+    Raises:
+      ValueError: The environment does not suit `config.distribute`.
+    """
     for gpu in tf.config.list_physical_devices("GPU"):
+        # Otherwise TensorFlow takes all of its memory.
         tf.config.experimental.set_memory_growth(gpu, True)
+    distribution = Distribution(config.distribute)
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(config.precision)
+    return distribution
 
 
-def run(config: TrainConfig) -> Finished:
+def run(config: TrainConfig, distribution: Distribution | None = None) -> Finished | None:
     """Trains, compares and writes everything into the output_dir.
 
     Args:
       config: The run. Its precision is that of the process, see `prepare_process`.
+      distribution: What `prepare_process` returned; one device by default.
+
+    Returns:
+      What the run ends with; None for workers that are not the chief, which neither read nor write the output_dir.
 
     Raises:
       ValueError: The output_dir holds another run, another run writes into it, or the dataset is not there; nothing was
         written.
+      ConnectionError: Another worker was lost.
     """
+    distribution = distribution or Distribution()
+    with distribution.lost_workers_told():
+        if distribution.is_chief:
+            return _lead(config, distribution)
+        _follow(config, distribution)
+        return None
+
+
+def _lead(config: TrainConfig, distribution: Distribution) -> Finished:
     started = time.monotonic()
     folder = pathlib.Path(config.output_dir).expanduser()
-    _check_output_dir(folder, config)
-    dataset = data.load(config.dataset, data_dir=config.data_dir, download=config.download)
-    if config.batch_size > len(dataset.train.labels):
-        raise ValueError(f"batch_size must be at most the {len(dataset.train.labels)} training images.")
-    # The first is trained plainly. The others are not compiled, so that the files of both hold no optimiser.
-    first, standard, robust = (
-        models.build(config.model, dataset.image_shape, dataset.num_classes, seed=config.seed) for _ in range(3)
-    )
+    run_folder.check(folder, config)
+    dataset = _load(config, distribution)
+    first, robust = _build(config, dataset, distribution)
+    # Not compiled, so that its file, as that of the other, holds no optimiser.
+    standard = models.build(config.model, dataset.image_shape, dataset.num_classes, seed=config.seed)
     folder.mkdir(parents=True, exist_ok=True)
     with storage.locked(folder):
         # Once more, for a run may have begun and ended here since.
-        _check_output_dir(folder, config)
-        _clear_output_dir(folder, config)
-        storage.write_json(folder / CONFIG, _about(config))
+        run_folder.check(folder, config)
+        run_folder.clear(folder, config)
+        storage.write_json(folder / run_folder.CONFIG, _about(config))
         _say(f"Devices: {', '.join(device.name for device in tf.config.list_logical_devices())}")
+        if distribution.num_replicas > 1:
+            _say(f"{distribution.num_replicas} replicas, {config.batch_size // distribution.num_replicas} images each")
         _say(f"{dataset.name}: {', '.join(f'{len(getattr(dataset, key).labels)} {key}' for key in data.SPLITS)} images")
         _say(str(config.threat_model))
         history: list[dict[str, Any]] = []
-        _train("standard", first, first, config, dataset, folder, history)
+        _train("standard", first, first, config, dataset, distribution, folder, history)
         standard.set_weights(first.get_weights())
-        robust.set_weights(first.get_weights())
-        _save(standard, folder / STANDARD)
-        wrapper = WasserTrain(robust, config.attack, config.omega, name="wasser_train")
-        best_epoch = _train("wasser_train", wrapper, robust, config, dataset, folder, history)
-        _save(robust, folder / BEST)
-        _export(robust, folder / SAVED_MODEL)
-        compared = _compare(standard, robust, config, dataset)
+        robust.classifier.set_weights(first.get_weights())
+        _save(standard, folder / run_folder.STANDARD)
+        best_epoch = _train("wasser_train", robust, robust.classifier, config, dataset, distribution, folder, history)
+        _save(robust.classifier, folder / run_folder.BEST)
+        _export(robust.classifier, folder / run_folder.SAVED_MODEL)
+        compared = _compare(standard, robust.classifier, config, dataset)
         drawn = comparison.save_figures(folder, compared, config.middle_radius, dataset.class_names)
         about = {**_about(config), "best_epoch": best_epoch, "seconds": round(time.monotonic() - started, 1)}
         comparison.save_report(folder, compared, about, _introduction(config, best_epoch))
-    return Finished(robust, compared, drawn)
+    distribution.share([0])
+    return Finished(robust.classifier, compared, drawn)
+
+
+def _follow(config: TrainConfig, distribution: Distribution) -> None:
+    """Does the part of a worker that is not the chief."""
+    dataset = _load(config, distribution)
+    first, robust = _build(config, dataset, distribution)
+    _train("standard", first, first, config, dataset, distribution)
+    robust.classifier.set_weights(first.get_weights())
+    _train("wasser_train", robust, robust.classifier, config, dataset, distribution)
+    # Until the chief is through: a worker that leaves alarms the others.
+    distribution.share([0])
+
+
+def _load(config: TrainConfig, distribution: Distribution) -> Dataset:
+    dataset = data.load(config.dataset, data_dir=config.data_dir, download=config.download)
+    if config.batch_size > len(dataset.train.labels):
+        raise ValueError(f"batch_size must be at most the {len(dataset.train.labels)} training images.")
+    if config.batch_size % distribution.num_replicas:
+        raise ValueError(
+            f"batch_size is that of all replicas together and must be a multiple of their number, "
+            f"{distribution.num_replicas}, got {config.batch_size}."
+        )
+    return dataset
+
+
+def _build(config: TrainConfig, dataset: Dataset, distribution: Distribution) -> tuple[keras.Model, WasserTrain]:
+    """Returns the classifier that is trained plainly, and WasserTrain around another, both with the same weights."""
+    with distribution.scope():
+        first, second = (
+            models.build(config.model, dataset.image_shape, dataset.num_classes, seed=config.seed) for _ in range(2)
+        )
+        distribution.prepare(first)
+        distribution.prepare(second)
+        return first, WasserTrain(
+            second, config.attack, config.omega, attack_chunk=config.attack_chunk, name="wasser_train"
+        )
 
 
 def _compare(
@@ -130,100 +182,73 @@ def _train(
     classifier: keras.Model,
     config: TrainConfig,
     dataset: Dataset,
-    folder: pathlib.Path,
-    history: list[dict[str, Any]],
+    distribution: Distribution,
+    folder: pathlib.Path | None = None,
+    history: list[dict[str, Any]] | None = None,
 ) -> int:
-    """Trains one phase, or what is left of it; the classifier ends with its best weights. Returns the best epoch."""
+    """Trains one phase, or what is left of it; the classifier ends with its best weights. Returns the best epoch.
+
+    Folder and history are the chief's; the other workers have neither.
+    """
     adversarial = trained is not classifier
     epochs = config.epochs if adversarial else config.standard_epochs
     steps = len(dataset.train.labels) // config.batch_size
-    optimizer = keras.optimizers.get(config.optimizer)
-    # Of the step alone, so that it resumes with the optimiser's count of steps.
-    optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, max(1, epochs * steps))
     # Layers that are random take their seeds from here when they have none of their own.
     keras.utils.set_random_seed(config.seed)
-    trained.compile(
-        optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=config.jit_compile,
-    )
-    checkpoint = Checkpoint(
-        folder / CHECKPOINTS / f"{phase}.npz", trained, classifier, config.omega if adversarial else 0.0
-    )
+    with distribution.scope():
+        optimizer = keras.optimizers.get(config.optimizer)
+        # Of the step alone, so that it resumes with the optimiser's count of steps.
+        optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, max(1, epochs * steps))
+        trained.compile(
+            optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=config.jit_compile,
+        )
+        trained.optimizer.build(trained.trainable_variables)
+    follower = data.EpochFollower()
+    callbacks: list[keras.callbacks.Callback] = [follower]
+    checkpoint = None
+    if folder is not None and history is not None:
+        omega = config.omega if adversarial else 0.0
+        checkpoint = Checkpoint(folder / run_folder.CHECKPOINTS / f"{phase}.npz", trained, classifier, omega)
+        callbacks += [_validation(classifier, config, dataset, adversarial), EpochTable(), checkpoint]
+        earlier = list(history)
+
+        def write(*_: Any) -> None:
+            history[:] = [*earlier, *({"phase": phase, **row} for row in checkpoint.history)]
+            run_folder.write_history(folder, history)
+
+        write()
+        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=write))
+    done = int(distribution.share([checkpoint.epochs_done if checkpoint else 0])[0])
+    distribution.synchronize([*trained.variables, *trained.optimizer.variables])
+    if checkpoint:
+        _say(f"\n{phase}: {epochs} epochs" + (f", of which {done} were done before" if done else ""))
+    if done < epochs:
+        # Without the smaller last batch: one shape, one compilation.
+        batches = data.batches(
+            dataset.train, config.batch_size, shuffle=True, seed=config.seed, epoch=follower, drop_remainder=True
+        )
+        distribution.fit(trained, batches, epochs=epochs, initial_epoch=done, callbacks=callbacks)
+    if checkpoint:
+        checkpoint.restore_best()
+        if checkpoint.best_epoch:
+            _say(f"{phase}: the best epoch on the validation split is {checkpoint.best_epoch}")
+    distribution.synchronize(classifier.variables)
+    return checkpoint.best_epoch if checkpoint else 0
+
+
+def _validation(
+    classifier: keras.Model, config: TrainConfig, dataset: Dataset, adversarial: bool
+) -> keras.callbacks.Callback:
     threat_model = config.threat_model.with_epsilon(config.middle_radius)
-    validation = RobustValidation(
+    return RobustValidation(
         classifier,
         dataset.validation,
         MirrorAscent(threat_model, iterations=_VALIDATION_ITERATIONS, seed=config.seed) if adversarial else None,
         num_attack_examples=config.num_attack_examples,
     )
-    follower = data.EpochFollower()
-    write = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: _write_history(folder, history, phase, checkpoint)
-    )
-    done = checkpoint.epochs_done
-    _say(f"\n{phase}: {epochs} epochs" + (f", of which {done} were done before" if done else ""))
-    if done < epochs:
-        trained.fit(
-            # Without the smaller last batch: one shape, one compilation.
-            data.batches(
-                dataset.train, config.batch_size, shuffle=True, seed=config.seed, epoch=follower, drop_remainder=True
-            ),
-            shuffle=False,
-            epochs=epochs,
-            initial_epoch=done,
-            callbacks=[follower, validation, EpochTable(), checkpoint, write],
-            verbose=0,
-        )
-    _write_history(folder, history, phase, checkpoint)
-    history += [{"phase": phase, **row} for row in checkpoint.history]
-    checkpoint.restore_best()
-    if checkpoint.best_epoch:
-        _say(f"{phase}: the best epoch on the validation split is {checkpoint.best_epoch}")
-    return checkpoint.best_epoch
-
-
-def _check_output_dir(folder: pathlib.Path, config: TrainConfig) -> None:
-    """Refuses a folder that holds another run."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"output_dir must be a folder, got the file {folder}: give another --output_dir.")
-    there = [name for name in _FILES if (folder / name).exists()]
-    if not there or config.overwrite:
-        return
-    if not config.resume:
-        raise ValueError(
-            f"output_dir {folder} holds another run ({', '.join(there)}): give another --output_dir, --resume to go on "
-            "with that run, or --overwrite to replace it."
-        )
-    saved = storage.read_json(folder / CONFIG)["config"]
-    given = json.loads(json.dumps(config.identity()))
-    differing = _differences(saved, given)
-    if differing:
-        raise ValueError(
-            f"--resume needs the flags of the run in {folder}, but these differ: {'; '.join(differing)}. Give the same "
-            "ones, another --output_dir, or --overwrite."
-        )
-
-
-def _differences(saved: Any, given: Any, name: str = "") -> list[str]:
-    """Returns what differs, each as "name is … there and … here"."""
-    if isinstance(saved, dict) and isinstance(given, dict):
-        keys = list(dict.fromkeys([*saved, *given]))
-        return [
-            line
-            for key in keys
-            for line in _differences(saved.get(key), given.get(key), f"{name}.{key}" if name else key)
-        ]
-    return [] if saved == given else [f"{name} is {saved!r} there and {given!r} here"]
-
-
-def _clear_output_dir(folder: pathlib.Path, config: TrainConfig) -> None:
-    """Empties the folder of the run it held, unless that goes on, and of what was being written when it was killed."""
-    storage.remove_leftovers(folder)
-    if config.overwrite:
-        for path in (*(folder / name for name in _FILES), *folder.glob("examples_*.png")):
-            storage.remove(path)
 
 
 def _about(config: TrainConfig) -> dict[str, Any]:
@@ -252,13 +277,6 @@ def _introduction(config: TrainConfig, best_epoch: int) -> str:
         f"{best_epoch} of {config.epochs} was the best on the validation split. Attacked with mirror_ascent, "
         f"{config.report_iterations} iterations, on test images that nothing was chosen by.\n"
     )
-
-
-def _write_history(folder: pathlib.Path, earlier: list[dict[str, Any]], phase: str, checkpoint: Checkpoint) -> None:
-    rows = [*earlier, *({"phase": phase, **row} for row in checkpoint.history)]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [columns, *([row.get(column, "") for column in columns] for row in rows)]
-    storage.write_text(folder / HISTORY, "".join(",".join(map(str, line)) + "\n" for line in lines))
 
 
 def _save(model: keras.Model, path: pathlib.Path) -> None:

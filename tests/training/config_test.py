@@ -36,6 +36,9 @@ def _config(**fields):
         ({"radii": ("0.1", "much")}, r"radii must be .*, got \('0.1', 'much'\)"),
         ({"radii": 0.1}, "radii must be rising numbers above 0"),
         ({"radii": (0.0, 0.1)}, "radii must be rising numbers above 0"),
+        ({"distribute": "tpu"}, "distribute must be one of none, mirrored, multi_worker, got 'tpu'"),
+        ({"distribute": "mirrored", "jit_compile": True}, "jit_compile must be auto or false with distribute"),
+        ({"attack_chunk": 0}, "attack_chunk must be a whole number of at least 1"),
         ({"resume": True, "overwrite": True}, "exclude one another"),
     ],
 )
@@ -45,7 +48,7 @@ def test_says_what_is_wrong(fields, message):
 
 
 def test_identity_leaves_the_place_out():
-    config = _config(data_dir="here", resume=True)
+    config = _config(data_dir="here", resume=True, distribute="mirrored", attack_chunk=8)
     assert config.identity() == _config(output_dir="runs/y").identity()
     assert config.identity() != _config(omega=0.5).identity()
     # Plain values: what is read back from a file is equal.

@@ -73,10 +73,10 @@ def _classifier(*, softmax=False, random=False, classes=3):
     return keras.Model(image, keras.layers.Dense(classes, activation="softmax" if softmax else None)(x))
 
 
-def _train(attack, *, classifier=None, omega=0.7, loss=None, epochs=2, y=None, fit=None, **options):
+def _train(attack, *, classifier=None, omega=0.7, attack_chunk=None, loss=None, epochs=2, y=None, fit=None, **options):
     """Trains on three batches an epoch, and returns the model."""
     images, labels = _data()
-    model = WasserTrain(_classifier() if classifier is None else classifier, attack, omega)
+    model = WasserTrain(_classifier() if classifier is None else classifier, attack, omega, attack_chunk=attack_chunk)
     options.setdefault("optimizer", keras.optimizers.SGD(0.2, momentum=0.9))
     model.compile(loss=_SPARSE(from_logits=True) if loss is None else loss, metrics=["accuracy"], **options)
     keras.utils.set_random_seed(1)
@@ -93,6 +93,12 @@ def _assert_same_weights(model, other, atol=1e-6):
 def test_refuses_omega(fast, omega):
     with pytest.raises(ValueError, match="omega must be a number from 0 to 1"):
         WasserTrain(_classifier(), fast, omega)
+
+
+@pytest.mark.parametrize("attack_chunk", [0, -1, 2.5, True, "8"])
+def test_refuses_attack_chunk(fast, attack_chunk):
+    with pytest.raises(ValueError, match="attack_chunk must be a whole number of at least 1, or None"):
+        WasserTrain(_classifier(), fast, attack_chunk=attack_chunk)
 
 
 @pytest.mark.parametrize("attack", [None, "mirror_ascent", wasser_tf.ThreatModel(), Fast])
@@ -465,3 +471,36 @@ def test_the_five_lines_with_a_wasserstein_attack(jit_compile):
     logs = model.fit(images, labels, batch_size=8, epochs=2, verbose=0).history
     assert logs["adversarial_loss"][-1] > logs["natural_loss"][-1] > 0
     assert logs["loss"][-1] == pytest.approx(0.7 * logs["adversarial_loss"][-1] + 0.3 * logs["natural_loss"][-1])
+
+
+class Sizes(Noise):
+    """Noise by the index that notes how many images it is given."""
+
+    seen: list
+
+    def run(self, logits_fn, images, labels, radius=None, index=None):
+        tf.py_function(lambda count: self.seen.append(int(count)), [tf.shape(images)[0]], [])
+        return super().run(logits_fn, images, labels, radius, index)
+
+
+@pytest.mark.parametrize(("chunk", "sizes"), [(1, {1}), (3, {3}), (5, {4}), (8, {8}), (100, {8})])
+def test_chunks_bound_what_is_attacked_at_a_time_and_change_nothing(chunk, sizes):
+    whole = _train(Noise(wasser_tf.ThreatModel(), iterations=1), epochs=1)
+    attack = Sizes(wasser_tf.ThreatModel(), iterations=1)
+    attack.seen = []
+    images, labels = _data()
+    model = WasserTrain(_classifier(), attack, attack_chunk=chunk)
+    model.compile(keras.optimizers.SGD(0.2, momentum=0.9), loss=_SPARSE(from_logits=True))
+    keras.utils.set_random_seed(1)
+    model.fit(images, labels, batch_size=8, shuffle=False, verbose=0)
+    _assert_same_weights(whole, model)
+    assert set(attack.seen) == sizes and max(attack.seen) <= chunk
+    assert WasserTrain.from_config({**model.get_config(), "attack": attacks.serialize(_MIRROR)}).attack_chunk == chunk
+
+
+_MIRROR = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.3, kernel_size=3), iterations=2, polish=2)
+
+
+def test_chunks_compiled_by_xla():
+    whole, chunks = (_train(_MIRROR, epochs=1, jit_compile=True, attack_chunk=chunk) for chunk in (None, 3))
+    _assert_same_weights(whole, chunks, atol=1e-5)

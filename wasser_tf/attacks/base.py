@@ -13,7 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks import losses
-from wasser_tf.attacks.inputs import check_batch, check_labels, check_radius, num_classes, outputs_are_logits
+from wasser_tf.attacks.inputs import (
+    check_batch,
+    check_labels,
+    check_memory,
+    check_radius,
+    num_classes,
+    outputs_are_logits,
+)
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.certificate import Certificate, certify
@@ -174,6 +181,9 @@ class Attack(abc.ABC):
 
         Returns:
           The result, as tensors.
+
+        Raises:
+          ValueError: The plans would not fit into memory.
         """
         images = tf.cast(images, tf.float32)
         if labels.shape.rank == 2:
@@ -184,6 +194,7 @@ class Attack(abc.ABC):
         radius = tf.broadcast_to(tf.cast(radius, tf.float32), [batch])
         index = tf.range(batch) if index is None else index
         support = make_support(self.threat_model, tuple(images.shape[1:]))
+        check_memory(support, images.shape[0] or 1)
         targets = None if targets is None else tf.cast(targets, tf.int32)
         problem = Problem(logits_fn, images, labels, radius, index, support, self.threat_model, targets)
         return score(problem, self.perturb(problem) if self.iterations else _no_perturbation(problem))

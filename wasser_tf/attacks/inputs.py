@@ -1,8 +1,14 @@
 """Checks at the door of an attack: what was given, what is needed, how to mend it."""
 
+import os
 from typing import Any
 
 import numpy as np
+
+from wasser_tf.transport.neighbourhood import Support
+
+# Tensors of a plan's size that an attack holds at once: its state, the plan made legal, and what they are made of.
+_PLANS_AT_ONCE = 4
 
 
 def check_batch(classifier: Any, images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -74,6 +80,35 @@ def check_radius(radius: Any, count: int) -> np.ndarray:
     if not np.isfinite(radius).all() or (radius < 0).any():
         raise ValueError(f"radius must be finite and at least 0, got {radius.min()} to {radius.max()}.")
     return np.broadcast_to(radius, [count]).astype(np.float32)
+
+
+def check_memory(support: Support, count: int) -> None:
+    """Refuses to build plans that this machine cannot hold.
+
+    Args:
+      support: Where mass may go.
+      count: The images that are attacked at a time.
+
+    Raises:
+      ValueError: The plans of so many images take more than the machine's memory.
+    """
+    needed = _PLANS_AT_ONCE * count * support.plan_bytes_per_image
+    memory = _physical_memory()
+    if memory is not None and needed > memory:
+        height, width, channels = support.image_shape
+        raise ValueError(
+            f"Plans of {support.num_targets} targets a pixel for {count} images of {height}×{width}×{channels} need "
+            f"about {needed / 2**30:.3g} GiB and this machine has {memory / 2**30:.3g} GiB: give a smaller batch_size "
+            "(or attack_chunk, in training), or a kernel_size that keeps mass near (5 is usual)."
+        )
+
+
+def _physical_memory() -> int | None:
+    """Returns the bytes of memory of this machine, or None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def num_classes(classifier: Any) -> int | None:

@@ -12,11 +12,12 @@ from wasser_tf import attacks, models
 from wasser_tf._checks import is_whole
 from wasser_tf.attacks import Attack
 from wasser_tf.threat_model import ThreatModel
+from wasser_tf.training.distribution import STRATEGIES
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
-# Where a run is done, not what it is: a resumed run may have others.
-_PLACE = ("data_dir", "download", "output_dir", "resume", "overwrite")
+# Where and on what a run is done, not what it is: a resumed run may have others.
+_PLACE = ("data_dir", "download", "output_dir", "resume", "overwrite", "distribute", "attack_chunk")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,10 @@ class TrainConfig:
       radii: The ε of the report, rising; the best model is chosen on the validation split at the middle one.
       report_iterations: Iterations of the report's attack, MirrorAscent.
       num_attack_examples: How many images of the test split (and of the validation split) are attacked.
+      distribute: Over what the training is spread, one of `wasser_tf.training.distribution.STRATEGIES`. The batch size
+        is that of all replicas together.
+      attack_chunk: The most images of a step (of each replica) that are attacked at a time, which bounds memory; None
+        for all at once.
       resume: Whether to go on with the run in output_dir, if there is one.
       overwrite: Whether to replace it.
 
@@ -67,6 +72,8 @@ class TrainConfig:
     radii: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3)
     report_iterations: int = 100
     num_attack_examples: int = 400
+    distribute: str = "none"
+    attack_chunk: int | None = None
     resume: bool = False
     overwrite: bool = False
 
@@ -92,6 +99,14 @@ class TrainConfig:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
         if self.jit_compile not in (True, False, "auto"):
             raise ValueError(f"jit_compile must be True, False or 'auto', got {self.jit_compile!r}.")
+        if self.distribute not in STRATEGIES:
+            raise ValueError(f"distribute must be one of {', '.join(STRATEGIES)}, got {self.distribute!r}.")
+        if self.distribute != "none" and self.jit_compile is True:
+            raise ValueError("jit_compile must be auto or false with distribute: XLA compiles no step of many devices.")
+        if self.attack_chunk is not None and not is_whole(self.attack_chunk, 1):
+            raise ValueError(
+                f"attack_chunk must be a whole number of at least 1, or None for no bound, got {self.attack_chunk!r}."
+            )
         given = self.radii
         try:
             # Floats, so that equal runs have equal configs; flags give them as text.
@@ -140,7 +155,6 @@ def _rises(values: tuple[float, ...]) -> bool:
 
 
 def _is_optimizer(name: Any) -> bool:
-    try:
-        return isinstance(name, str) and keras.optimizers.get(name) is not None
-    except ValueError:
-        return False
+    # Not by making one: its variables would start TensorFlow, before a strategy of several workers can be made.
+    known = {key.lower() for key, value in vars(keras.optimizers).items() if isinstance(value, type)}
+    return isinstance(name, str) and name.lower() in known - {"optimizer", "lossscaleoptimizer"}

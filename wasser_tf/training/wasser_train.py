@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from wasser_tf import attacks
+from wasser_tf._checks import is_whole
 from wasser_tf.attacks.base import Attack, as_logits_fn
 from wasser_tf.training import checks
 from wasser_tf.training.compiled import AdversarialScores, loss_takes_logits
@@ -33,15 +34,25 @@ class WasserTrain(keras.Model):
       classifier: The classifier, the very object that was given: it is trained in place.
       attack: The attack.
       omega: ω, the weight of the adversarial loss.
+      attack_chunk: The most images of a step that are attacked at a time, or None for all at once.
     """
 
     classifier: keras.Model
     attack: Attack
     omega: float
+    attack_chunk: int | None
     _adversarial: AdversarialScores
     _from_logits: bool
 
-    def __init__(self, classifier: keras.Model, attack: Attack, omega: float = 0.7, **kwargs: Any):
+    def __init__(
+        self,
+        classifier: keras.Model,
+        attack: Attack,
+        omega: float = 0.7,
+        *,
+        attack_chunk: int | None = None,
+        **kwargs: Any,
+    ):
         """Wraps a classifier.
 
         Args:
@@ -49,6 +60,8 @@ class WasserTrain(keras.Model):
             normalisation of the pixels belongs into it.
           attack: Any `wasser_tf.attacks.Attack`.
           omega: ω, from 0 (plain training) to 1 (adversarial images only).
+          attack_chunk: The most images that are attacked at a time. It bounds the memory of a step, which plans
+            dominate, and changes no result.
           **kwargs: Of `keras.Model`, such as `name`.
 
         Raises:
@@ -62,12 +75,15 @@ class WasserTrain(keras.Model):
             )
         if not isinstance(omega, numbers.Real) or isinstance(omega, bool) or not 0 <= omega <= 1:
             raise ValueError(f"omega must be a number from 0 to 1, got {omega!r}.")
+        if attack_chunk is not None and not is_whole(attack_chunk, 1):
+            raise ValueError(f"attack_chunk must be a whole number of at least 1, or None, got {attack_chunk!r}.")
         kwargs.setdefault("dtype", _dtype_policy(classifier))
         # The classifier casts for itself; a cast here would round the images before it sees them.
         super().__init__(autocast=False, **kwargs)
         self.classifier = classifier
         self.attack = attack
         self.omega = float(omega)
+        self.attack_chunk = attack_chunk
         self._natural_loss = keras.metrics.Mean(name="natural_loss")
         self._adversarial = AdversarialScores()
         self._from_logits = True
@@ -160,8 +176,11 @@ class WasserTrain(keras.Model):
         adversarial = None
         if self._attack_moves and self.omega > 0:
             # Numbers that never come again, so that an attack with a random start draws a new one in every step.
+            # Replicas have batches of one size, and draw what one replica with all images would.
             count = tf.shape(x)[0]
-            index = tf.cast(self.optimizer.iterations, tf.int32) * count + tf.range(count)
+            context = tf.distribute.get_replica_context()
+            batch = tf.cast(self.optimizer.iterations, tf.int32) * context.num_replicas_in_sync
+            index = (batch + context.replica_id_in_sync_group) * count + tf.range(count)
             adversarial = self._adversarial_images(x, y, index)
         with tf.GradientTape() as tape:
             loss, outputs = self._mixed_loss(x, adversarial, y, sample_weight, training=True)
@@ -176,7 +195,7 @@ class WasserTrain(keras.Model):
         """Scores a batch, natural and attacked."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = checks.check_images(x)
-        adversarial = self._adversarial_images(x, y, None) if self._attack_moves else None
+        adversarial = self._adversarial_images(x, y, tf.range(tf.shape(x)[0])) if self._attack_moves else None
         _, outputs = self._mixed_loss(x, adversarial, y, sample_weight, training=False)
         return self._update_metrics(x, y, outputs, sample_weight)
 
@@ -202,6 +221,7 @@ class WasserTrain(keras.Model):
             "classifier": keras.saving.serialize_keras_object(self.classifier),
             "attack": attacks.serialize(self.attack),
             "omega": self.omega,
+            "attack_chunk": self.attack_chunk,
         }
 
     @classmethod
@@ -218,13 +238,28 @@ class WasserTrain(keras.Model):
         adaptive = self.attack.schedule is not None
         return self.attack.iterations > 0 and (adaptive or self.attack.threat_model.epsilon > 0)
 
-    def _adversarial_images(self, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor | None) -> tf.Tensor:
+    def _adversarial_images(self, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """Returns x̃, float32 [B, H, W, C], without a way back for gradients."""
         if y.shape.rank == 2 and y.shape[1] == 1:
             y = y[:, 0]
         # Through `call`, which checks what comes out.
         logits_fn = as_logits_fn(self, self._from_logits)
-        return tf.stop_gradient(self.attack.run(logits_fn, x, y, index=index).adversarial)
+
+        def attack(rows: tf.Tensor) -> tf.Tensor:
+            images, labels, numbers = (tf.gather(tensor, rows) for tensor in (x, y, index))
+            return self.attack.run(logits_fn, images, labels, index=numbers).adversarial
+
+        count = x.shape[0] or tf.shape(x)[0]
+        if self.attack_chunk is None:
+            adversarial = self.attack.run(logits_fn, x, y, index=index).adversarial
+        else:
+            # Chunks of one size; the last is filled up with the last image.
+            chunks = -(-count // self.attack_chunk)
+            size = -(-count // chunks)
+            rows = tf.minimum(tf.reshape(tf.range(chunks * size), [chunks, size]), count - 1)
+            attacked = tf.map_fn(attack, rows, parallel_iterations=1, fn_output_signature=tf.float32)
+            adversarial = tf.reshape(attacked, [-1, *x.shape[1:]])[:count]
+        return tf.stop_gradient(adversarial)
 
     def _mixed_loss(
         self, x: tf.Tensor, adversarial: tf.Tensor | None, y: tf.Tensor, sample_weight: Any, training: bool

@@ -1,0 +1,1 @@
+"""Timings and ratios, run by hand (`make bench`), never part of the tests."""

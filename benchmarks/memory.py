@@ -1,0 +1,68 @@
+"""The peak memory of a training step, each in a process of its own: python -m benchmarks.memory '{"batch": 64}'."""
+
+import json
+import resource
+import subprocess
+import sys
+from typing import Any
+
+_CASES: list[dict[str, Any]] = [
+    {"batch": 64},
+    {"batch": 128},
+    {"batch": 256},
+    {"batch": 512},
+    {"batch": 512, "attack_chunk": 64},
+    {"batch": 128, "side": 56},
+    {"batch": 16, "kernel_size": None},
+]
+
+
+def memory(quick: bool) -> dict[str, Any]:
+    """Measures the cases above: MNIST's shape, 5×5 windows and the LeNet, but for what a case says."""
+    rows = []
+    for case in _CASES[:2] if quick else _CASES:
+        command = [sys.executable, "-m", "benchmarks.memory", json.dumps(case)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        if done.returncode:
+            raise RuntimeError(f"{case} failed: {done.stderr[-2000:]}")
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    return {"rows": rows}
+
+
+def _measure(batch: int, side: int = 28, kernel_size: int | None = 5, attack_chunk: int | None = None) -> None:
+    # Here, so that the parent, which has TensorFlow already, is not asked for more.
+    import keras
+    import tensorflow as tf
+
+    from benchmarks import material
+    from wasser_tf import MirrorAscent, ThreatModel, WasserTrain
+
+    shape = (side, side, 1)
+    images, labels = (tf.constant(array) for array in material.images_like(shape, batch))
+    attack = MirrorAscent(ThreatModel(epsilon=0.5, kernel_size=kernel_size), iterations=3, polish=3)
+    model = WasserTrain(material.build("lenet", shape), attack, attack_chunk=attack_chunk)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = _peak_mib()
+    for _ in range(2):
+        model.train_on_batch(images, labels)
+    support = attack.threat_model.kernel_size
+    targets = side**2 if support is None else support**2
+    row = {
+        "shape": f"{side}×{side}×1",
+        "batch": batch,
+        "kernel_size": kernel_size or "dense",
+        "attack_chunk": attack_chunk,
+        "peak_mib": _peak_mib(),
+        "step_mib": _peak_mib() - before,
+        "plan_mib": batch * targets * side**2 * 4 / 2**20,
+    }
+    print(json.dumps(row))
+
+
+def _peak_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+if __name__ == "__main__":
+    _measure(**json.loads(sys.argv[1]))

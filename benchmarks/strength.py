@@ -1,0 +1,130 @@
+"""The time that each attack takes to bring a classifier to the same robust accuracy, and a whole test set's."""
+
+import time
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from benchmarks import material
+from wasser_tf import MirrorAscent, ThreatModel, attacks, models
+from wasser_tf.attacks import Attack
+from wasser_tf.evaluation.selection import ImageSource, Selection
+
+EPSILON = 0.5
+_BASELINES = ("wasser_attack", "projected_sinkhorn", "frank_wolfe", "dual_projection", "constrained_sinkhorn")
+_MIRROR_ITERATIONS = (1, 2, 3, 5, 10, 20, 50, 100)
+# Each baseline gets its usual number of iterations, and fewer: it may be through before.
+_FRACTIONS = (0.1, 0.3, 1.0)
+# A baseline that took so long is not given more iterations.
+_PATIENCE_SECONDS = 40.0
+# Below this a call is made twice, and the first, which compiles, not counted.
+_QUICK_SECONDS = 20.0
+
+
+class Victim(NamedTuple):
+    """A classifier and the images that it is attacked on."""
+
+    name: str
+    classifier: keras.Model
+    images: Selection
+
+
+def victim(checkpoint: str | None, source: ImageSource, count: int) -> Victim:
+    """Returns the checkpoint and its images, or what needs no download: the LeNet on digits of 28×28."""
+    if checkpoint is None:
+        model, dataset = material.lenet_on_digits()
+        test = dataset.test
+        images = Selection("digits of 28×28", test.index, test.images[:count], test.labels[:count], None)
+        return Victim("a LeNet trained for a moment", model, images)
+    return Victim(checkpoint.rpartition("/")[2], models.load_classifier(checkpoint), source.load())
+
+
+def equal_strength(given: Victim, quick: bool) -> dict[str, Any]:
+    """Finds for each baseline how long it takes to its best robust accuracy, and mirror ascent to the same."""
+    mirror = [_measure(given, MirrorAscent(ThreatModel(epsilon=EPSILON), iterations=i)) for i in _MIRROR_ITERATIONS]
+    rows = []
+    for name in _BASELINES[:2] if quick else _BASELINES:
+        usual = attacks.make(name, ThreatModel(epsilon=EPSILON)).iterations
+        tried: list[dict[str, Any]] = []
+        for part in _FRACTIONS[:1] if quick else _FRACTIONS:
+            if tried and tried[-1]["ms_per_image"] * len(given.images.labels) > 1e3 * _PATIENCE_SECONDS:
+                break
+            iterations = max(1, round(usual * part))
+            tried.append(_measure(given, attacks.make(name, ThreatModel(epsilon=EPSILON), iterations=iterations)))
+        lowest = min(row["robust_accuracy"] for row in tried)
+        baseline = next(row for row in tried if row["robust_accuracy"] == lowest)
+        equal = next((row for row in mirror if row["robust_accuracy"] <= lowest), None)
+        rows.append(
+            {
+                "attack": name,
+                "usual_iterations": usual,
+                "iterations": baseline["iterations"],
+                "robust_accuracy": lowest,
+                "ms_per_image": baseline["ms_per_image"],
+                "mirror_iterations": equal and equal["iterations"],
+                "mirror_ms_per_image": equal and equal["ms_per_image"],
+                "attack / mirror": equal and baseline["ms_per_image"] / equal["ms_per_image"],
+            }
+        )
+    return {
+        "model": given.name,
+        "images": f"{len(given.images.labels)} of {given.images.name}",
+        "epsilon": EPSILON,
+        "rows": rows,
+        "mirror": mirror,
+    }
+
+
+def whole_test_set(given: Victim, iterations: int = 20) -> dict[str, Any]:
+    """Attacks all images at one radius with so many iterations of mirror ascent."""
+    made = MirrorAscent(ThreatModel(epsilon=EPSILON), iterations=iterations)
+    started = time.perf_counter()
+    result = made(given.classifier, given.images.images, given.images.labels, from_logits=True)
+    return {
+        "model": given.name,
+        "images": len(given.images.labels),
+        "iterations": iterations,
+        "seconds": time.perf_counter() - started,
+        "robust_accuracy": 1 - float(np.mean(result.success)),
+    }
+
+
+def by_art(given: Victim, iterations: int = 10, count: int = 4) -> dict[str, Any]:
+    """Times the Wasserstein attack of the adversarial robustness toolbox on the same classifier."""
+    try:
+        from art.attacks.evasion import Wasserstein
+        from art.estimators.classification import TensorFlowV2Classifier
+    except ImportError:
+        return {"message": "not run: the adversarial robustness toolbox is not installed (pip install -e '.[bench]')"}
+    images, labels = given.images.images[:count], given.images.labels[:count]
+    estimator = TensorFlowV2Classifier(
+        given.classifier,
+        nb_classes=given.classifier.output_shape[1],
+        input_shape=images.shape[1:],
+        loss_object=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        clip_values=(0.0, 1.0),
+    )
+    attack = Wasserstein(
+        estimator, regularization=1000, p=1, kernel_size=5, norm="inf", eps=EPSILON, eps_factor=1.0, max_iter=iterations
+    )
+    attack.batch_size = count
+    started = time.perf_counter()
+    attack.generate(images, labels)
+    seconds = (time.perf_counter() - started) / count
+    return {"iterations": iterations, "seconds_per_image": seconds}
+
+
+def _measure(given: Victim, made: Attack) -> dict[str, Any]:
+    seconds = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        result = made(given.classifier, given.images.images, given.images.labels, from_logits=True)
+        seconds = time.perf_counter() - started
+        if seconds > _QUICK_SECONDS:
+            break
+    return {
+        "iterations": made.iterations,
+        "robust_accuracy": 1 - float(np.mean(result.success)),
+        "ms_per_image": 1e3 * seconds / len(given.images.labels),
+    }

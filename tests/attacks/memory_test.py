@@ -1,0 +1,41 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from wasser_tf import MirrorAscent, ThreatModel, WasserTrain, models
+from wasser_tf.attacks import inputs
+from wasser_tf.transport.neighbourhood import make_support
+
+
+@pytest.fixture
+def small_machine(monkeypatch):
+    monkeypatch.setattr(inputs, "_physical_memory", lambda: 2**20)
+
+
+def _attack(kernel_size):
+    return MirrorAscent(ThreatModel(epsilon=0.1, kernel_size=kernel_size), iterations=2, polish=2)
+
+
+def test_tells_how_much_plans_would_need(small_machine):
+    # 784 targets for each of 784 pixels, 4 bytes each, four plans at once, 64 images: 586 MiB.
+    with pytest.raises(ValueError, match=r"784 targets a pixel for 64 images of 28×28×1 need about 0.586 GiB and this"):
+        inputs.check_memory(make_support(ThreatModel(kernel_size=None), (28, 28, 1)), 64)
+    inputs.check_memory(make_support(ThreatModel(kernel_size=3), (28, 28, 1)), 8)
+
+
+def test_attacks_refuse_before_they_start(small_machine):
+    classifier = models.build("linear", (16, 16, 1), 3, seed=0)
+    images, labels = np.random.default_rng(0).random((8, 16, 16, 1), np.float32), np.zeros(8, np.int32)
+    with pytest.raises(ValueError, match="give a smaller batch_size"):
+        _attack(None)(classifier, images, labels)
+    assert len(_attack(3)(classifier, images, labels, batch_size=4).success) == 8
+    model = WasserTrain(classifier, _attack(None))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match="or attack_chunk, in training"):
+        model.fit(tf.data.Dataset.from_tensors((images, labels)), verbose=0)
+
+
+def test_knows_the_memory_of_this_machine():
+    memory = inputs._physical_memory()
+    assert memory is None or memory > 2**28

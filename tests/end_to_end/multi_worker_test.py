@@ -1,0 +1,96 @@
+"""bin/train.py on two workers that speak over loopback, one of which is killed."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_FLAGS = """
+--model=mlp --standard_epochs=1 --epochs=12 --batch_size=256 --optimizer=sgd --learning_rate=0.1
+--iterations=2 --report_iterations=2 --num_attack_examples=32 --radii=0.1
+""".split()
+_PATIENCE = 600
+
+
+def _start(folder, log, *flags, tf_config=None):
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
+    environment.pop("TF_CONFIG", None)
+    if tf_config:
+        environment["TF_CONFIG"] = json.dumps(tf_config)
+    command = [sys.executable, str(_ROOT / "bin" / "train.py"), *_FLAGS, f"--output_dir={folder}", *flags]
+    with open(log, "w") as file:
+        # A file and not a pipe: a worker that no one reads must not wait.
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+
+
+def _start_workers(tmp_path, name):
+    """Starts two; only the first is given the run's folder, which no one else needs."""
+    sockets = [socket.socket() for _ in range(2)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    cluster = {"worker": [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]}
+    for one in sockets:
+        one.close()
+    logs = [tmp_path / f"{name}_{index}.log" for index in range(2)]
+    folders = [tmp_path / "run", tmp_path / "never_made"]
+    workers = [
+        _start(
+            folders[index],
+            logs[index],
+            "--distribute=multi_worker",
+            "--resume",
+            tf_config={"cluster": cluster, "task": {"type": "worker", "index": index}},
+        )
+        for index in range(2)
+    ]
+    return workers, logs
+
+
+@pytest.mark.slow
+def test_a_worker_is_killed_and_the_job_goes_on_from_its_backup(tmp_path):
+    started = []
+    try:
+        workers, logs = _start_workers(tmp_path, "first")
+        started += workers
+        deadline = time.monotonic() + _PATIENCE
+        # After an epoch of WasserTrain, before the last.
+        while not (tmp_path / "run" / "checkpoints" / "wasser_train.npz").exists():
+            assert all(worker.poll() is None for worker in workers), [log.read_text() for log in logs]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        workers[1].send_signal(signal.SIGKILL)
+        # TensorFlow looks every half a minute whether the others are there.
+        assert workers[0].wait(_PATIENCE) == 1, logs[0].read_text()
+        assert logs[0].read_text().rstrip().endswith("and the run goes on from its last epoch.")
+        assert not (tmp_path / "run" / "best.keras").exists()
+
+        workers, logs = _start_workers(tmp_path, "second")
+        started += workers
+        for worker, log in zip(workers, logs, strict=True):
+            assert worker.wait(_PATIENCE) == 0, log.read_text()
+        assert "2 replicas, 128 images each" in logs[0].read_text()
+        assert "were done before" in logs[0].read_text()
+        assert logs[1].read_text().strip() == "" and not (tmp_path / "never_made").exists()
+
+        alone = _start(tmp_path / "alone", tmp_path / "alone.log")
+        started.append(alone)
+        assert alone.wait(_PATIENCE) == 0, (tmp_path / "alone.log").read_text()
+    finally:
+        for process in started:
+            process.kill()
+    # An attack is not continuous in the weights (which class is the second, which pixel is full), so that rounding
+    # grows from step to step; tests/training/distribution_test.py has the comparison to 1e-5.
+    for phase, tolerance in (("standard", 1e-6), ("wasser_train", 1e-2)):
+        one, two = (np.load(tmp_path / run / "checkpoints" / f"{phase}.npz") for run in ("alone", "run"))
+        assert one.files == two.files
+        for key in one.files:
+            if key != "state":
+                np.testing.assert_allclose(two[key], one[key], atol=tolerance, err_msg=key)

@@ -1,0 +1,76 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from wasser_tf.training.distribution import Distribution
+
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What tests/training/two_devices.py trained: lists of weights, with the logs last."""
+    path = tmp_path_factory.mktemp("two") / "weights.npz"
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(pathlib.Path(__file__).with_name("two_devices.py")), str(path)]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert finished.returncode == 0, finished.stderr
+    with np.load(path) as file:
+        assert file["replicas"] == 2
+        return {key: file[key] for key in sorted(file.files)}
+
+
+def _values(trained, name):
+    return [trained[key] for key in trained if key.rpartition("_")[0] == name]
+
+
+@pytest.mark.parametrize("two", ["two", "two_by_keras", "chunks"])
+def test_two_replicas_with_half_the_batch_make_the_weights_of_one(trained, two):
+    for one, other in zip(_values(trained, "one"), _values(trained, two), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def test_replicas_draw_random_starts_of_their_own(trained):
+    for one, other in zip(_values(trained, "noise_one"), _values(trained, "noise_two"), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def test_one_device_is_plain_keras():
+    one = Distribution("none")
+    assert (one.num_replicas, one.is_chief, one.strategy) == (1, True, None)
+    layer = keras.layers.BatchNormalization()
+    one.prepare(keras.Sequential([layer]))
+    assert not layer.synchronized
+    assert one.share([np.int64(3), np.ones(2)])[0] == 3
+
+
+_WORKER = {"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}
+
+
+@pytest.mark.parametrize(
+    "tf_config",
+    [
+        "",
+        "{",
+        "[]",
+        json.dumps({"cluster": {"worker": ["localhost:1"]}}),
+        json.dumps({**_WORKER, "task": {"type": "worker", "index": 1}}),
+        json.dumps({**_WORKER, "task": {"type": "ps", "index": 0}}),
+        json.dumps({**_WORKER, "cluster": {"worker": ["localhost:1"], "ps": ["localhost:2"]}}),
+    ],
+)
+def test_says_what_tf_config_must_be(monkeypatch, tf_config):
+    monkeypatch.setenv("TF_CONFIG", tf_config)
+    with pytest.raises(ValueError, match='needs TF_CONFIG in the environment of each worker, such as {"cluster"'):
+        Distribution("multi_worker")
+
+
+def test_refuses_other_names():
+    with pytest.raises(ValueError, match="distribute must be one of none, mirrored, multi_worker, got 'tpu'"):
+        Distribution("tpu")

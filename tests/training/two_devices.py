@@ -1,0 +1,80 @@
+"""Trains alike on one device and on two, and saves what came out: python two_devices.py OUTPUT.npz.
+
+A process of its own, for logical devices must be set before TensorFlow starts.
+"""
+
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf import MirrorAscent, ThreatModel, WasserTrain
+from wasser_tf.attacks import Attack, AttackResult
+from wasser_tf.training.distribution import Distribution
+
+
+class Noise(Attack):
+    """Noise by the index, which every image of every step has to itself."""
+
+    name = "noise"
+
+    def perturb(self, problem):
+        raise NotImplementedError
+
+    def run(self, logits_fn, images, labels, radius=None, index=None):
+        noise = tf.map_fn(
+            lambda i: tf.random.stateless_uniform(images.shape[1:], tf.stack([0, i])),
+            index,
+            fn_output_signature=tf.float32,
+        )
+        return AttackResult(noise, *[None] * 9)
+
+
+def _train(distribution, attack, *, keras_fit=False, rate=0.1, **options):
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((24, 6, 5, 1), np.float32), rng.integers(0, 3, 24).astype(np.int32)
+    keras.utils.set_random_seed(3)
+    with distribution.scope():
+        image = keras.Input((6, 5, 1), name="image")
+        x = keras.layers.Flatten()(keras.layers.BatchNormalization(momentum=0.8)(image))
+        x = keras.layers.Dense(8, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.01))(x)
+        classifier = keras.Model(image, keras.layers.Dense(3)(x))
+        distribution.prepare(classifier)
+        model = WasserTrain(classifier, attack, **options)
+        model.compile(
+            keras.optimizers.SGD(rate, momentum=0.9),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8, drop_remainder=True)
+    if keras_fit:
+        logs = model.fit(batches, epochs=2, verbose=0).history
+        logs = [logs[key] for key in sorted(logs)]
+    else:
+        history = keras.callbacks.History()
+        distribution.fit(model, batches, epochs=2, callbacks=[history])
+        logs = [history.history[key] for key in sorted(history.history)]
+    return [*model.get_weights(), np.array(logs)]
+
+
+def main():
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    one, two = Distribution(), Distribution("mirrored")
+    mirror = MirrorAscent(ThreatModel(epsilon=0.3, kernel_size=3), iterations=3, polish=2)
+    results = {
+        "one": _train(one, mirror),
+        "two": _train(two, mirror),
+        "two_by_keras": _train(two, mirror, keras_fit=True),
+        "chunks": _train(two, mirror, attack_chunk=3),
+        "noise_one": _train(one, Noise(ThreatModel(), iterations=1)),
+        "noise_two": _train(two, Noise(ThreatModel(), iterations=1)),
+    }
+    arrays = {f"{name}_{number:02}": value for name, values in results.items() for number, value in enumerate(values)}
+    np.savez(sys.argv[1], replicas=two.num_replicas, **arrays)
+
+
+if __name__ == "__main__":
+    main()

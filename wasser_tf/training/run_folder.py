@@ -1,0 +1,66 @@
+"""The folder of a training run: which run it holds, and what is written into it."""
+
+import json
+import pathlib
+from typing import Any
+
+from wasser_tf import storage
+from wasser_tf.training.config import TrainConfig
+
+CONFIG, HISTORY, CHECKPOINTS = "config.json", "history.csv", "checkpoints"
+STANDARD, BEST, SAVED_MODEL = "standard.keras", "best.keras", "best_saved_model"
+# All that a run writes; figures are examples_*.png and success.png.
+_FILES = (CONFIG, HISTORY, CHECKPOINTS, STANDARD, BEST, SAVED_MODEL, "report.json", "report.md", "success.png")
+
+
+def check(folder: pathlib.Path, config: TrainConfig) -> None:
+    """Refuses a folder that holds another run.
+
+    Raises:
+      ValueError: It does, or it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output_dir must be a folder, got the file {folder}: give another --output_dir.")
+    there = [name for name in _FILES if (folder / name).exists()]
+    if not there or config.overwrite:
+        return
+    if not config.resume:
+        raise ValueError(
+            f"output_dir {folder} holds another run ({', '.join(there)}): give another --output_dir, --resume to go on "
+            "with that run, or --overwrite to replace it."
+        )
+    saved = storage.read_json(folder / CONFIG)["config"]
+    given = json.loads(json.dumps(config.identity()))
+    differing = _differences(saved, given)
+    if differing:
+        raise ValueError(
+            f"--resume needs the flags of the run in {folder}, but these differ: {'; '.join(differing)}. Give the same "
+            "ones, another --output_dir, or --overwrite."
+        )
+
+
+def _differences(saved: Any, given: Any, name: str = "") -> list[str]:
+    """Returns what differs, each as "name is … there and … here"."""
+    if isinstance(saved, dict) and isinstance(given, dict):
+        keys = list(dict.fromkeys([*saved, *given]))
+        return [
+            line
+            for key in keys
+            for line in _differences(saved.get(key), given.get(key), f"{name}.{key}" if name else key)
+        ]
+    return [] if saved == given else [f"{name} is {saved!r} there and {given!r} here"]
+
+
+def clear(folder: pathlib.Path, config: TrainConfig) -> None:
+    """Empties the folder of the run it held, unless that goes on, and of what was being written when it was killed."""
+    storage.remove_leftovers(folder)
+    if config.overwrite:
+        for path in (*(folder / name for name in _FILES), *folder.glob("examples_*.png")):
+            storage.remove(path)
+
+
+def write_history(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """Writes one line for each epoch; what a phase does not measure stays empty."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [columns, *([row.get(column, "") for column in columns] for row in rows)]
+    storage.write_text(folder / HISTORY, "".join(",".join(map(str, line)) + "\n" for line in lines))
