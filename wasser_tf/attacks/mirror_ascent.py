@@ -71,7 +71,8 @@ class MirrorAscent(Attack):
         warm-started from smaller radii. The others climb z_t − z_y, towards one class t each, from the second in the
         order of their logits on the clean image (multi-targeted, Gowal et al. 2019), and once the classes are through,
         the loss again from a random plan.
-      polish: Dual steps at the end, with the potential held, that bring the plan into capacity and budget together.
+      polish: Dual steps at the end, with the potential held, that bring the plan into capacity and budget together. By
+        default as many as iterations, at most 30.
     """
 
     name: ClassVar[str] = "mirror_ascent"
@@ -84,7 +85,7 @@ class MirrorAscent(Attack):
         step_size: float | None = None,
         loss: str = "margin",
         restarts: int = 1,
-        polish: int = 30,
+        polish: int | None = None,
         schedule: RadiusSchedule | None = None,
         stop_when_fooled: bool = False,
         seed: int = 0,
@@ -96,8 +97,8 @@ class MirrorAscent(Attack):
             raise ValueError(f"step_size must be above 0, or None for 50 / √iterations, got {step_size!r}.")
         if not is_whole(restarts, 1):
             raise ValueError(f"restarts must be a whole number of at least 1, got {restarts!r}.")
-        if not is_whole(polish, 0):
-            raise ValueError(f"polish must be a whole number of at least 0, got {polish!r}.")
+        if polish is not None and not is_whole(polish, 0):
+            raise ValueError(f"polish must be a whole number of at least 0, or None, got {polish!r}.")
         self.step_size = step_size
         self.loss = loss
         self.restarts = restarts
@@ -151,7 +152,8 @@ class MirrorAscent(Attack):
         state, radius, used = self.iterate(step, _State(start, start, lowest), problem)
         best, _ = _better(state, image_gradient(problem, state.now.image, loss), capacity)
         if capacity is not None:
-            best = _polish(best, images, problem.budget(radius), capacity, support, self.polish)
+            steps = min(self.iterations, 30) if self.polish is None else self.polish
+            best = _polish(best, images, problem.budget(radius), capacity, support, steps)
         plan = gibbs_plan(best.potential, best.multiplier, images, support)
         margin = lowest
         if self.restarts > 1:
@@ -224,7 +226,11 @@ def _polish(
         log_fill = tf.math.log(tf.maximum(projected.image / capacity, 1e-30))
         capacity_dual = tf.maximum(capacity_dual + _OVER_RELAXATION * log_fill, 0.0)
         potential = plan.potential - capacity_dual
-        return count + 1, capacity_dual, project_to_budget(potential, projected.multiplier, images, budget, support)
+        return (
+            count + 1,
+            capacity_dual,
+            project_to_budget(potential, projected.multiplier, images, budget, support, newton_steps=2),
+        )
 
     start = (tf.constant(0), tf.zeros_like(images), plan)
     return tf.while_loop(lambda count, *_: count < steps, step, start)[2]

@@ -84,19 +84,26 @@ def round_to_legal(
 
 
 def _refuse_inflow(moved: tf.Tensor, images: tf.Tensor, support: Support, capacity: float) -> tf.Tensor:
-    """Scales the inflow of over-full pixels until none is (step 2 of `round_to_legal`)."""
+    """Scales the inflow of over-full pixels until none is (step 2 of `round_to_legal`).
 
-    def room(moved: tf.Tensor) -> tf.Tensor:
-        return capacity - images + row_sums(moved)
+    A pixel accepts the same share of all that is sent to it, so the rounds are on that share, an image, and read the
+    plan once each for what is still sent.
+    """
+    offered = support.push_forward(moved)
 
-    def over_full(moved: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_any(support.push_forward(moved) > room(moved) + DUST)
+    def sent(accepted: tf.Tensor) -> tf.Tensor:
+        return row_sums(moved * support.pull_back(accepted))
 
-    def refuse(moved: tf.Tensor) -> tuple[tf.Tensor]:
-        accepted = tf.clip_by_value(tf.math.divide_no_nan(room(moved), support.push_forward(moved)), 0.0, 1.0)
-        return (moved * support.pull_back(accepted),)
+    def over_full(accepted: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_any(accepted * offered > room + DUST)
 
-    return tf.while_loop(over_full, refuse, (moved,), maximum_iterations=_REFUSAL_ROUNDS)[0]
+    def refuse(accepted: tf.Tensor, room: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        accepted = tf.minimum(accepted, tf.maximum(room, 0.0) / tf.maximum(offered, 1e-30))
+        return accepted, capacity - images + sent(accepted)
+
+    start = tf.ones_like(images), capacity - images + row_sums(moved)
+    accepted, _ = tf.while_loop(over_full, refuse, start, maximum_iterations=_REFUSAL_ROUNDS)
+    return moved * support.pull_back(accepted)
 
 
 def _largest_legal_step(
