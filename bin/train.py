@@ -36,7 +36,9 @@ flags.DEFINE_float("learning_rate", TrainConfig.learning_rate, "The first learni
 flags.DEFINE_enum("precision", TrainConfig.precision, PRECISIONS, "Precision of the classifier.")
 flags.DEFINE_enum("jit_compile", "auto", ["auto", "true", "false"], "Whether XLA compiles the step (auto: on a GPU).")
 flags.DEFINE_list("radii", [f"{radius:g}" for radius in TrainConfig.radii], "The ε of the report, rising.")
-flags.DEFINE_integer("report_iterations", TrainConfig.report_iterations, "Iterations of the report's attack.")
+flags.DEFINE_integer(
+    "report_iterations", TrainConfig.report_iterations, "Iterations of the report's attack, each restart."
+)
 flags.DEFINE_integer("num_attack_examples", TrainConfig.num_attack_examples, "How many test images the report attacks.")
 flags.DEFINE_enum("distribute", TrainConfig.distribute, STRATEGIES, "Over what to spread (docs/distribution.md).")
 flags.DEFINE_integer("attack_chunk", None, "Images of a step attacked at a time, to bound memory. All by default.")

@@ -41,7 +41,7 @@ class TrainConfig:
       precision: "float32", or "mixed_float16" or "mixed_bfloat16" (transport stays in float32).
       jit_compile: Whether XLA compiles the training step; "auto" leaves it to Keras (on a GPU, yes).
       radii: The ε of the report, rising; the best model is chosen on the validation split at the middle one.
-      report_iterations: Iterations of the report's attack, MirrorAscent.
+      report_iterations: Iterations of the report's attack, MirrorAscent with restarts.
       num_attack_examples: How many images of the test split (and of the validation split) are attacked.
       distribute: Over what the training is spread, one of `wasser_tf.training.distribution.STRATEGIES`. The batch size
         is that of all replicas together.
