@@ -45,7 +45,7 @@ def problems(draw):
 
 
 @hypothesis.given(problems())
-@hypothesis.settings(max_examples=80, deadline=None)
+@hypothesis.settings(max_examples=50, deadline=None)
 def test_rounding_makes_any_plan_legal_and_the_exact_distance_agrees(problem):
     images, plan, support, radius, threat_model = problem
     legal, certificate = rounded(plan, images, support, tf.constant(radius), threat_model)
