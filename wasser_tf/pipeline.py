@@ -5,24 +5,22 @@ of random seeds and the best weights so far are in a checkpoint, and the order o
 epoch.
 """
 
-import contextlib
 import pathlib
 import platform
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 import wasser_tf
 from wasser_tf import data, models, storage
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.data import Dataset, Split
 from wasser_tf.evaluation import comparison
+from wasser_tf.saved_model import without_chatter
 from wasser_tf.training import run_folder
 from wasser_tf.training.callbacks import EpochTable, RobustValidation
 from wasser_tf.training.checkpoint import Checkpoint
@@ -299,22 +297,8 @@ def _export(classifier: keras.Model, path: pathlib.Path) -> None:
         lambda image: {"logits": classifier(image, training=False)},
         input_signature=[tf.TensorSpec([None, *classifier.input_shape[1:]], tf.float32, name="image")],
     )
-    with storage.atomic_path(path) as beside, _without_chatter():
+    with storage.atomic_path(path) as beside, without_chatter():
         archive.write_out(str(beside), verbose=False)
-
-
-@contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Hides what TensorFlow says while it exports: a path that is renamed next, and names of its own making."""
-    # By absl's own function: TensorFlow puts back, in the midst of it, the level that this function knows.
-    verbosity, level = logging.get_verbosity(), tf.get_logger().level
-    logging.set_verbosity(logging.ERROR)
-    tf.get_logger().setLevel("ERROR")
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        tf.get_logger().setLevel(level)
 
 
 def _say(message: str) -> None:

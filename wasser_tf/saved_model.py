@@ -1,12 +1,29 @@
-"""Classifiers out of SavedModels, whatever program wrote them."""
+"""SavedModels: classifiers out of them, whatever program wrote them, and writing them quietly."""
 
+import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from wasser_tf._checks import first_line
+
+
+@contextlib.contextmanager
+def without_chatter() -> Iterator[None]:
+    """Hides what TensorFlow says while it exports: a path that is renamed next, and names of its own making."""
+    # By absl's own function: TensorFlow puts back, in the midst of it, the level that this function knows.
+    verbosity, level = logging.get_verbosity(), tf.get_logger().level
+    logging.set_verbosity(logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        tf.get_logger().setLevel(level)
 
 
 class SavedModelClassifier:

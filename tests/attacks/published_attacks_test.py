@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from wasser_tf import attacks
 from wasser_tf.threat_model import ThreatModel
+from wasser_tf.transport.exact import linear_optimum
 
 NAMES = ("projected_sinkhorn", "frank_wolfe", "dual_projection", "constrained_sinkhorn")
 SHAPE = (8, 8, 1)
@@ -109,3 +110,32 @@ def test_the_config_makes_the_same_attack(name):
     copy = attacks.deserialize(attacks.serialize(attack))
     assert type(copy) is type(attack)
     assert copy.get_config() == attack.get_config()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        # One step of Frank-Wolfe is its linear maximiser.
+        ("frank_wolfe", {"iterations": 1, "tolerance": 1e-6}),
+        ("dual_projection", {"iterations": 50, "step_size": 0.1}),
+    ],
+)
+def test_plans_without_capacity_reach_the_optimum_on_a_linear_classifier(name, settings):
+    # Dark images, so that neither the capacity nor the clip before the classifier is ever reached.
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 0.1, size=(8, 8, 8, 1)).astype("float32")
+    weights = rng.normal(size=(64, 2)).astype("float32")
+    threat_model = ThreatModel(epsilon=0.3, kernel_size=3)
+    attack = attacks.make(name, threat_model, **settings)
+
+    def classifier(x, training=False):
+        return tf.reshape(x, [-1, 64]) @ weights
+
+    labels = np.argmax(classifier(images), axis=1)
+    result = attack(classifier, images, labels, from_logits=True)
+    for image, label, raw, adversarial in zip(images, labels, result.raw, result.adversarial, strict=True):
+        direction = (weights[:, 1 - label] - weights[:, label]).reshape(8, 8, 1)
+        optimum, _ = linear_optimum(image, direction, threat_model)
+        clean = np.sum(image * direction)
+        for found in (raw, adversarial):
+            assert np.sum(found * direction) - clean >= 0.99 * (optimum - clean)

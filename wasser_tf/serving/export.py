@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import logging
 from tensorflow.core.protobuf import saved_model_pb2
 
 from wasser_tf import storage
@@ -23,7 +22,7 @@ from wasser_tf._checks import first_line, is_whole
 from wasser_tf.attacks.base import as_logits_fn
 from wasser_tf.attacks.inputs import outputs_are_logits
 from wasser_tf.models import returns_logits
-from wasser_tf.saved_model import SavedModelClassifier
+from wasser_tf.saved_model import SavedModelClassifier, without_chatter
 from wasser_tf.serving import deployment, model_card, warmup
 from wasser_tf.serving.robustness import RobustnessProbe
 from wasser_tf.serving.signatures import DEFAULT, make_signatures
@@ -203,7 +202,7 @@ def _write(signatures: dict[str, Any], path: pathlib.Path) -> None:
     # The variables alone: a Keras model here would bring names that only Keras can make objects of.
     module.weights = list({id(kept): kept for made in signatures.values() for kept in made.variables}.values())
     try:
-        with _without_chatter():
+        with without_chatter():
             tf.saved_model.save(module, str(path), signatures=signatures)
     except AssertionError as error:
         raise ValueError(
@@ -255,17 +254,3 @@ def _folder(path: pathlib.Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 path.rmdir()
         raise
-
-
-@contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Hides what TensorFlow says while it exports: a path that is renamed next."""
-    # By absl's own function: TensorFlow puts back, in the midst of it, the level that this function knows.
-    verbosity, level = logging.get_verbosity(), tf.get_logger().level
-    logging.set_verbosity(logging.ERROR)
-    tf.get_logger().setLevel("ERROR")
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        tf.get_logger().setLevel(level)
