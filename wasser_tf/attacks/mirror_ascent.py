@@ -10,7 +10,7 @@ one image-sized potential, and one iteration is
     λ ← the root of ⟨Π, C⟩ = budget (0 if that binds not)    the exact KL projection, transport/gibbs.py
     x̃ ← Πᵀ1
 
-which costs less than the classifier's own gradient, whatever the window. η_t falls geometrically. At the end a few dual
+none of which builds a plan. η_t falls geometrically. At the end a few dual
 steps with Φ held, ν_j ← max(ν_j + 1.7 log x̃_j, 0), bring the best plan into capacity and budget together.
 """
 
