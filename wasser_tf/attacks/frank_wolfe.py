@@ -128,7 +128,7 @@ def _multiplier(
     """Returns λ [B, 1, 1, 1] with ⟨Π, C⟩ ≤ budget, no more than the tolerance above the least such."""
     budget = budget[:, None, None, None]
 
-    rings = support.rings(gradient / temperature)
+    rings = support.log_rings(gradient / temperature)
 
     def cost(multiplier: tf.Tensor) -> tf.Tensor:
         _, mean_cost, _ = log_sum_and_costs(rings, multiplier / temperature)

@@ -140,17 +140,14 @@ class MirrorAscent(Attack):
         def step(iteration: tf.Tensor, state: _State) -> tuple[_State, tf.Tensor]:
             gradient = image_gradient(problem, state.now.image, loss)
             step_size = first_step * decay ** (tf.cast(iteration, tf.float32) / self.iterations)
-            budget = budget_at(iteration)
-            now = _step(state.now, images, gradient.image_gradient, step_size, budget, capacity, support)
-            fooled = gradient.fooled & (_merit(gradient, state.now.image, capacity) > 0)
-            late = tf.fill(tf.shape(problem.radius), iteration >= self.iterations // 2)
-            best = choose(late, _better(state, gradient, capacity), (state.best, state.best_merit))
-            return _State(now, *best), fooled
+            late = iteration >= self.iterations // 2
+            following, merit = _step(state, gradient, images, step_size, budget_at(iteration), late, capacity, support)
+            return following, gradient.fooled & (merit > 0)
 
         start = _start(start_potential, images, problem.budget(self.radius_at(tf.constant(0), problem)), support)
         lowest = tf.fill(tf.shape(problem.radius), tf.float32.min)
         state, radius, used = self.iterate(step, _State(start, start, lowest), problem)
-        best, _ = _better(state, image_gradient(problem, state.now.image, loss), capacity)
+        best = _better(state, image_gradient(problem, state.now.image, loss), capacity)
         if capacity is not None:
             steps = min(self.iterations, 30) if self.polish is None else self.polish
             best = _polish(best, images, problem.budget(radius), capacity, support, steps)
@@ -170,18 +167,14 @@ class MirrorAscent(Attack):
         }
 
 
-def _better(state: _State, found: Gradient, capacity: float | None) -> tuple[GibbsPlan, tf.Tensor]:
-    """Returns the better of the present plan, whose gradient is given, and the best so far, and its merit [B].
-
-    The merit is the loss less what moving the mass above the capacity can cost.
-    """
-    merit = _merit(found, state.now.image, capacity)
-    better = merit > state.best_merit
-    return choose(better, state.now, state.best), tf.maximum(merit, state.best_merit)
+@tf.function(jit_compile=True)
+def _better(state: _State, found: Gradient, capacity: float | None) -> GibbsPlan:
+    """Returns the better of the present plan, whose gradient is given, and the best so far."""
+    return choose(_merit(found, state.now.image, capacity) > state.best_merit, state.now, state.best)
 
 
 def _merit(found: Gradient, images: tf.Tensor, capacity: float | None) -> tf.Tensor:
-    """Returns the loss less what moving the mass above the capacity can cost, [B]."""
+    """Returns the loss less what moving the mass above the capacity can cost, [B]: what the best plan is chosen by."""
     if capacity is None:
         return found.loss
     excess = tf.reduce_sum(tf.maximum(images - capacity, 0.0), axis=[1, 2, 3])
@@ -198,22 +191,34 @@ def _start(potential: tf.Tensor, images: tf.Tensor, budget: tf.Tensor, support: 
 
 @tf.function(jit_compile=True)
 def _step(
-    now: GibbsPlan,
+    state: _State,
+    found: Gradient,
     images: tf.Tensor,
-    gradient: tf.Tensor,
     step_size: tf.Tensor,
     budget: tf.Tensor,
+    late: tf.Tensor,
     capacity: float | None,
     support: Support,
-) -> GibbsPlan:
-    """One iteration on all images."""
+) -> tuple[_State, tf.Tensor]:
+    """One iteration on all images, given the gradient at the present plan, whose merit [B] is returned too.
+
+    All in one compiled function: between small ones, a graph would pass image-sized tensors through memory.
+    """
+    now, gradient = state.now, found.image_gradient
+    merit = _merit(found, now.image, capacity)
+    # Before the path's second half the best is not kept: the budget may not be used yet.
+    better = late & (merit > state.best_merit)
+    best = choose(better, now, state.best)
+    best_merit = tf.where(better, merit, state.best_merit)
+
     scale = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
     climb = step_size * tf.math.divide_no_nan(gradient, scale)
     if capacity is not None:
         fill = now.image / capacity
         settle = tf.nn.relu(climb) + 2.0 * tf.math.log(tf.maximum(fill, _NEARLY_FULL))
         climb -= tf.where(fill > _NEARLY_FULL, tf.minimum(settle, _LARGEST_SETTLEMENT * step_size), 0.0)
-    return project_to_budget(now.potential + climb, now.multiplier, images, budget, support)
+    now = project_to_budget(now.potential + climb, now.multiplier, images, budget, support)
+    return _State(now, best, best_merit), merit
 
 
 @tf.function(jit_compile=True)

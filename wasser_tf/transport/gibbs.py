@@ -14,6 +14,9 @@ import tensorflow as tf
 
 from wasser_tf.transport.neighbourhood import Ring, Support
 
+# Of the potential in an image: a path of 100 iterations spans 250 at most.
+_POTENTIAL_RANGE = 340.0
+
 
 class GibbsPlan(NamedTuple):
     """A Gibbs plan: potential Φ [B, H, W, C], multiplier λ [B, 1, 1, 1], and its image Πᵀ1 [B, H, W, C]."""
@@ -34,8 +37,8 @@ def project_to_budget(
     """Finds λ ≥ 0 with ⟨Π, C⟩ = budget, or λ = 0 if the budget does not bind, for the potential given.
 
     Safeguarded Newton steps on the decreasing cost(λ), with d⟨Π,C⟩/dλ = −Σ_i x_i Var_i(C), warm-started at
-    `multiplier`. The targets of one pixel share a handful of costs, so a step works on sums over those rings and takes
-    no exponential of a plan.
+    `multiplier`. The targets of one pixel share a handful of costs, so a step works on sums over those rings, and the
+    only exponential of an image's size is exp Φ. Sums are in float64 for its range: e^−340 beside e^0 is no underflow.
 
     Args:
       potential: Φ, [B, H, W, C].
@@ -46,15 +49,21 @@ def project_to_budget(
       newton_steps: How many. A warm start needs 3 or 4.
 
     Returns:
-      The plan. Its cost is within a per cent of the budget after a warm start, and `round_to_legal` mends the rest.
+      The plan. Its cost is within a per cent of the budget after a warm start, and `round_to_legal` mends the rest. Its
+      potential is that given less its maximum, and nowhere below −340.
     """
-    rings = support.rings(potential)
-    budget = budget[:, None, None, None]
+    # A constant added to Φ changes no plan.
+    potential = tf.maximum(potential - tf.reduce_max(potential, axis=[1, 2, 3], keepdims=True), -_POTENTIAL_RANGE)
+    # In float32, whose exponential is fast, and then to the fourth power.
+    weights = tf.cast(tf.exp(0.25 * potential), tf.float64) ** 4
+    rings = support.rings(weights)
+    mass, budget = tf.cast(images, tf.float64), tf.cast(budget, tf.float64)[:, None, None, None]
 
     def newton(step: tf.Tensor, multiplier: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tuple:
-        _, mean, square = log_sum_and_costs(rings, multiplier)
-        cost = tf.reduce_sum(images * mean, axis=[1, 2, 3], keepdims=True)
-        slope = tf.reduce_sum(images * (square - mean**2), axis=[1, 2, 3], keepdims=True)
+        partition, first, second = _moments(rings, multiplier)
+        mean = first / partition
+        cost = tf.reduce_sum(mass * mean, axis=[1, 2, 3], keepdims=True)
+        slope = tf.reduce_sum(mass * (second / partition - mean**2), axis=[1, 2, 3], keepdims=True)
         low = tf.where(cost > budget, multiplier, low)
         high = tf.where(cost > budget, high, multiplier)
         guess = multiplier + (cost - budget) / tf.maximum(slope, 1e-6 * budget + 1e-30)
@@ -63,22 +72,34 @@ def project_to_budget(
         inside = (guess >= low) & (guess <= high)
         return step + 1, tf.where(inside, guess, 0.5 * (low + high)), low, high
 
+    multiplier = tf.cast(multiplier, tf.float64)
     # Below 0 the lower end says that λ = 0 has not been tried.
-    start = (tf.constant(0), multiplier, tf.zeros_like(multiplier) - 1.0, tf.fill(tf.shape(multiplier), tf.float32.max))
+    start = (tf.constant(0), multiplier, tf.zeros_like(multiplier) - 1.0, tf.fill(tf.shape(multiplier), tf.float64.max))
     _, multiplier, _, _ = tf.while_loop(lambda step, *_: step < newton_steps, newton, start)
-    log_partition, _, _ = log_sum_and_costs(rings, multiplier)
-    source = tf.math.log(tf.maximum(images, 1e-38)) - log_partition
-    return GibbsPlan(potential, multiplier, support.gibbs_push_forward(source, potential, multiplier))
+    partition, _, _ = _moments(rings, multiplier)
+    image = weights * support.kernel_push_forward(mass / partition, multiplier)
+    return GibbsPlan(potential, tf.cast(multiplier, tf.float32), tf.cast(image, tf.float32))
+
+
+def _moments(rings: list[Ring], multiplier: tf.Tensor) -> list[tf.Tensor]:
+    """Returns Σ_j v_j exp(−λ C_ij) C_ij^n for n = 0, 1, 2, all [B, H, W, C], given `Support.rings` of v."""
+    weights = [ring.total * tf.exp(-multiplier[:, None] * ring.cost) for ring in rings]
+    return [
+        tf.add_n(
+            [tf.reduce_sum(weight * ring.cost**power, axis=1) for ring, weight in zip(rings, weights, strict=True)]
+        )
+        for power in range(3)
+    ]
 
 
 def log_sum_and_costs(rings: list[Ring], multiplier: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns log Σ_j exp(Φ_j − λ C_ij), and the means of C and C² under these weights, all [B, H, W, C].
 
     Args:
-      rings: Sums of exp(Φ_j), `Support.rings`.
+      rings: log Σ exp(Φ_j), `Support.log_rings`.
       multiplier: λ, [B, 1, 1, 1].
     """
-    scores = [ring.log_total - multiplier[:, None] * ring.cost for ring in rings]
+    scores = [ring.total - multiplier[:, None] * ring.cost for ring in rings]
     peak = functools.reduce(tf.maximum, [tf.reduce_max(score, axis=1, keepdims=True) for score in scores])
     weights = [tf.exp(score - peak) for score in scores]
 

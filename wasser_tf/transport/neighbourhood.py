@@ -19,13 +19,13 @@ _LOG_ZERO = -1e30
 
 
 class Ring(NamedTuple):
-    """Targets of equal cost: that cost, broadcastable to [R, H, W, 1], and log Σ exp(Φ_j) over them, [B, R, H, W, C].
+    """Targets of equal cost: that cost, broadcastable to [R, H, W, 1], and the sum over them, [B, R, H, W, C].
 
     R is 1 for the local support, which sums as it goes, and T for the dense one, where every target is its own ring.
     """
 
     cost: tf.Tensor
-    log_total: tf.Tensor
+    total: tf.Tensor
 
 
 class Support(abc.ABC):
@@ -67,16 +67,20 @@ class Support(abc.ABC):
     def pull_back(self, image: tf.Tensor) -> tf.Tensor:
         """Reads each target's value, 0 off the image, the adjoint: [B, H, W, C] to [B, T, H, W, C]."""
 
-    # A Gibbs plan Π_ij = x_i exp(Φ_j − λ C_ij) / Z_i is fixed by an image-sized potential Φ and one number λ an image.
-    # The next two are all that transport/gibbs.py needs of a support; they never build the plan where it is local.
+    # Plans Π_ij = s_i v_j exp(−λ C_ij) are fixed by image-sized tensors and one number λ an image. The next three are
+    # all that is needed of a support to work with them; they never build the plan where it is local.
 
     @abc.abstractmethod
-    def rings(self, potential: tf.Tensor) -> list[Ring]:
-        """Sums exp(Φ_j), Φ [B, H, W, C], over the targets j of equal cost: with these, any λ is a handful of terms."""
+    def rings(self, values: tf.Tensor) -> list[Ring]:
+        """Sums v_j, [B, H, W, C], over the targets j of equal cost: with these, any λ is a handful of terms."""
 
     @abc.abstractmethod
-    def gibbs_push_forward(self, source: tf.Tensor, potential: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
-        """Returns Σ_i exp(source_i + Φ_j − λ C_ij) at every pixel j, all of [B, H, W, C], λ [B, 1, 1, 1]."""
+    def log_rings(self, potential: tf.Tensor) -> list[Ring]:
+        """Returns log Σ exp(Φ_j) over the same targets, which no size of Φ [B, H, W, C] overflows. Slower."""
+
+    @abc.abstractmethod
+    def kernel_push_forward(self, source: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
+        """Returns Σ_i s_i exp(−λ C_ij) at every pixel j, [B, H, W, C], of s [B, H, W, C] and λ [B, 1, 1, 1]."""
 
     @property
     def plan_bytes_per_image(self) -> int:
@@ -94,6 +98,11 @@ class LocalSupport(Support):
         reach_y, reach_x = self._reach
         self._offsets = [(y, x) for y in range(-reach_y, reach_y + 1) for x in range(-reach_x, reach_x + 1)]
         self._costs = [float(np.hypot(y, x) ** p) for y, x in self._offsets]
+        # The distances |y|, |x| of each cost: a ring is symmetric, and sums over it are sums of both sides.
+        self._distances: dict[float, list[tuple[int, int]]] = {}
+        for (y, x), cost in zip(self._offsets, self._costs, strict=True):
+            if y >= 0 and x >= 0:
+                self._distances.setdefault(cost, []).append((y, x))
         self.num_targets = len(self._offsets)
         self.max_cost = max(self._costs)
 
@@ -122,20 +131,40 @@ class LocalSupport(Support):
     def pull_back(self, image: tf.Tensor) -> tf.Tensor:
         return tf.stack([self._shift(image, y, x, 0.0) for y, x in self._offsets], axis=1)
 
-    def rings(self, potential: tf.Tensor) -> list[Ring]:
-        # Unrolled over the offsets, XLA fuses this into a few loops over image-sized tensors: no plan in memory.
+    def rings(self, values: tf.Tensor) -> list[Ring]:
+        across = [self._both_sides(values, x, axis=2) for x in range(self._reach[1] + 1)]
+        return [
+            Ring(
+                tf.fill([1, 1, 1, 1], tf.constant(cost, values.dtype)),
+                tf.add_n([self._both_sides(across[x], y, axis=1) for y, x in ring])[:, None],
+            )
+            for cost, ring in self._distances.items()
+        ]
+
+    def log_rings(self, potential: tf.Tensor) -> list[Ring]:
         rings: dict[float, list[tf.Tensor]] = {}
         for (y, x), cost in zip(self._offsets, self._costs, strict=True):
             rings.setdefault(cost, []).append(self._shift(potential, y, x, _LOG_ZERO))
         return [Ring(tf.fill([1, 1, 1, 1], cost), _log_sum(terms)[:, None]) for cost, terms in rings.items()]
 
-    def gibbs_push_forward(self, source: tf.Tensor, potential: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
-        return tf.add_n(
-            [
-                tf.exp(self._shift(source, -y, -x, _LOG_ZERO) + (potential - multiplier * cost))
-                for (y, x), cost in zip(self._offsets, self._costs, strict=True)
-            ]
-        )
+    def kernel_push_forward(self, source: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
+        # The transpose of `rings`: down the columns first, then across.
+        columns: list[list[tf.Tensor]] = [[] for _ in range(self._reach[1] + 1)]
+        for cost, ring in self._distances.items():
+            sent = source * tf.exp(-multiplier * tf.constant(cost, source.dtype))
+            for y, x in ring:
+                columns[x].append(self._both_sides(sent, y, axis=1))
+        return tf.add_n([self._both_sides(tf.add_n(terms), x, axis=2) for x, terms in enumerate(columns)])
+
+    def _both_sides(self, image: tf.Tensor, distance: int, axis: int) -> tf.Tensor:
+        """Returns the sum of what lies so far before and so far behind each pixel along an axis (0 off the image)."""
+        if not distance:
+            return image
+        size = image.shape[axis]
+        paddings = [[distance, distance] if number == axis else [0, 0] for number in range(4)]
+        padded = tf.pad(image, paddings)
+        before = (slice(None),) * axis
+        return padded[(*before, slice(0, size))] + padded[(*before, slice(2 * distance, 2 * distance + size))]
 
     def _shift(self, image: tf.Tensor, y: int, x: int, fill: float) -> tf.Tensor:
         """Reads image at (h + y, w + x) for every (h, w), with `fill` beyond the border."""
@@ -180,12 +209,15 @@ class DenseSupport(Support):
         height, width, _ = self.image_shape
         return tf.tile(self._as_targets(image), [1, 1, height, width, 1])
 
-    def rings(self, potential: tf.Tensor) -> list[Ring]:
-        return [Ring(self.ground_cost, self._as_targets(potential))]
+    def rings(self, values: tf.Tensor) -> list[Ring]:
+        return [Ring(tf.cast(self.ground_cost, values.dtype), self._as_targets(values))]
 
-    def gibbs_push_forward(self, source: tf.Tensor, potential: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
-        scores = self._as_targets(potential) - multiplier[:, None] * self.ground_cost
-        return self.push_forward(tf.exp(source[:, None] + scores))
+    def log_rings(self, potential: tf.Tensor) -> list[Ring]:
+        return self.rings(potential)
+
+    def kernel_push_forward(self, source: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
+        kernel = tf.exp(-multiplier[:, None] * tf.cast(self.ground_cost, source.dtype))
+        return self.push_forward(source[:, None] * kernel)
 
     def _as_targets(self, image: tf.Tensor) -> tf.Tensor:
         return tf.reshape(image, [-1, self.num_targets, 1, 1, self.image_shape[2]])

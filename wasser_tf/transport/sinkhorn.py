@@ -146,10 +146,10 @@ def sinkhorn_projection(
 def _sweep(now: _Iterate, scaled: _Scaled, regularization: tf.Tensor, support: Support) -> _Iterate:
     images, targets, epsilon, capacity = scaled
     potential, multiplier = now.duals
-    log_rows, _, _ = log_sum_and_costs(support.rings(potential), multiplier)
+    log_rows, _, _ = log_sum_and_costs(support.log_rings(potential), multiplier)
     source = tf.where(images > 0, tf.math.log(tf.maximum(images, 1e-38)) - log_rows, _LOG_ZERO)  # −α
 
-    log_columns, mean_cost, mean_square = log_sum_and_costs(support.rings(source), multiplier)  # log S
+    log_columns, mean_cost, mean_square = log_sum_and_costs(support.log_rings(source), multiplier)  # log S
     pull = regularization * targets
     omega = wright_omega(tf.math.log(regularization) + pull + log_columns)
     columns = omega / regularization
