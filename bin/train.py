@@ -26,8 +26,10 @@ from wasser_tf.training.distribution import STRATEGIES
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model", TrainConfig.model, f"The classifier, one of {', '.join(models.MODELS)}.")
+flags.DEFINE_float("width", TrainConfig.width, "Multiplies the channels and units of its hidden layers.")
 flags.DEFINE_string("attack", "mirror_ascent", f"What WasserTrain trains on, one of {', '.join(ATTACKS)}.")
 flags.DEFINE_float("epsilon", 0.1, "The radius of the ball in training, unless --adaptive_radius.")
+flags.DEFINE_bool("random_radius", TrainConfig.random_radius, "Whether each image gets a radius from 0 to --epsilon.")
 flags.DEFINE_float("omega", TrainConfig.omega, "ω, the weight of the adversarial loss.")
 flags.DEFINE_integer("standard_epochs", TrainConfig.standard_epochs, "Epochs of standard training.")
 flags.DEFINE_integer("epochs", TrainConfig.epochs, "Epochs of WasserTrain.")
@@ -53,8 +55,9 @@ FLAGS.set_default("iterations", 10)
 
 def main() -> None:
     """Turns the flags into a config, runs it and prints the table."""
-    same = """dataset data_dir download model omega standard_epochs epochs batch_size optimizer learning_rate seed
-        precision report_iterations num_attack_examples distribute attack_chunk output_dir resume overwrite"""
+    same = """dataset data_dir download model width omega standard_epochs epochs batch_size optimizer learning_rate seed
+        precision report_iterations num_attack_examples distribute attack_chunk random_radius output_dir resume
+        overwrite"""
     config = TrainConfig(
         **{name: FLAGS[name].value for name in same.split()},
         attack=_flags.make_attack(FLAGS.attack, _flags.threat_model(FLAGS.epsilon)),

@@ -94,7 +94,7 @@ def _lead(config: TrainConfig, distribution: Distribution) -> Finished:
     dataset = _load(config, distribution)
     first, robust = _build(config, dataset, distribution)
     # Not compiled, so that its file, as that of the other, holds no optimiser.
-    standard = models.build(config.model, dataset.image_shape, dataset.num_classes, seed=config.seed)
+    standard = _classifier(config, dataset)
     folder.mkdir(parents=True, exist_ok=True)
     with storage.locked(folder):
         # Once more, for a run may have begun and ended here since.
@@ -148,14 +148,21 @@ def _load(config: TrainConfig, distribution: Distribution) -> Dataset:
 def _build(config: TrainConfig, dataset: Dataset, distribution: Distribution) -> tuple[keras.Model, WasserTrain]:
     """Returns the classifier that is trained plainly, and WasserTrain around another, both with the same weights."""
     with distribution.scope():
-        first, second = (
-            models.build(config.model, dataset.image_shape, dataset.num_classes, seed=config.seed) for _ in range(2)
-        )
+        first, second = (_classifier(config, dataset) for _ in range(2))
         distribution.prepare(first)
         distribution.prepare(second)
         return first, WasserTrain(
-            second, config.attack, config.omega, attack_chunk=config.attack_chunk, name="wasser_train"
+            second,
+            config.attack,
+            config.omega,
+            attack_chunk=config.attack_chunk,
+            random_radius=config.random_radius,
+            name="wasser_train",
         )
+
+
+def _classifier(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    return models.build(config.model, dataset.image_shape, dataset.num_classes, seed=config.seed, width=config.width)
 
 
 def _compare(
@@ -273,6 +280,8 @@ def _about(config: TrainConfig) -> dict[str, Any]:
 def _introduction(config: TrainConfig, best_epoch: int) -> str:
     attack = config.attack
     radius = "with an adaptive radius" if attack.schedule else f"at ε = {config.threat_model.epsilon:g}"
+    if config.random_radius:
+        radius = f"at ε from 0 to {config.threat_model.epsilon:g}"
     return (
         f"# {config.model} on {config.dataset}, before and after WasserTrain\n\n"
         f"Trained with {attack.name}, {attack.iterations} iterations, {radius}, ω = {config.omega:g}; epoch "

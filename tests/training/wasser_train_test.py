@@ -504,3 +504,47 @@ _MIRROR = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.3, kernel_size=
 def test_chunks_compiled_by_xla():
     whole, chunks = (_train(_MIRROR, epochs=1, jit_compile=True, attack_chunk=chunk) for chunk in (None, 3))
     _assert_same_weights(whole, chunks, atol=1e-5)
+
+
+class Radii(Noise):
+    """Notes the radii of what it attacks."""
+
+    def run(self, logits_fn, images, labels, radius=None, index=None):
+        tf.py_function(lambda radii: self.seen.append(radii.numpy()), [radius], [])
+        return super().run(logits_fn, images, labels, radius, index)
+
+
+def _radii(**options):
+    attack = Radii(wasser_tf.ThreatModel(epsilon=0.5), iterations=1)
+    attack.seen = []
+    model = WasserTrain(_classifier(), attack, random_radius=True, **options)
+    model.compile(keras.optimizers.SGD(0.1), loss=_SPARSE(from_logits=True))
+    images, labels = _data()
+    model.fit(images, labels, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    trained = np.concatenate(attack.seen)
+    attack.seen.clear()
+    model.evaluate(images, labels, batch_size=8, verbose=0)
+    return trained, np.concatenate(attack.seen)
+
+
+def test_random_radii_are_spread_evenly_and_evaluation_has_the_whole():
+    trained, evaluated = _radii()
+    assert len(np.unique(trained)) == len(trained) == 48
+    # Any eighth of the range has its share, by two more or less.
+    counts, _ = np.histogram(trained, bins=8, range=(0, 0.5))
+    assert counts.sum() == 48 and abs(counts - 6).max() <= 2
+    np.testing.assert_allclose(evaluated, 0.5)
+    chunked, _ = _radii(attack_chunk=4)
+    np.testing.assert_array_equal(trained, chunked)
+
+
+@pytest.mark.parametrize("random_radius", [1, "yes", None])
+def test_refuses_random_radius(fast, random_radius):
+    with pytest.raises(ValueError, match="random_radius must be True or False"):
+        WasserTrain(_classifier(), fast, random_radius=random_radius)
+
+
+def test_a_schedule_and_random_radii_exclude_one_another():
+    attack = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(), schedule=wasser_tf.RadiusSchedule())
+    with pytest.raises(ValueError, match="random_radius needs an attack without a schedule"):
+        WasserTrain(_classifier(), attack, random_radius=True)

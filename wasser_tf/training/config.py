@@ -31,6 +31,7 @@ class TrainConfig:
       data_dir: Folder of the prepared sets.
       download: Whether to fetch a set that is not there.
       model: Name of the classifier, one of `wasser_tf.models.MODELS`.
+      width: Multiplies the channels and units of its hidden layers.
       omega: ω, the weight of the adversarial loss.
       standard_epochs: Epochs of standard training; 0 leaves the classifier as it was initialised.
       epochs: Epochs of WasserTrain.
@@ -47,6 +48,7 @@ class TrainConfig:
         is that of all replicas together.
       attack_chunk: The most images of a step (of each replica) that are attacked at a time, which bounds memory; None
         for all at once.
+      random_radius: Whether each image is attacked, in training, at a radius of its own from 0 to the attack's.
       resume: Whether to go on with the run in output_dir, if there is one.
       overwrite: Whether to replace it.
 
@@ -60,6 +62,7 @@ class TrainConfig:
     data_dir: str | None = None
     download: bool = False
     model: str = "lenet"
+    width: float = 1.0
     omega: float = 0.7
     standard_epochs: int = 30
     epochs: int = 40
@@ -74,6 +77,7 @@ class TrainConfig:
     num_attack_examples: int = 400
     distribute: str = "none"
     attack_chunk: int | None = None
+    random_radius: bool = False
     resume: bool = False
     overwrite: bool = False
 
@@ -84,6 +88,8 @@ class TrainConfig:
             raise ValueError(f"attack must be a wasser_tf.attacks.Attack, got {self.attack!r}.")
         if self.model not in models.MODELS:
             raise ValueError(f"model must be one of {', '.join(models.MODELS)}, got {self.model!r}.")
+        if not _is_number(self.width) or not 0 < self.width < math.inf:
+            raise ValueError(f"width must be a finite number above 0, got {self.width!r}.")
         if not _is_number(self.omega) or not 0 <= self.omega <= 1:
             raise ValueError(f"omega must be a number from 0 to 1, got {self.omega!r}.")
         for name, least in _LEAST.items():
@@ -107,6 +113,8 @@ class TrainConfig:
             raise ValueError(
                 f"attack_chunk must be a whole number of at least 1, or None for no bound, got {self.attack_chunk!r}."
             )
+        if self.random_radius and self.attack.schedule is not None:
+            raise ValueError("random_radius and an adaptive radius exclude one another: give one of them.")
         given = self.radii
         try:
             # Floats, so that equal runs have equal configs; flags give them as text.

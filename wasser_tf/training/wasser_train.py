@@ -13,6 +13,8 @@ from wasser_tf.attacks.base import Attack, as_logits_fn
 from wasser_tf.training import checks
 from wasser_tf.training.compiled import AdversarialScores, loss_takes_logits
 
+_GOLDEN_RATIO = 0.5 * (5**0.5 - 1)
+
 
 @keras.saving.register_keras_serializable(package="wasser_tf")
 class WasserTrain(keras.Model):
@@ -35,12 +37,14 @@ class WasserTrain(keras.Model):
       attack: The attack.
       omega: ω, the weight of the adversarial loss.
       attack_chunk: The most images of a step that are attacked at a time, or None for all at once.
+      random_radius: Whether each image is attacked, in training, at a radius of its own.
     """
 
     classifier: keras.Model
     attack: Attack
     omega: float
     attack_chunk: int | None
+    random_radius: bool
     _adversarial: AdversarialScores
     _from_logits: bool
 
@@ -51,6 +55,7 @@ class WasserTrain(keras.Model):
         omega: float = 0.7,
         *,
         attack_chunk: int | None = None,
+        random_radius: bool = False,
         **kwargs: Any,
     ):
         """Wraps a classifier.
@@ -62,6 +67,8 @@ class WasserTrain(keras.Model):
           omega: ω, from 0 (plain training) to 1 (adversarial images only).
           attack_chunk: The most images that are attacked at a time. It bounds the memory of a step, which plans
             dominate, and changes no result.
+          random_radius: Whether an image is attacked, in training, anywhere from 0 to the attack's epsilon, evenly
+            distributed and anew in every step, instead of at epsilon: one model for a range of radii.
           **kwargs: Of `keras.Model`, such as `name`.
 
         Raises:
@@ -77,6 +84,10 @@ class WasserTrain(keras.Model):
             raise ValueError(f"omega must be a number from 0 to 1, got {omega!r}.")
         if attack_chunk is not None and not is_whole(attack_chunk, 1):
             raise ValueError(f"attack_chunk must be a whole number of at least 1, or None, got {attack_chunk!r}.")
+        if not isinstance(random_radius, bool):
+            raise ValueError(f"random_radius must be True or False, got {random_radius!r}.")
+        if random_radius and attack.schedule is not None:
+            raise ValueError("random_radius needs an attack without a schedule, which sets the radius itself.")
         kwargs.setdefault("dtype", _dtype_policy(classifier))
         # The classifier casts for itself; a cast here would round the images before it sees them.
         super().__init__(autocast=False, **kwargs)
@@ -84,6 +95,7 @@ class WasserTrain(keras.Model):
         self.attack = attack
         self.omega = float(omega)
         self.attack_chunk = attack_chunk
+        self.random_radius = random_radius
         self._natural_loss = keras.metrics.Mean(name="natural_loss")
         self._adversarial = AdversarialScores()
         self._from_logits = True
@@ -181,7 +193,10 @@ class WasserTrain(keras.Model):
             context = tf.distribute.get_replica_context()
             batch = tf.cast(self.optimizer.iterations, tf.int32) * context.num_replicas_in_sync
             index = (batch + context.replica_id_in_sync_group) * count + tf.range(count)
-            adversarial = self._adversarial_images(x, y, index)
+            radius = tf.fill([count], tf.constant(self.attack.threat_model.epsilon, tf.float32))
+            if self.random_radius:
+                radius *= _spread(index)
+            adversarial = self._adversarial_images(x, y, index, radius)
         with tf.GradientTape() as tape:
             loss, outputs = self._mixed_loss(x, adversarial, y, sample_weight, training=True)
             scaled_loss = self.optimizer.scale_loss(loss)
@@ -195,7 +210,11 @@ class WasserTrain(keras.Model):
         """Scores a batch, natural and attacked."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = checks.check_images(x)
-        adversarial = self._adversarial_images(x, y, tf.range(tf.shape(x)[0])) if self._attack_moves else None
+        adversarial = None
+        if self._attack_moves:
+            count = tf.shape(x)[0]
+            radius = tf.fill([count], tf.constant(self.attack.threat_model.epsilon, tf.float32))
+            adversarial = self._adversarial_images(x, y, tf.range(count), radius)
         _, outputs = self._mixed_loss(x, adversarial, y, sample_weight, training=False)
         return self._update_metrics(x, y, outputs, sample_weight)
 
@@ -222,6 +241,7 @@ class WasserTrain(keras.Model):
             "attack": attacks.serialize(self.attack),
             "omega": self.omega,
             "attack_chunk": self.attack_chunk,
+            "random_radius": self.random_radius,
         }
 
     @classmethod
@@ -238,7 +258,7 @@ class WasserTrain(keras.Model):
         adaptive = self.attack.schedule is not None
         return self.attack.iterations > 0 and (adaptive or self.attack.threat_model.epsilon > 0)
 
-    def _adversarial_images(self, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    def _adversarial_images(self, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
         """Returns x̃, float32 [B, H, W, C], without a way back for gradients."""
         if y.shape.rank == 2 and y.shape[1] == 1:
             y = y[:, 0]
@@ -246,12 +266,12 @@ class WasserTrain(keras.Model):
         logits_fn = as_logits_fn(self, self._from_logits)
 
         def attack(rows: tf.Tensor) -> tf.Tensor:
-            images, labels, numbers = (tf.gather(tensor, rows) for tensor in (x, y, index))
-            return self.attack.run(logits_fn, images, labels, index=numbers).adversarial
+            images, labels, numbers, radii = (tf.gather(tensor, rows) for tensor in (x, y, index, radius))
+            return self.attack.run(logits_fn, images, labels, radii, numbers).adversarial
 
         count = x.shape[0] or tf.shape(x)[0]
         if self.attack_chunk is None:
-            adversarial = self.attack.run(logits_fn, x, y, index=index).adversarial
+            adversarial = self.attack.run(logits_fn, x, y, radius, index).adversarial
         else:
             # Chunks of one size; the last is filled up with the last image.
             chunks = -(-count // self.attack_chunk)
@@ -291,6 +311,14 @@ class WasserTrain(keras.Model):
         self._adversarial.update(x, y, outputs[1], sample_weight)
         self.compute_metrics(x, y, outputs[0], sample_weight)
         return self.get_metrics_result()
+
+
+def _spread(index: tf.Tensor) -> tf.Tensor:
+    """Returns a number in [0, 1) for each whole number [B], evenly spread over any run of them: Weyl's sequence.
+
+    A function of the image's number alone, so that chunks, replicas and resumed runs draw the same.
+    """
+    return tf.cast(tf.math.floormod(tf.cast(index, tf.float64) * _GOLDEN_RATIO, 1.0), tf.float32)
 
 
 def _dtype_policy(classifier: keras.Model) -> Any:
