@@ -33,6 +33,10 @@ _SETTINGS = {
 }
 
 
+# Those whose examples can be evaluated.
+TRANSPORT_ATTACKS = ", ".join(name for name, attack in ATTACKS.items() if attack.transports)
+
+
 def define_data(dataset: str = "digits") -> None:
     """Defines the flags that say which images there are."""
     flags.DEFINE_string(
@@ -71,7 +75,7 @@ def define_attack_settings() -> None:
     flags.DEFINE_integer("restarts", None, "How often the attack starts, where it has random starts.")
     flags.DEFINE_float("alpha", None, "Weight α of WasserAttack's precision penalty (Eq. 6).")
     flags.DEFINE_float("beta", None, "Weight β of WasserAttack's pixel penalty (Eq. 7).")
-    flags.DEFINE_float("gamma", None, "Weight γ of WasserAttack's budget penalty (Eq. 8).")
+    flags.DEFINE_float("gamma", None, "Weight γ: of WasserAttack's budget penalty (Eq. 8); of distributional's.")
     flags.DEFINE_bool("stop_when_fooled", None, "Whether an image stops once it is misclassified.")
     flags.DEFINE_integer("seed", 0, "Seed of all that is random.", lower_bound=0, upper_bound=2**31 - 1)
     flags.DEFINE_bool("adaptive_radius", False, "Whether ε grows while the attack runs (the paper's section 5.1).")

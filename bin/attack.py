@@ -12,14 +12,13 @@ r"""Attacks a saved classifier and writes the adversarial examples, each certifi
 import _flags
 from absl import flags
 
-from wasser_tf.attacks import ATTACKS
 from wasser_tf.evaluation import tables
 from wasser_tf.evaluation.attack_run import AttackRun, run_attack
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model", None, "The classifier: a .keras file, a SavedModel's folder, or a .npz.", required=True)
-flags.DEFINE_string("attack", "wasser_attack", f"name or name:setting=value:…; one of {', '.join(ATTACKS)}.")
+flags.DEFINE_string("attack", "wasser_attack", f"name or name:setting=value:…; one of {_flags.TRANSPORT_ATTACKS}.")
 flags.DEFINE_float("epsilon", 0.5, "The radius of the ball.")
 _flags.define_data()
 _flags.define_selection()

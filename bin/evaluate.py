@@ -14,7 +14,6 @@ without attacking; what is evaluated is then read from the output_dir.
 import _flags
 from absl import flags
 
-from wasser_tf.attacks import ATTACKS
 from wasser_tf.evaluation.evaluation_run import EvaluationRun, parse_models, run_evaluation
 from wasser_tf.evaluation.report import overview
 
@@ -24,7 +23,7 @@ flags.DEFINE_list("models", None, "Classifiers as path or name=path: .keras file
 flags.DEFINE_list(
     "attacks",
     "mirror_ascent,wasser_attack,random_plan",
-    f"Attacks as name or name:setting=value:setting=value; there are {', '.join(ATTACKS)}.",
+    f"Attacks as name or name:setting=value:setting=value; there are {_flags.TRANSPORT_ATTACKS}.",
 )
 flags.DEFINE_list("radii", "0.1,0.3,0.5,1.0", "Radii ε.")
 flags.DEFINE_bool("resume", False, "Whether to go on in an output_dir of other settings; results that fit are used.")

@@ -27,8 +27,12 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model", TrainConfig.model, f"The classifier, one of {', '.join(models.MODELS)}.")
 flags.DEFINE_float("width", TrainConfig.width, "Multiplies the channels and units of its hidden layers.")
-flags.DEFINE_string("attack", "mirror_ascent", f"What WasserTrain trains on, one of {', '.join(ATTACKS)}.")
-flags.DEFINE_float("epsilon", 0.1, "The radius of the ball in training, unless --adaptive_radius.")
+flags.DEFINE_string(
+    "attack", "mirror_ascent", f"What WasserTrain trains on: name or name:setting=value:…; one of {', '.join(ATTACKS)}."
+)
+flags.DEFINE_float(
+    "epsilon", 0.1, "The radius of the ball in training, unless --adaptive_radius; of linf_pgd the ℓ∞ bound."
+)
 flags.DEFINE_bool("random_radius", TrainConfig.random_radius, "Whether each image gets a radius from 0 to --epsilon.")
 flags.DEFINE_float("omega", TrainConfig.omega, "ω, the weight of the adversarial loss.")
 flags.DEFINE_integer("standard_epochs", TrainConfig.standard_epochs, "Epochs of standard training.")

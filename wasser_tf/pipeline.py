@@ -105,7 +105,7 @@ def _lead(config: TrainConfig, distribution: Distribution) -> Finished:
         if distribution.num_replicas > 1:
             _say(f"{distribution.num_replicas} replicas, {config.batch_size // distribution.num_replicas} images each")
         _say(f"{dataset.name}: {', '.join(f'{len(getattr(dataset, key).labels)} {key}' for key in data.SPLITS)} images")
-        _say(str(config.threat_model))
+        _say(config.attack.ball())
         history: list[dict[str, Any]] = []
         _train("standard", first, first, config, dataset, distribution, folder, history)
         standard.set_weights(first.get_weights())
@@ -264,8 +264,9 @@ def _about(config: TrainConfig) -> dict[str, Any]:
     return {
         "config": config.identity(),
         "data_dir": config.data_dir,
-        "threat_model": config.threat_model.get_config(),
-        "threat_model_in_words": str(config.threat_model),
+        # Of another training there is none, whatever the rules of its report.
+        "threat_model": config.threat_model.get_config() if config.attack.transports else None,
+        "threat_model_in_words": config.attack.ball(),
         "versions": {
             "wasser_tf": wasser_tf.__version__,
             "tensorflow": tf.__version__,
@@ -282,6 +283,8 @@ def _introduction(config: TrainConfig, best_epoch: int) -> str:
     radius = "with an adaptive radius" if attack.schedule else f"at ε = {config.threat_model.epsilon:g}"
     if config.random_radius:
         radius = f"at ε from 0 to {config.threat_model.epsilon:g}"
+    if not attack.transports:
+        radius = f"no Wasserstein attack ({attack.ball()})"
     return (
         f"# {config.model} on {config.dataset}, before and after WasserTrain\n\n"
         f"Trained with {attack.name}, {attack.iterations} iterations, {radius}, ω = {config.omega:g}; epoch "

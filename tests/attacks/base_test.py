@@ -1,4 +1,8 @@
-"""What every attack must do, whichever it is: certificates, determinism, batching, errors."""
+"""What every attack must do, whichever it is: certificates, determinism, batching, errors.
+
+What is about the Wasserstein ball holds of those that transport; what the others do in its place is in
+pixel_attacks_test.py.
+"""
 
 import keras
 import numpy as np
@@ -11,14 +15,27 @@ from wasser_tf.transport.exact import linear_optimum, wasserstein_distance
 THREAT_MODEL = wasser_tf.ThreatModel(epsilon=0.4, kernel_size=3)
 # Enough for the test to tell an attack from the control, and no more.
 ITERATIONS = {"wasser_attack": 100, "mirror_ascent": 20, "ensemble": 20}
+TRANSPORTING = sorted(name for name, attack in attacks.ATTACKS.items() if attack.transports)
 
 
 @pytest.fixture(scope="module", params=sorted(attacks.ATTACKS))
-def attack(request):
+def any_attack(request):
     """Every attack of the registry, one object a module so that its compiled function is shared."""
     name = request.param
     settings = {"iterations": ITERATIONS[name]} if name in ITERATIONS else {}
     return attacks.make(name, THREAT_MODEL, **settings)
+
+
+@pytest.fixture
+def attack(any_attack):
+    """Every attack that moves mass."""
+    if not any_attack.transports:
+        pytest.skip("not in the Wasserstein ball")
+    return any_attack
+
+
+def test_only_the_two_of_pixel_space_do_not_transport():
+    assert set(attacks.ATTACKS) - set(TRANSPORTING) == {"linf_pgd", "distributional"}
 
 
 def mean_margin_gain(classifier, images, adversarial, labels):
@@ -48,11 +65,11 @@ def test_a_black_image_comes_back_black(attack, linear_classifier, images, label
     np.testing.assert_array_equal(result.adversarial[7], np.zeros((8, 8, 1)))
 
 
-def test_a_batch_of_one_and_a_ragged_last_batch_give_the_same_examples(attack, linear_classifier, images, labels):
-    whole = attack(linear_classifier, images, labels)
-    in_threes = attack(linear_classifier, images, labels, batch_size=3)
+def test_a_batch_of_one_and_a_ragged_last_batch_give_the_same_examples(any_attack, linear_classifier, images, labels):
+    whole = any_attack(linear_classifier, images, labels)
+    in_threes = any_attack(linear_classifier, images, labels, batch_size=3)
     np.testing.assert_allclose(in_threes.adversarial, whole.adversarial, atol=2e-3)
-    alone = attack(linear_classifier, images[2:3], labels[2:3], index=[2])
+    alone = any_attack(linear_classifier, images[2:3], labels[2:3], index=[2])
     np.testing.assert_allclose(alone.adversarial[0], whole.adversarial[2], atol=2e-3)
 
 
@@ -62,10 +79,10 @@ def test_radius_zero_returns_the_image(attack, linear_classifier, images, labels
     assert result.certificate.valid().all()
 
 
-def test_configs_come_back(attack):
-    config = attacks.serialize(attack)
+def test_configs_come_back(any_attack):
+    config = attacks.serialize(any_attack)
     again = attacks.deserialize(config)
-    assert type(again) is type(attack) and attacks.serialize(again) == config
+    assert type(again) is type(any_attack) and attacks.serialize(again) == config
 
 
 def test_a_larger_radius_raises_the_loss_on_a_linear_classifier(attack, linear_classifier, images, labels):

@@ -67,3 +67,9 @@ def test_config_round_trip_keeps_its_own_members(linear_classifier):
 def test_bad_members_are_refused(members):
     with pytest.raises(ValueError, match="member"):
         attacks.Ensemble(THREAT_MODEL, members=members)
+
+
+@pytest.mark.parametrize("name", ["linf_pgd", "distributional"])
+def test_members_must_move_mass(name):
+    with pytest.raises(ValueError, match=f"{name} is no Wasserstein attack"):
+        attacks.Ensemble(THREAT_MODEL, members=[attacks.make(name, THREAT_MODEL)])

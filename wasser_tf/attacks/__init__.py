@@ -4,9 +4,11 @@ from typing import Any
 
 from wasser_tf.attacks.base import Attack, AttackResult
 from wasser_tf.attacks.constrained_sinkhorn import ConstrainedSinkhorn
+from wasser_tf.attacks.distributional import Distributional
 from wasser_tf.attacks.dual_projection import DualProjection
 from wasser_tf.attacks.ensemble import Ensemble
 from wasser_tf.attacks.frank_wolfe import FrankWolfe
+from wasser_tf.attacks.linf_pgd import LinfPGD
 from wasser_tf.attacks.mirror_ascent import MirrorAscent
 from wasser_tf.attacks.projected_sinkhorn import ProjectedSinkhorn
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
@@ -25,6 +27,8 @@ ATTACKS: dict[str, type[Attack]] = {
         ConstrainedSinkhorn,
         RandomPlan,
         Ensemble,
+        LinfPGD,
+        Distributional,
     )
 }
 
@@ -33,9 +37,11 @@ __all__ = [
     "Attack",
     "AttackResult",
     "ConstrainedSinkhorn",
+    "Distributional",
     "DualProjection",
     "Ensemble",
     "FrankWolfe",
+    "LinfPGD",
     "MirrorAscent",
     "ProjectedSinkhorn",
     "RadiusSchedule",

@@ -23,7 +23,7 @@ from wasser_tf.attacks.inputs import (
 )
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.threat_model import ThreatModel
-from wasser_tf.transport.certificate import Certificate, certify
+from wasser_tf.transport.certificate import Certificate, certify, certify_without_plan
 from wasser_tf.transport.neighbourhood import Support, make_support
 from wasser_tf.transport.plan import LegalPlan, identity_plan, round_to_legal, transport_budget
 
@@ -34,7 +34,8 @@ class AttackResult(NamedTuple):
     """Examples and what is known of them; arrays from `Attack.__call__`, tensors from `Attack.run`.
 
     Attributes:
-      adversarial: The certified examples x̃, float32 [B, H, W, C]: legal, and in [0, 1] exactly.
+      adversarial: The certified examples x̃, float32 [B, H, W, C]: legal, and in [0, 1] exactly. Of an attack that does
+        not transport they are `raw`, and their certificate is not valid where anything was changed.
       certificate: Their certificate, fields [B].
       success: Whether the classifier is wrong on them, or sees the target where there is one, bool [B].
       loss: Their cross-entropy in nats, [B].
@@ -99,13 +100,13 @@ class Perturbation(NamedTuple):
     """What `Attack.perturb` returns.
 
     Attributes:
-      plan: The plan found, [B, T, H, W, C]; it need not be legal.
+      plan: The plan found, [B, T, H, W, C]; it need not be legal. None of an attack that does not transport.
       raw: The image as the attack's paper returns it, [B, H, W, C].
       radius: The radius of each image, [B].
       iterations: Iterations used by each image, int32 [B].
     """
 
-    plan: tf.Tensor
+    plan: tf.Tensor | None
     raw: tf.Tensor
     radius: tf.Tensor
     iterations: tf.Tensor
@@ -126,6 +127,8 @@ class Attack(abc.ABC):
 
     Attributes:
       name: The name in the registry.
+      transports: Whether its examples are made by moving mass, and so lie in the Wasserstein ball. One that does not is
+        there to be trained on and drawn; no evaluation takes it.
       threat_model: The ball. Its epsilon is the radius unless a call or the schedule gives another.
       iterations: The most iterations an image gets, I.
       schedule: None for a fixed radius, or how the radius grows (images then stop when fooled).
@@ -135,6 +138,7 @@ class Attack(abc.ABC):
     """
 
     name: ClassVar[str]
+    transports: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -194,7 +198,8 @@ class Attack(abc.ABC):
         radius = tf.broadcast_to(tf.cast(radius, tf.float32), [batch])
         index = tf.range(batch) if index is None else index
         support = make_support(self.threat_model, tuple(images.shape[1:]))
-        check_memory(support, images.shape[0] or 1)
+        if self.transports:
+            check_memory(support, images.shape[0] or 1)
         targets = None if targets is None else tf.cast(targets, tf.int32)
         problem = Problem(logits_fn, images, labels, radius, index, support, self.threat_model, targets)
         return score(problem, self.perturb(problem) if self.iterations else _no_perturbation(problem))
@@ -252,6 +257,15 @@ class Attack(abc.ABC):
             if progress:
                 progress.update(start + kept)
         return tf.nest.map_structure(lambda *fields: np.concatenate(fields), *parts)
+
+    @property
+    def moves(self) -> bool:
+        """Whether it can change an image at all."""
+        return self.iterations > 0 and (self.schedule is not None or self.threat_model.epsilon > 0)
+
+    def ball(self) -> str:
+        """Says in words where its examples lie."""
+        return str(self.threat_model)
 
     def radius_at(self, iteration: tf.Tensor, problem: Problem) -> tf.Tensor:
         """Returns the radius of each image at an iteration, [B]."""
@@ -342,8 +356,11 @@ def _no_perturbation(problem: Problem) -> Perturbation:
 def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
     """Rounds a perturbation to a legal plan, certifies it and asks the classifier.
 
-    Where the example's margin is below that of the clean image, that is returned unmoved.
+    Where the example's margin is below that of the clean image, that is returned unmoved. Without a plan the raw images
+    are scored as they are.
     """
+    if perturbation.plan is None:
+        return _score_without_plan(problem, perturbation)
     images, support, threat_model = problem.images, problem.support, problem.threat_model
     legal = legal_plan(perturbation.plan, problem, perturbation.radius)
     # The clean image is legal too.
@@ -364,6 +381,25 @@ def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
         ),
         raw_success=problem.fooled(raw_logits),
         raw_loss=losses.cross_entropy(raw_logits, problem.labels),
+    )
+
+
+def _score_without_plan(problem: Problem, perturbation: Perturbation) -> AttackResult:
+    raw = perturbation.raw
+    certificate = certify_without_plan(raw, problem.images, perturbation.radius)
+    logits = problem.logits_fn(raw)
+    success, loss = problem.fooled(logits), losses.cross_entropy(logits, problem.labels)
+    return AttackResult(
+        adversarial=raw,
+        certificate=certificate,
+        success=success,
+        loss=loss,
+        radius=perturbation.radius,
+        iterations=perturbation.iterations,
+        raw=raw,
+        raw_certificate=certificate,
+        raw_success=success,
+        raw_loss=loss,
     )
 
 

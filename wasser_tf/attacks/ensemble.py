@@ -15,7 +15,7 @@ from wasser_tf.attacks.base import (
     choose,
     legal_plan,
 )
-from wasser_tf.attacks.inputs import check_batch, check_radius
+from wasser_tf.attacks.inputs import check_batch, check_radius, check_transports
 from wasser_tf.attacks.mirror_ascent import MirrorAscent
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.wasser_attack import WasserAttack
@@ -67,6 +67,7 @@ class Ensemble(Attack):
         for member in self.members:
             if not isinstance(member, Attack) or member.threat_model != threat_model:
                 raise ValueError(f"The members of an ensemble must be attacks on its threat model, got {member!r}.")
+            check_transports(member)
 
     def __call__(
         self,

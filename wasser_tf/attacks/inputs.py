@@ -82,6 +82,19 @@ def check_radius(radius: Any, count: int) -> np.ndarray:
     return np.broadcast_to(radius, [count]).astype(np.float32)
 
 
+def check_transports(attack: Any) -> None:
+    """Refuses an attack whose examples may not be scored as those of a Wasserstein ball.
+
+    Raises:
+      ValueError: It moves no mass by a plan.
+    """
+    if not attack.transports:
+        raise ValueError(
+            f"{attack.name} is no Wasserstein attack ({attack.ball()}), and its examples have no place among scores in "
+            "a Wasserstein ball: train on it, or call it in your own code, and evaluate with another attack."
+        )
+
+
 def check_memory(support: Support, count: int) -> None:
     """Refuses to build plans that this machine cannot hold.
 

@@ -7,6 +7,7 @@ import wasser_tf
 from wasser_tf import models, storage
 from wasser_tf._checks import is_whole
 from wasser_tf.attacks import Attack
+from wasser_tf.attacks.inputs import check_transports
 from wasser_tf.evaluation import examples
 from wasser_tf.evaluation.examples import Examples
 from wasser_tf.evaluation.record import Record, evaluate_attack
@@ -44,6 +45,7 @@ class AttackRun:
     def __post_init__(self) -> None:
         if not is_whole(self.batch_size, 1):
             raise ValueError(f"batch_size must be a whole number of at least 1, got {self.batch_size!r}.")
+        check_transports(self.attack)
 
 
 def run_attack(config: AttackRun) -> Record:

@@ -11,7 +11,7 @@ import wasser_tf
 from wasser_tf import attacks, models, storage
 from wasser_tf._checks import is_whole
 from wasser_tf.attacks import Attack
-from wasser_tf.attacks.inputs import check_batch
+from wasser_tf.attacks.inputs import check_batch, check_transports
 from wasser_tf.evaluation import sanity
 from wasser_tf.evaluation.attack_run import check_output_dir, model_name
 from wasser_tf.evaluation.minimal_radius import minimal_radii
@@ -70,6 +70,8 @@ class EvaluationRun:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}.")
         if WORST_CASE in self.attacks:
             raise ValueError(f"{WORST_CASE!r} is the name of the row over all attacks: give the attack another.")
+        for attack in self.attacks.values():
+            check_transports(attack)
         if len({attack.threat_model.with_epsilon(0) for attack in self.attacks.values()}) > 1:
             raise ValueError("All attacks of an evaluation must have the same threat model, but for epsilon.")
         if any(attack.schedule is not None for attack in self.attacks.values()):

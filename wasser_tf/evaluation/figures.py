@@ -32,7 +32,7 @@ def save_examples(
     clean_predictions: np.ndarray,
     adversarial_predictions: np.ndarray,
     *,
-    threat_model: ThreatModel | None = None,
+    threat_model: ThreatModel | str | None = None,
     title: str = "",
     class_names: Sequence[str] | None = None,
     max_examples: int = 8,
@@ -49,7 +49,7 @@ def save_examples(
       labels: Their classes, [n].
       clean_predictions: The classes that the classifier gives the clean images, [n].
       adversarial_predictions: The classes that it gives the adversarial ones, [n].
-      threat_model: Written below.
+      threat_model: Written below; or what `Attack.ball` says of another ball.
       title: Written above.
       class_names: Names of the classes; their numbers by default.
       max_examples: The most columns.

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks.base import Attack, AttackResult, batch_shape
-from wasser_tf.attacks.inputs import check_batch
+from wasser_tf.attacks.inputs import check_batch, check_transports
 from wasser_tf.transport.certificate import Certificate
 
 # The ramp's first radius is the largest one, halved as often.
@@ -56,11 +56,12 @@ def minimal_radii(
       tell: What to do with a line of text about each round.
 
     Raises:
-      ValueError: largest or resolution is not above 0, the attack has a radius schedule, or the images are not what the
-        classifier takes.
+      ValueError: largest or resolution is not above 0, the attack has a radius schedule or moves no mass, or the images
+        are not what the classifier takes.
     """
     if not largest > 0 or not resolution > 0:
         raise ValueError(f"largest and resolution must be above 0, got {largest!r} and {resolution!r}.")
+    check_transports(attack)
     if attack.schedule is not None:
         raise ValueError("Bisection gives each image its radius: take an attack without a radius schedule.")
     images, labels = check_batch(classifier, images, labels)

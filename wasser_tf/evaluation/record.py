@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wasser_tf.attacks import Attack, AttackResult
-from wasser_tf.attacks.inputs import check_batch
+from wasser_tf.attacks.inputs import check_batch, check_transports
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.metrics import Predictions, Scores
 
@@ -100,8 +100,9 @@ def evaluate_attack(
       verbose: Whether to show a progress bar.
 
     Raises:
-      ValueError: The input is not what the classifier takes.
+      ValueError: The input is not what the classifier takes, or the attack moves no mass.
     """
+    check_transports(attack)
     images, labels = check_batch(classifier, images, labels)
     if from_logits is None:
         from_logits = metrics.is_from_logits(classifier, images)
@@ -135,6 +136,7 @@ def make_record(
     seconds: float,
 ) -> Record:
     """Makes the record of a result; the arguments are those of `evaluate_attack`."""
+    check_transports(attack)
     epsilon = attack.threat_model.epsilon if radius is None else float(radius)
     threat_model = attack.threat_model.with_epsilon(epsilon)
     settings = attack.get_config()

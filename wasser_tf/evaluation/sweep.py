@@ -18,6 +18,7 @@ import numpy as np
 import wasser_tf
 from wasser_tf import attacks
 from wasser_tf.attacks import Attack
+from wasser_tf.attacks.inputs import check_transports
 from wasser_tf.evaluation import examples, metrics
 from wasser_tf.evaluation.examples import Examples
 from wasser_tf.evaluation.metrics import Predictions
@@ -81,6 +82,8 @@ class Sweep:
     ):
         if not models or not attacks or not radii:
             raise ValueError("A sweep needs at least one model, one attack and one radius.")
+        for attack in attacks.values():
+            check_transports(attack)
         for name, given in (("models", [model.name for model in models]), ("radii", list(radii))):
             if len(set(given)) != len(given):
                 raise ValueError(f"The {name} of a sweep must differ, got {', '.join(map(str, given))}.")

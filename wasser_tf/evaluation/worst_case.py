@@ -66,7 +66,9 @@ def least_costs(runs: Sequence[Examples]) -> np.ndarray:
         certificate = run.result.certificate
         # The cost may exceed the radius by rounding, which must not count as another radius.
         cost = np.minimum(np.asarray(certificate.cost, np.float64), np.asarray(certificate.radius, np.float64))
-        smallest = np.minimum(smallest, np.where(run.result.success, cost, np.inf))
+        # Without a plan there is no cost, and the radius is not this ball's.
+        known = run.result.success & np.isfinite(certificate.cost)
+        smallest = np.minimum(smallest, np.where(known, cost, np.inf))
     return smallest
 
 

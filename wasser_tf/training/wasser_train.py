@@ -186,7 +186,7 @@ class WasserTrain(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = checks.check_images(x)
         adversarial = None
-        if self._attack_moves and self.omega > 0:
+        if self.attack.moves and self.omega > 0:
             # Numbers that never come again, so that an attack with a random start draws a new one in every step.
             # Replicas have batches of one size, and draw what one replica with all images would.
             count = tf.shape(x)[0]
@@ -211,7 +211,7 @@ class WasserTrain(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = checks.check_images(x)
         adversarial = None
-        if self._attack_moves:
+        if self.attack.moves:
             count = tf.shape(x)[0]
             radius = tf.fill([count], tf.constant(self.attack.threat_model.epsilon, tf.float32))
             adversarial = self._adversarial_images(x, y, tf.range(count), radius)
@@ -251,12 +251,6 @@ class WasserTrain(keras.Model):
         config["classifier"] = keras.saving.deserialize_keras_object(config["classifier"], custom_objects)
         config["attack"] = attacks.deserialize(config["attack"])
         return cls(**config)
-
-    @property
-    def _attack_moves(self) -> bool:
-        """Whether the attack can change an image at all."""
-        adaptive = self.attack.schedule is not None
-        return self.attack.iterations > 0 and (adaptive or self.attack.threat_model.epsilon > 0)
 
     def _adversarial_images(self, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
         """Returns x̃, float32 [B, H, W, C], without a way back for gradients."""

@@ -14,7 +14,8 @@ class Certificate(NamedTuple):
     """What was measured on a plan Π from x, and on the image x̃ that was returned with it; every field is [B] float32.
 
     Attributes:
-      cost: ⟨Π, C⟩ / m(x), or ⟨Π, C⟩ where the threat model does not normalise: the radius the plan needs.
+      cost: ⟨Π, C⟩ / m(x), or ⟨Π, C⟩ where the threat model does not normalise: the radius the plan needs. Infinite
+        where no plan is known.
       radius: The radius that was allowed.
       min_flow: min Π, 0 or more for a legal plan.
       row_error: max |Π1 − x| / m(x).
@@ -39,7 +40,8 @@ class Certificate(NamedTuple):
         The tolerances: cost ≤ radius · (1 + 1e-5); rows, columns and mass to 1e-6; pixels in [0, capacity] exactly.
         """
         return (
-            (np.asarray(self.cost) <= np.asarray(self.radius) * (1 + 1e-5))
+            np.isfinite(self.cost)
+            & (np.asarray(self.cost) <= np.asarray(self.radius) * (1 + 1e-5))
             & (np.asarray(self.min_flow) >= 0)
             & (np.asarray(self.row_error) <= 1e-6)
             & (np.asarray(self.column_error) <= 1e-6)
@@ -82,6 +84,34 @@ def certify(
         min_pixel=tf.reduce_min(target, axis=pixels),
         max_pixel=tf.reduce_max(target, axis=pixels),
         # The sum of differences, not the difference of sums: it keeps its digits in float32.
+        mass_error=_relative(tf.abs(tf.reduce_sum(target - images, axis=pixels)), mass),
+    )
+
+
+def certify_without_plan(target: tf.Tensor, images: tf.Tensor, radius: tf.Tensor) -> Certificate:
+    """Measures an image that no plan is known for, by the plan that moves nothing.
+
+    So column_error is max |x̃ − x|, the ℓ∞ distance in pixel values, the cost is 0 where that is 0 and infinite
+    elsewhere, and the certificate is valid only for x itself.
+
+    Args:
+      target: x̃, [B, H, W, C], as returned to the user.
+      images: The clean x, [B, H, W, C].
+      radius: The radius allowed, in whatever ball, broadcastable to [B].
+
+    Returns:
+      The certificate.
+    """
+    mass, pixels = image_mass(images), [1, 2, 3]
+    change = tf.reduce_max(tf.abs(target - images), axis=pixels)
+    return Certificate(
+        cost=tf.where(change > 0, float("inf"), 0.0),
+        radius=tf.broadcast_to(tf.cast(radius, tf.float32), tf.shape(mass)),
+        min_flow=tf.zeros_like(mass),
+        row_error=tf.zeros_like(mass),
+        column_error=change,
+        min_pixel=tf.reduce_min(target, axis=pixels),
+        max_pixel=tf.reduce_max(target, axis=pixels),
         mass_error=_relative(tf.abs(tf.reduce_sum(target - images, axis=pixels)), mass),
     )
 

@@ -1,0 +1,78 @@
+"""The distributional scheme of Sinha, Namkoong, Duchi, ICLR 2018 (ref. [13] of the paper).
+
+("Certifying some distributional robustness with principled adversarial training".) It is no Wasserstein attack on an
+image: its Wasserstein distance is between distributions of images, with the squared Euclidean distance of two images as
+ground cost. It is here to be trained on beside those that are.
+"""
+
+import math
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from wasser_tf.attacks import losses
+from wasser_tf.attacks.base import Attack, Perturbation, Problem, image_gradient
+from wasser_tf.threat_model import ThreatModel
+
+
+class Distributional(Attack):
+    """Maximises loss(x̃) − γ ‖x̃ − x‖² over images, γ fixed, by gradient ascent (their Algorithm 1).
+
+    The steps are those of the authors' code, in units of the penalty's curvature 2γ, and the clip is ours:
+
+        x̃ ← clip(x̃ + 1/√t · (∇loss(x̃) / (2γ) − (x̃ − x)), 0, 1),   t = 1, 2, …
+
+    There is no ball: how far an image goes is between the loss and γ. So neither the threat model nor a radius is used,
+    the radius in the result is infinite, and there can be no schedule.
+
+    Attributes:
+      gamma: γ, above 0, in nats for a squared distance of 1. The default is that of the authors' script for
+        MNIST, 0.5 / 1.3.
+      iterations: Steps. The authors' 15, after a first one of length 1.
+      loss: What is maximised beside the penalty: "cross_entropy" (the paper's), "margin" or "dlr".
+    """
+
+    name: ClassVar[str] = "distributional"
+    transports: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        threat_model: ThreatModel,
+        *,
+        iterations: int = 16,
+        gamma: float = 0.5 / 1.3,
+        loss: str = "cross_entropy",
+        stop_when_fooled: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__(threat_model, iterations=iterations, stop_when_fooled=stop_when_fooled, seed=seed)
+        if not 0 < gamma < math.inf:
+            raise ValueError(f"gamma must be a finite number above 0, got {gamma!r}.")
+        self.gamma = gamma
+        self.loss = loss
+        self._loss = losses.get(loss)
+
+    @property
+    def moves(self) -> bool:
+        return self.iterations > 0
+
+    def perturb(self, problem: Problem) -> Perturbation:
+        def step(iteration: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            gradient = image_gradient(problem, images, self._loss)
+            ascent = gradient.image_gradient / (2 * self.gamma) - (images - problem.images)
+            length = tf.math.rsqrt(tf.cast(iteration, tf.float32) + 1)
+            return tf.clip_by_value(images + length * ascent, 0.0, 1.0), gradient.fooled
+
+        raw, _, used = self.iterate(step, problem.images, problem)
+        return Perturbation(plan=None, raw=raw, radius=tf.fill(tf.shape(problem.radius), math.inf), iterations=used)
+
+    def ball(self) -> str:
+        return (
+            f"no ball: the loss less γ times the squared Euclidean distance of the images, γ = {self.gamma:g}, pixels "
+            "within [0, 1]"
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        config = {**super().get_config(), "gamma": self.gamma, "loss": self.loss}
+        del config["schedule"]
+        return config

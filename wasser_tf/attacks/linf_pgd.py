@@ -1,0 +1,97 @@
+"""PGD in the ℓ∞ ball of pixel space: Madry, Makelov, Schmidt, Tsipras, Vladu, ICLR 2018.
+
+("Towards deep learning models resistant to adversarial attacks".) It is no Wasserstein attack. It is
+here to be trained on beside those that are, and for the paper's Fig. 1.
+"""
+
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from wasser_tf.attacks import losses
+from wasser_tf.attacks.base import Attack, Perturbation, Problem, image_gradient
+from wasser_tf.attacks.radius_schedule import RadiusSchedule
+from wasser_tf.threat_model import ThreatModel
+
+
+class LinfPGD(Attack):
+    """Steps along the sign of the gradient, then clips to max |x̃ − x| ≤ radius and to [0, 1].
+
+    The radius, and so the threat model's epsilon, is the bound on the change of a pixel: 0.3 is usual on MNIST. The
+    rest of the threat model is not used. Madry et al. train on MNIST with 40 iterations of step 0.01.
+
+    Attributes:
+      step_size: The change of a pixel in one step; 2.5 · radius / iterations by default, so that every point of the
+        ball can be reached from every other.
+      loss: What is maximised: "cross_entropy" (the paper's), "margin" or "dlr".
+      random_start: Whether it starts at a random point of the ball (the paper's choice) or at the image.
+    """
+
+    name: ClassVar[str] = "linf_pgd"
+    transports: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        threat_model: ThreatModel,
+        *,
+        iterations: int = 40,
+        step_size: float | None = None,
+        loss: str = "cross_entropy",
+        random_start: bool = True,
+        schedule: RadiusSchedule | None = None,
+        stop_when_fooled: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__(
+            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
+        )
+        if step_size is not None and not step_size > 0:
+            raise ValueError(f"step_size must be above 0, or None for 2.5 · radius / iterations, got {step_size!r}.")
+        if not isinstance(random_start, bool):
+            raise ValueError(f"random_start must be True or False, got {random_start!r}.")
+        self.step_size = step_size
+        self.loss = loss
+        self.random_start = random_start
+        self._loss = losses.get(loss)
+
+    def perturb(self, problem: Problem) -> Perturbation:
+        def step(iteration: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            gradient = image_gradient(problem, images, self._loss)
+            radius = self.radius_at(iteration, problem)[:, None, None, None]
+            length = 2.5 * radius / self.iterations if self.step_size is None else self.step_size
+            moved = images + length * tf.sign(gradient.image_gradient)
+            return _clip(moved, problem.images, radius), gradient.fooled
+
+        start = problem.images
+        if self.random_start:
+            radius = self.radius_at(tf.constant(0), problem)[:, None, None, None]
+            start = _clip(start + radius * _noise(self.seed, problem), start, radius)
+        raw, radius, used = self.iterate(step, start, problem)
+        return Perturbation(plan=None, raw=raw, radius=radius, iterations=used)
+
+    def ball(self) -> str:
+        radius = "an adaptive radius" if self.schedule else f"{self.threat_model.epsilon:g}"
+        return f"ℓ∞ ball of pixel space: every pixel changes by at most {radius}, within [0, 1]"
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "step_size": self.step_size,
+            "loss": self.loss,
+            "random_start": self.random_start,
+        }
+
+
+def _clip(images: tf.Tensor, clean: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
+    return tf.clip_by_value(images, tf.maximum(clean - radius, 0.0), tf.minimum(clean + radius, 1.0))
+
+
+def _noise(seed: int, problem: Problem) -> tf.Tensor:
+    """Returns uniform noise in [−1, 1) for each image, [B, H, W, C], by the seed and the image's index only."""
+    return tf.map_fn(
+        lambda index: tf.random.stateless_uniform(
+            problem.support.image_shape, seed=tf.stack([seed, index]), minval=-1.0, maxval=1.0
+        ),
+        problem.index,
+        fn_output_signature=tf.float32,
+    )
