@@ -441,7 +441,8 @@ def test_takes_any_attack(name, schedule):
     if schedule and name == "distributional":
         pytest.skip("it has no radius")
     # Traced only: the tests of the attacks run them, compiled alike. What may fail here is a graph that Keras makes.
-    attack = attacks.make(name, wasser_tf.ThreatModel(epsilon=0.3, kernel_size=3), iterations=2, schedule=schedule)
+    settings = {"schedule": schedule} if schedule else {}
+    attack = attacks.make(name, wasser_tf.ThreatModel(epsilon=0.3, kernel_size=3), iterations=2, **settings)
     model = WasserTrain(_classifier(), attack)
     model.compile("sgd", _SPARSE(from_logits=True), metrics=["accuracy"])
     batch = (tf.TensorSpec([None, 6, 5, 1]), tf.TensorSpec([None], tf.int32))

@@ -24,8 +24,10 @@ from wasser_tf.attacks.inputs import (
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.certificate import Certificate, certify, certify_without_plan
+from wasser_tf.transport.gibbs import GibbsPlan, gibbs_plan
 from wasser_tf.transport.neighbourhood import Support, make_support
-from wasser_tf.transport.plan import LegalPlan, identity_plan, round_to_legal, transport_budget
+from wasser_tf.transport.plan import identity_plan, transport_budget
+from wasser_tf.transport.rounding import Rounded, legal_plan, round_to_legal
 
 LogitsFn = Callable[[tf.Tensor], tf.Tensor]
 
@@ -100,13 +102,14 @@ class Perturbation(NamedTuple):
     """What `Attack.perturb` returns.
 
     Attributes:
-      plan: The plan found, [B, T, H, W, C]; it need not be legal. None of an attack that does not transport.
+      plan: The plan found, [B, T, H, W, C], or a Gibbs plan; it need not be legal. None of an attack that does not
+        transport.
       raw: The image as the attack's paper returns it, [B, H, W, C].
       radius: The radius of each image, [B].
       iterations: Iterations used by each image, int32 [B].
     """
 
-    plan: tf.Tensor | None
+    plan: tf.Tensor | GibbsPlan | None
     raw: tf.Tensor
     radius: tf.Tensor
     iterations: tf.Tensor
@@ -343,9 +346,18 @@ def batch_shape(count: int, batch_size: int) -> int:
     return min(batch_size, 1 << (count - 1).bit_length())
 
 
-def legal_plan(plan: tf.Tensor, problem: Problem, radius: tf.Tensor) -> LegalPlan:
-    """Returns the plan rounded to a legal one at a radius [B], and its image."""
-    return _round_to_legal(plan, problem.images, problem.support, radius, problem.threat_model)
+def rounded(perturbation: Perturbation, problem: Problem) -> Rounded:
+    """Returns the legal images that the plans of a perturbation are rounded to."""
+    return _round_to_legal(
+        perturbation.plan, problem.images, problem.support, perturbation.radius, problem.threat_model
+    )
+
+
+def explicit(plan: tf.Tensor | GibbsPlan, problem: Problem) -> tf.Tensor:
+    """Returns the plan itself, [B, T, H, W, C]."""
+    if not isinstance(plan, GibbsPlan):
+        return plan
+    return _gibbs_plan(plan.potential, plan.multiplier, problem.images, problem.support)
 
 
 def _no_perturbation(problem: Problem) -> Perturbation:
@@ -361,24 +373,22 @@ def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
     """
     if perturbation.plan is None:
         return _score_without_plan(problem, perturbation)
-    images, support, threat_model = problem.images, problem.support, problem.threat_model
-    legal = legal_plan(perturbation.plan, problem, perturbation.radius)
+    images, support, threat_model, radius = problem.images, problem.support, problem.threat_model, perturbation.radius
+    legal = rounded(perturbation, problem)
     # The clean image is legal too.
     unmoved = problem.margin(problem.logits_fn(legal.image)) < problem.margin(problem.logits_fn(images))
-    plan = where_image(unmoved, identity_plan(images, support), legal.plan)
-    adversarial = where_image(unmoved, images, legal.image)
-    logits, raw_logits = problem.logits_fn(adversarial), problem.logits_fn(perturbation.raw)
+    legal = legal._replace(image=where_image(unmoved, images, legal.image), step=tf.where(unmoved, 0.0, legal.step))
+    plan, raw_plan = _legal_plan(perturbation.plan, legal, images, support), explicit(perturbation.plan, problem)
+    logits, raw_logits = problem.logits_fn(legal.image), problem.logits_fn(perturbation.raw)
     return AttackResult(
-        adversarial=adversarial,
-        certificate=_certify(plan, adversarial, images, support, perturbation.radius, threat_model),
+        adversarial=legal.image,
+        certificate=_certify(plan, legal.image, images, support, radius, threat_model),
         success=problem.fooled(logits),
         loss=losses.cross_entropy(logits, problem.labels),
-        radius=perturbation.radius,
+        radius=radius,
         iterations=perturbation.iterations,
         raw=perturbation.raw,
-        raw_certificate=_certify(
-            perturbation.plan, perturbation.raw, images, support, perturbation.radius, threat_model
-        ),
+        raw_certificate=_certify(raw_plan, perturbation.raw, images, support, radius, threat_model),
         raw_success=problem.fooled(raw_logits),
         raw_loss=losses.cross_entropy(raw_logits, problem.labels),
     )
@@ -403,7 +413,10 @@ def _score_without_plan(problem: Problem, perturbation: Perturbation) -> AttackR
     )
 
 
+# Each compiled by itself: where a graph does not ask for certificates, it does not make the plans.
 _round_to_legal = tf.function(round_to_legal, jit_compile=True)
+_legal_plan = tf.function(legal_plan, jit_compile=True)
+_gibbs_plan = tf.function(gibbs_plan, jit_compile=True)
 _certify = tf.function(certify, jit_compile=True)
 
 

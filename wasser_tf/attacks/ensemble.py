@@ -13,7 +13,8 @@ from wasser_tf.attacks.base import (
     Problem,
     batch_shape,
     choose,
-    legal_plan,
+    explicit,
+    rounded,
 )
 from wasser_tf.attacks.inputs import check_batch, check_radius, check_transports
 from wasser_tf.attacks.mirror_ascent import MirrorAscent
@@ -113,8 +114,8 @@ class Ensemble(Attack):
         used = tf.zeros_like(problem.labels)
         for member in self.members:
             found = member.perturb(problem)
-            legal = legal_plan(found.plan, problem, found.radius).image
-            margin = problem.margin(problem.logits_fn(legal))
+            margin = problem.margin(problem.logits_fn(rounded(found, problem).image))
+            found = found._replace(plan=explicit(found.plan, problem))
             used += found.iterations
             best = (found, margin) if best is None else choose(margin > best[1], (found, margin), best)
         assert best is not None  # noqa: S101

@@ -21,11 +21,11 @@ import tensorflow as tf
 
 from wasser_tf._checks import is_whole
 from wasser_tf.attacks import losses
-from wasser_tf.attacks.base import Attack, Gradient, Perturbation, Problem, choose, image_gradient, legal_plan
+from wasser_tf.attacks.base import Attack, Gradient, Perturbation, Problem, choose, image_gradient, rounded
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.random_plan import random_potential
 from wasser_tf.threat_model import ThreatModel
-from wasser_tf.transport.gibbs import GibbsPlan, gibbs_plan, project_to_budget
+from wasser_tf.transport.gibbs import GibbsPlan, project_to_budget
 from wasser_tf.transport.neighbourhood import Support
 
 _COLD_START_NEWTON_STEPS = 20
@@ -151,11 +151,11 @@ class MirrorAscent(Attack):
         if capacity is not None:
             steps = min(self.iterations, 30) if self.polish is None else self.polish
             best = _polish(best, images, problem.budget(radius), capacity, support, steps)
-        plan = gibbs_plan(best.potential, best.multiplier, images, support)
+        found = Perturbation(plan=best, raw=best.image, radius=radius, iterations=used)
         margin = lowest
         if self.restarts > 1:
-            margin = problem.margin(problem.logits_fn(legal_plan(plan, problem, radius).image))
-        return _End(Perturbation(plan=plan, raw=best.image, radius=radius, iterations=used), margin)
+            margin = problem.margin(problem.logits_fn(rounded(found, problem).image))
+        return _End(found, margin)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -54,13 +54,12 @@ def project_to_budget(
     """
     # A constant added to Φ changes no plan.
     potential = tf.maximum(potential - tf.reduce_max(potential, axis=[1, 2, 3], keepdims=True), -_POTENTIAL_RANGE)
-    # In float32, whose exponential is fast, and then to the fourth power.
-    weights = tf.cast(tf.exp(0.25 * potential), tf.float64) ** 4
+    weights = weights_of(potential)
     rings = support.rings(weights)
     mass, budget = tf.cast(images, tf.float64), tf.cast(budget, tf.float64)[:, None, None, None]
 
     def newton(step: tf.Tensor, multiplier: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tuple:
-        partition, first, second = _moments(rings, multiplier)
+        partition, first, second = moments(rings, multiplier)
         mean = first / partition
         cost = tf.reduce_sum(mass * mean, axis=[1, 2, 3], keepdims=True)
         slope = tf.reduce_sum(mass * (second / partition - mean**2), axis=[1, 2, 3], keepdims=True)
@@ -76,12 +75,18 @@ def project_to_budget(
     # Below 0 the lower end says that λ = 0 has not been tried.
     start = (tf.constant(0), multiplier, tf.zeros_like(multiplier) - 1.0, tf.fill(tf.shape(multiplier), tf.float64.max))
     _, multiplier, _, _ = tf.while_loop(lambda step, *_: step < newton_steps, newton, start)
-    partition, _, _ = _moments(rings, multiplier)
+    partition, _, _ = moments(rings, multiplier)
     image = weights * support.kernel_push_forward(mass / partition, multiplier)
     return GibbsPlan(potential, tf.cast(multiplier, tf.float32), tf.cast(image, tf.float32))
 
 
-def _moments(rings: list[Ring], multiplier: tf.Tensor) -> list[tf.Tensor]:
+def weights_of(potential: tf.Tensor) -> tf.Tensor:
+    """Returns exp Φ, float64 [B, H, W, C], of a potential that is at most 0 and at least −340."""
+    # In float32, whose exponential is fast, and then to the fourth power.
+    return tf.cast(tf.exp(0.25 * potential), tf.float64) ** 4
+
+
+def moments(rings: list[Ring], multiplier: tf.Tensor) -> list[tf.Tensor]:
     """Returns Σ_j v_j exp(−λ C_ij) C_ij^n for n = 0, 1, 2, all [B, H, W, C], given `Support.rings` of v."""
     weights = [ring.total * tf.exp(-multiplier[:, None] * ring.cost) for ring in rings]
     return [

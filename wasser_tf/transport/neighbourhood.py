@@ -97,7 +97,8 @@ class LocalSupport(Support):
         self._reach = min(kernel_size // 2, height - 1), min(kernel_size // 2, width - 1)
         reach_y, reach_x = self._reach
         self._offsets = [(y, x) for y in range(-reach_y, reach_y + 1) for x in range(-reach_x, reach_x + 1)]
-        self._costs = [float(np.hypot(y, x) ** p) for y, x in self._offsets]
+        # As float32 has them, in sums of float64 too: times a large λ, the difference would show.
+        self._costs = [float(np.float32(np.hypot(y, x) ** p)) for y, x in self._offsets]
         # The distances |y|, |x| of each cost: a ring is symmetric, and sums over it are sums of both sides.
         self._distances: dict[float, list[tuple[int, int]]] = {}
         for (y, x), cost in zip(self._offsets, self._costs, strict=True):

@@ -9,17 +9,25 @@ from hypothesis import strategies as st
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.certificate import certify
 from wasser_tf.transport.exact import wasserstein_distance
+from wasser_tf.transport.gibbs import gibbs_plan, project_to_budget
 from wasser_tf.transport.neighbourhood import make_support
-from wasser_tf.transport.plan import identity_plan, round_to_legal, row_sums, transport_cost
+from wasser_tf.transport.plan import identity_plan, image_mass, row_sums, transport_cost
+from wasser_tf.transport.rounding import legal_plan, round_to_legal
 
 SHAPES = [(4, 4, 1), (5, 3, 2), (1, 6, 3)]
 GEOMETRIES = [(3, 1.0), (5, 2.0), (None, 1.0)]
 
 
+def made_legal(plan, images, support, radius, threat_model):
+    """The legal image and plan."""
+    rounded = round_to_legal(plan, images, support, radius, threat_model)
+    return rounded.image, legal_plan(plan, rounded, images, support)
+
+
 @tf.function(reduce_retracing=True)
-def rounded(plan, images, support, radius, threat_model):
-    legal = round_to_legal(plan, images, support, radius, threat_model)
-    return legal, certify(legal.plan, legal.image, images, support, radius, threat_model)
+def certified(plan, images, support, radius, threat_model):
+    image, legal = made_legal(plan, images, support, radius, threat_model)
+    return image, legal, certify(legal, image, images, support, radius, threat_model)
 
 
 @st.composite
@@ -48,11 +56,27 @@ def problems(draw):
 @hypothesis.settings(max_examples=50, deadline=None)
 def test_rounding_makes_any_plan_legal_and_the_exact_distance_agrees(problem):
     images, plan, support, radius, threat_model = problem
-    legal, certificate = rounded(plan, images, support, tf.constant(radius), threat_model)
+    targets, _, certificate = certified(plan, images, support, tf.constant(radius), threat_model)
     assert certificate.valid().all(), certificate
-    assert legal.image.numpy().min() >= 0 and legal.image.numpy().max() <= 1
-    for image, target, cost in zip(images, legal.image.numpy(), certificate.cost.numpy(), strict=True):
+    assert targets.numpy().min() >= 0 and targets.numpy().max() <= 1
+    for image, target, cost in zip(images, targets.numpy(), certificate.cost.numpy(), strict=True):
         assert wasserstein_distance(image, target, threat_model) <= cost * (1 + 1e-4) + 1e-6
+
+
+@hypothesis.given(problems(), st.sampled_from([0.0, 1.0, 10.0, 100.0]), st.sampled_from([0.3, 1.0, 5.0]))
+@hypothesis.settings(max_examples=20, deadline=None)
+def test_a_gibbs_plan_is_rounded_as_the_plan_that_it_stands_for(problem, scale, excess):
+    images, _, support, radius, threat_model = problem
+    potential = scale * tf.random.stateless_normal(images.shape, seed=[1, 2])
+    # Within, at and beyond the budget that it is rounded to.
+    budget = excess * radius * (image_mass(images) if threat_model.normalize_mass else tf.ones([2]))
+    found = project_to_budget(potential, tf.zeros([2, 1, 1, 1]), images, budget, support, newton_steps=20)
+    image, legal, certificate = certified(found, images, support, tf.constant(radius), threat_model)
+    assert certificate.valid().all(), certificate
+    plan = gibbs_plan(found.potential, found.multiplier, images, support)
+    same_image, same_legal, _ = certified(plan, images, support, tf.constant(radius), threat_model)
+    np.testing.assert_allclose(image, same_image, atol=1e-4)
+    np.testing.assert_allclose(legal, same_legal, atol=1e-4)
 
 
 @pytest.mark.parametrize("kernel_size", [3, None])
@@ -63,8 +87,8 @@ def test_a_legal_plan_is_left_alone(kernel_size):
     plan = 0.9 * identity_plan(images, support) + 0.05 * tf.roll(identity_plan(images, support), 1, axis=1)
     plan = tf.where(support.valid, plan, 0.0)
     plan += tf.where(support.home, (images - row_sums(plan))[:, None], 0.0)
-    legal = round_to_legal(plan, images, support, threat_model.epsilon, threat_model)
-    np.testing.assert_allclose(legal.plan, plan, atol=1e-6)
+    _, legal = made_legal(plan, images, support, threat_model.epsilon, threat_model)
+    np.testing.assert_allclose(legal, plan, atol=1e-6)
 
 
 def test_the_cost_is_scaled_down_to_the_budget_and_not_further():
@@ -72,8 +96,8 @@ def test_the_cost_is_scaled_down_to_the_budget_and_not_further():
     support = make_support(threat_model, (6, 6, 1))
     images = np.full((1, 6, 6, 1), 0.3, np.float32)
     plan = tf.where(support.home, 0.0, 0.01 * tf.ones((1, 9, 6, 6, 1)))
-    legal = round_to_legal(plan * 10, images, support, 0.25, threat_model)
-    np.testing.assert_allclose(transport_cost(legal.plan, support) / images.sum(), 0.25, rtol=1e-5)
+    _, legal = made_legal(plan * 10, images, support, 0.25, threat_model)
+    np.testing.assert_allclose(transport_cost(legal, support) / images.sum(), 0.25, rtol=1e-5)
 
 
 def test_without_capacity_pixels_may_overflow():
