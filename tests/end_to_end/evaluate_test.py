@@ -136,8 +136,10 @@ def test_killed_it_goes_on_and_ends_alike(saved, config, tmp_path):
         assert ours[3]["cross_entropy"] == pytest.approx(theirs[3]["cross_entropy"], abs=1e-3)
     figures = {path.name for path in (tmp_path / "whole" / "figures").iterdir()}
     assert {"panels_linear.png", "panels_mlp.png", "success.png"} <= figures
-    assert {"minimal_radius.png", "robust_accuracy.png", "examples_mlp_0.6.png"} <= figures
+    assert {"robust_accuracy.png", "examples_mlp_0.6.png"} <= figures
     text = (tmp_path / "whole" / "report.md").read_text()
+    # Tested radii alone are no minimal radii.
+    assert "minimal_radius.png" not in figures and "median" not in text
     assert "| worst case " in text and "p = 1" in text and all(name in text for name in figures)
 
 
@@ -234,6 +236,8 @@ def test_sanity_checks_and_minimal_radii_are_made_once(config, quick, tmp_path, 
     stored = report_of(tmp_path / "run")["models"]["linear"]
     assert stored["gradient_masking"] == ["gradients are there"]
     assert stored["minimal_radius"] == found.minimal_radii.tolist()
+    assert stored["minimal_radius_median"] in found.minimal_radii and "median" in text
+    assert (tmp_path / "run" / "figures" / "minimal_radius.png").exists()
 
     run_evaluation(made)
     run_evaluation(made, rescore_only=True)

@@ -193,7 +193,9 @@ def run_evaluation(
             report = _report_on(config, sweep, model, images, rescore_only, verify_exact)
             if config.minimal_radius:
                 found = _bisected(config, folder, model, images, rescore_only, tell)
-                report.minimal_radii = np.minimum(report.minimal_radii, found)
+                report.bisected = found is not None
+                if found is not None:
+                    report.minimal_radii = np.minimum(report.minimal_radii, found)
             if config.sanity and (checks := _sanity(config, folder, known, model, images, rescore_only, tell)):
                 report.checks[:] = [*checks, worst_case_is_per_example(report.records)]
             reports.append(report)
@@ -235,8 +237,8 @@ def _bisected(
     images: Selection,
     stored_only: bool,
     tell: Callable[[str], None],
-) -> np.ndarray:
-    """Bisects the minimal radius of each image, or reads what was found, [n]; infinite where it may not be made."""
+) -> np.ndarray | None:
+    """Bisects the minimal radius of each image, or reads what was found, [n]; None where it may not be made."""
     attack, largest = config.attacks[config.main_attack], max(config.radii)
 
     def make() -> list[float]:
@@ -259,7 +261,7 @@ def _bisected(
         "source": dataclasses.asdict(config.source),
     }
     found = _once(folder / CELLS / safe_name(model.name) / "minimal_radius.json", key, make, stored_only)
-    return np.full(len(images.labels), np.inf) if found is None else np.array([float(radius) for radius in found])
+    return None if found is None else np.array([float(radius) for radius in found])
 
 
 def _sanity(

@@ -42,6 +42,8 @@ class ModelReport:
       exact: The exact verifications, by attack and radius.
       checks: The sanity checks.
       minimal_radii: Of each image, [n], upper bounds, see `worst_case.least_costs`.
+      bisected: Whether they were looked for radius by radius. From the tested radii alone they pile up just below
+        those, and neither their median nor their histogram is shown.
       pictures: Examples by radius.
     """
 
@@ -51,6 +53,7 @@ class ModelReport:
     exact: dict[tuple[str, float], ExactCheck] = dataclasses.field(default_factory=dict)
     checks: list[Check] = dataclasses.field(default_factory=list)
     minimal_radii: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    bisected: bool = False
     pictures: dict[float, Pictures] = dataclasses.field(default_factory=dict)
 
     def add(
@@ -126,7 +129,7 @@ def _to_json(model: ModelReport) -> dict[str, Any]:
         ],
         "sanity": [dataclasses.asdict(check) for check in model.checks],
         "gradient_masking": gradient_masking(model.checks),
-        "minimal_radius_median": _median(radii),
+        "minimal_radius_median": _median(radii) if model.bisected else None,
         "minimal_radius": [float(radius) for radius in radii],
     }
 
@@ -159,9 +162,10 @@ def _draw(
     options: dict[str, Any] = {"threat_model": threat_model, "num_images": len(images.labels)}
     path = place(f"Success: {strongest}", "success")
     figures.save_success_curves(path, curves, title=f"Success on {images.name}: {strongest}", **options)
-    path = place("Minimal radii", "minimal_radius")
-    title = f"Minimal radii on {images.name}: the least cost that fooled"
-    figures.save_radius_histogram(path, radii, threat_model=threat_model, title=title)
+    if all(model.bisected for model in reports):
+        path = place("Minimal radii", "minimal_radius")
+        title = f"Minimal radii on {images.name}: the least cost that fooled"
+        figures.save_radius_histogram(path, radii, threat_model=threat_model, title=title)
     path = place("Robust accuracy", "robust_accuracy")
     figures.save_accuracy_curves(
         path, radii, threat_model=threat_model, title=f"Robust accuracy on {images.name}", max_radius=largest or None
@@ -190,7 +194,8 @@ def _markdown(
     ]
     for model in reports:
         parts.append(f"## {model.name}\n\n{overview(model)}")
-        parts.append(_minimal_radius_line(model.minimal_radii))
+        if model.bisected:
+            parts.append(_minimal_radius_line(model.minimal_radii))
         if model.checks:
             parts.append(f"### Sanity checks\n\n{_sanity_table(model.checks)}")
         if model.exact:
