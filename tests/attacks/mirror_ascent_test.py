@@ -31,7 +31,22 @@ def test_all_losses_are_climbed(linear_classifier, images, labels):
         assert _margins(linear_classifier, result, labels).mean() > _margins(linear_classifier, control, labels).mean()
 
 
-@pytest.mark.parametrize("setting", [{"step_size": 0.0}, {"restarts": 0}, {"polish": -1}, {"loss": "hinge"}])
+def test_averaged_gradients_depend_on_no_other_image_and_the_larger_ball_is_left(linear_classifier, images, labels):
+    attack = wasser_tf.MirrorAscent(
+        THREAT_MODEL, iterations=10, restarts=2, gradient_noise=0.5, ramp_from=3.0, stop_when_fooled=True
+    )
+    together = attack(linear_classifier, images, labels)
+    assert together.certificate.valid().all()
+    # Plans of the larger ball, rounded, would lose what lies outside it: the raw ones must be inside too.
+    assert (together.raw_certificate.cost <= 1.001 * THREAT_MODEL.epsilon).all()
+    alone = attack(linear_classifier, images[4:], labels[4:])
+    np.testing.assert_allclose(alone.adversarial, together.adversarial[4:], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"step_size": 0.0}, {"restarts": 0}, {"polish": -1}, {"loss": "hinge"}, {"gradient_noise": -1}, {"ramp_from": 0}],
+)
 def test_bad_settings_are_refused(setting):
     with pytest.raises(ValueError, match="|".join([*setting, "Unknown attack loss"])):
         wasser_tf.MirrorAscent(THREAT_MODEL, **setting)

@@ -35,6 +35,8 @@ _START_BUDGET = 0.05
 # The share of the iterations in which the second start comes to the whole budget: at large budgets that is the better
 # way in where the classifier's gradients mislead far from the image.
 _RAMP = 0.3
+# Noisy gradients averaged with the one at the plan.
+_NOISE_SAMPLES = 4
 # A pixel this full no longer climbs, and is settled towards its capacity.
 _NEARLY_FULL = 0.98
 # In units of the step: above 1, so that no pixel gains by being over-full, and bounded, so that none is emptied.
@@ -68,9 +70,14 @@ class MirrorAscent(Attack):
         that. By default 50 / √iterations, so that the length of the whole path grows no faster than √iterations.
       loss: What is maximised: "margin", "cross_entropy" or "dlr".
       restarts: How often the ascent starts; the best end counts. The first climbs the loss, the second too,
-        warm-started from smaller radii. The others climb z_t − z_y, towards one class t each, from the second in the
-        order of their logits on the clean image (multi-targeted, Gowal et al. 2019), and once the classes are through,
-        the loss again from a random plan.
+        warm-started from smaller radii (see `ramp_from`). The others climb z_t − z_y, towards one class t each, from
+        the second in the order of their logits on the clean image (multi-targeted, Gowal et al. 2019), and once the
+        classes are through, the loss again from a random plan.
+      gradient_noise: Standard deviation, in pixel values, of the noise that gradients are averaged over (with 4 samples
+        an iteration costs 5 gradients). Piecewise linear classifiers have their optima on kinks, where the gradient of
+        one piece misleads and the average does not. 0 for the gradient alone.
+      ramp_from: The share of the budget at which the second start begins. Above 1 it comes down from a larger ball, in
+        which the image may be fooled, to its own.
       polish: Dual steps at the end, with the potential held, that bring the plan into capacity and budget together. By
         default as many as iterations, at most 30.
     """
@@ -85,6 +92,8 @@ class MirrorAscent(Attack):
         step_size: float | None = None,
         loss: str = "margin",
         restarts: int = 1,
+        gradient_noise: float = 0.0,
+        ramp_from: float = _START_BUDGET,
         polish: int | None = None,
         schedule: RadiusSchedule | None = None,
         stop_when_fooled: bool = False,
@@ -99,9 +108,15 @@ class MirrorAscent(Attack):
             raise ValueError(f"restarts must be a whole number of at least 1, got {restarts!r}.")
         if polish is not None and not is_whole(polish, 0):
             raise ValueError(f"polish must be a whole number of at least 0, or None, got {polish!r}.")
+        if not 0 <= gradient_noise < math.inf:
+            raise ValueError(f"gradient_noise must be a finite number of at least 0, got {gradient_noise!r}.")
+        if not 0 < ramp_from < math.inf:
+            raise ValueError(f"ramp_from must be a finite number above 0, got {ramp_from!r}.")
         self.step_size = step_size
         self.loss = loss
         self.restarts = restarts
+        self.gradient_noise = gradient_noise
+        self.ramp_from = ramp_from
         self.polish = polish
         self._loss = losses.get(loss)
 
@@ -135,14 +150,20 @@ class MirrorAscent(Attack):
             if not ramp:
                 return budget
             done = tf.cast(iteration + 1, tf.float32) / self.iterations
-            return budget * tf.minimum(_START_BUDGET + (1.0 - _START_BUDGET) * done / ramp, 1.0)
+            return budget * (self.ramp_from + (1.0 - self.ramp_from) * tf.minimum(done / ramp, 1.0))
 
         def step(iteration: tf.Tensor, state: _State) -> tuple[_State, tf.Tensor]:
             gradient = image_gradient(problem, state.now.image, loss)
             step_size = first_step * decay ** (tf.cast(iteration, tf.float32) / self.iterations)
             late = iteration >= self.iterations // 2
-            following, merit = _step(state, gradient, images, step_size, budget_at(iteration), late, capacity, support)
-            return following, gradient.fooled & (merit > 0)
+            climbed = gradient.image_gradient + self._noisy_gradients(problem, state.now.image, loss, iteration)
+            budget = budget_at(iteration)
+            following, merit = _step(state, gradient, climbed, images, step_size, budget, late, capacity, support)
+            fooled = gradient.fooled & (merit > 0)
+            if ramp and self.ramp_from > 1.0:
+                # In a larger ball it counts for nothing; the plan at hand is of the iteration before.
+                fooled &= tf.cast(iteration, tf.float32) >= ramp * self.iterations
+            return following, fooled
 
         start = _start(start_potential, images, problem.budget(self.radius_at(tf.constant(0), problem)), support)
         lowest = tf.fill(tf.shape(problem.radius), tf.float32.min)
@@ -157,12 +178,28 @@ class MirrorAscent(Attack):
             margin = problem.margin(problem.logits_fn(rounded(found, problem).image))
         return _End(found, margin)
 
+    def _noisy_gradients(
+        self, problem: Problem, images: tf.Tensor, loss: losses.AttackLoss, iteration: tf.Tensor
+    ) -> tf.Tensor | float:
+        """Returns the sum of the loss's gradients at images with noise where they hold mass, [B, H, W, C]."""
+        if not self.gradient_noise:
+            return 0.0
+        total = tf.zeros_like(images)
+        for sample in range(_NOISE_SAMPLES):
+            # The same for all images, so that none depends on its company.
+            seed = tf.stack([self.seed * _NOISE_SAMPLES + sample, iteration])
+            noise = tf.where(images > 0, self.gradient_noise * tf.random.stateless_normal(images.shape[1:], seed), 0.0)
+            total += image_gradient(problem, images + noise, loss).image_gradient
+        return total
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "step_size": self.step_size,
             "loss": self.loss,
             "restarts": self.restarts,
+            "gradient_noise": self.gradient_noise,
+            "ramp_from": self.ramp_from,
             "polish": self.polish,
         }
 
@@ -193,6 +230,7 @@ def _start(potential: tf.Tensor, images: tf.Tensor, budget: tf.Tensor, support: 
 def _step(
     state: _State,
     found: Gradient,
+    gradient: tf.Tensor,
     images: tf.Tensor,
     step_size: tf.Tensor,
     budget: tf.Tensor,
@@ -200,11 +238,11 @@ def _step(
     capacity: float | None,
     support: Support,
 ) -> tuple[_State, tf.Tensor]:
-    """One iteration on all images, given the gradient at the present plan, whose merit [B] is returned too.
+    """One iteration along a gradient, given what was found at the present plan, whose merit [B] is returned too.
 
     All in one compiled function: between small ones, a graph would pass image-sized tensors through memory.
     """
-    now, gradient = state.now, found.image_gradient
+    now = state.now
     merit = _merit(found, now.image, capacity)
     # Before the path's second half the best is not kept: the budget may not be used yet.
     better = late & (merit > state.best_merit)
