@@ -237,7 +237,6 @@ def test_sanity_checks_and_minimal_radii_are_made_once(config, quick, tmp_path, 
     assert stored["gradient_masking"] == ["gradients are there"]
     assert stored["minimal_radius"] == found.minimal_radii.tolist()
     assert stored["minimal_radius_median"] in found.minimal_radii and "median" in text
-    assert (tmp_path / "run" / "figures" / "minimal_radius.png").exists()
 
     run_evaluation(made)
     run_evaluation(made, rescore_only=True)
