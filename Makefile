@@ -26,11 +26,11 @@ $(ENV): requirements.lock pyproject.toml
 demo: env  ## Train on the embedded digits, no network needed (to OUTPUT_DIR=runs/demo, which is overwritten)
 	$(BIN)/python bin/train.py --dataset=digits --output_dir=$(OUTPUT_DIR) --overwrite
 
+# Two at a time: most of the time goes into compiling, on one core. A file stays together, for it shares what it compiles.
 test: env  ## Lint, type check and test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	# Two at a time: most of the time goes into compiling on one core. A file stays together, for it shares what it compiles.
 	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --durations=10
 
 bench: env  ## Time the attacks (minutes)
