@@ -17,6 +17,7 @@ from absl import app, flags, logging
 from wasser_tf import ThreatModel, attacks
 from wasser_tf.attacks import ATTACKS, Attack, RadiusSchedule
 from wasser_tf.evaluation.selection import ImageSource
+from wasser_tf.results.leaderboard import Board
 
 FLAGS = flags.FLAGS
 
@@ -92,6 +93,32 @@ def define_output(batch_size: int = 128) -> None:
     flags.DEFINE_string("output_dir", None, "Folder for the results.", required=True)
     flags.DEFINE_bool("overwrite", False, "Whether to replace another run's results in the output_dir.")
     flags.DEFINE_integer("batch_size", batch_size, "Images at a time.", lower_bound=1)
+
+
+def define_board() -> None:
+    """Defines the flags that say how a classifier of the leaderboard is evaluated and where results go."""
+    flags.DEFINE_list("attacks", "ensemble", f"Attacks as name or name:setting=value:…, of {', '.join(ATTACKS)}.")
+    flags.DEFINE_list("radii", None, "Radii ε. Those of the dataset's board by default.")
+    flags.DEFINE_string("output_dir", "runs/leaderboard", "Folder for the evaluations, one in it for each classifier.")
+    flags.DEFINE_string("page_dir", "docs/results", "Folder of the page and the stored entries.")
+    flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
+
+
+def board() -> Board:
+    """Returns how classifiers are evaluated, out of the flags of `define_board` and of images, ball and attacks.
+
+    Raises:
+      ValueError: A flag is out of its range.
+    """
+    made = make_attacks(FLAGS.attacks, threat_model(0.0))
+    return Board(
+        source=image_source(),
+        attacks=dict(zip(FLAGS.attacks, made, strict=True)),
+        output_dir=FLAGS.output_dir,
+        page_dir=FLAGS.page_dir,
+        radii=numbers("radii") if FLAGS.radii else (),
+        batch_size=FLAGS.batch_size,
+    )
 
 
 def threat_model(epsilon: float) -> ThreatModel:

@@ -2,7 +2,8 @@ r"""Attacks a saved classifier and writes the adversarial examples, each certifi
 
   python bin/attack.py --model=best.keras --dataset=digits --epsilon=0.5 --attack=mirror_ascent --output_dir=runs/attack
 
---model is a .keras file, the folder of a SavedModel, or a published .npz checkpoint. The output_dir gets:
+--model is a .keras file, the folder of a SavedModel, a published .npz checkpoint, or pretrained:NAME, one that comes
+with the package. The output_dir gets:
   adversarial.npz  an entry for each image in each array: index (position in the split as loaded), image, label,
                    adversarial (certified, float32), success, loss, radius, cost and the rest of the certificate; and
                    raw, raw_success, … for what the attack made before it was certified
@@ -17,7 +18,9 @@ from wasser_tf.evaluation.attack_run import AttackRun, run_attack
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("model", None, "The classifier: a .keras file, a SavedModel's folder, or a .npz.", required=True)
+flags.DEFINE_string(
+    "model", None, "The classifier: a .keras file, a SavedModel's folder, a .npz or pretrained:NAME.", required=True
+)
 flags.DEFINE_string("attack", "wasser_attack", f"name or name:setting=value:…; one of {_flags.TRANSPORT_ATTACKS}.")
 flags.DEFINE_float("epsilon", 0.5, "The radius of the ball.")
 _flags.define_data()

@@ -19,7 +19,9 @@ from wasser_tf.evaluation.report import overview
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_list("models", None, "Classifiers as path or name=path: .keras files, SavedModels' folders, .npz files.")
+flags.DEFINE_list(
+    "models", None, "Classifiers as path or name=path: .keras, SavedModels' folders, .npz, pretrained:NAME."
+)
 flags.DEFINE_list(
     "attacks",
     "mirror_ascent,wasser_attack,random_plan",

@@ -19,7 +19,9 @@ from wasser_tf.serving.robustness import RobustnessProbe
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("model", None, "The classifier: a .keras file, a SavedModel's folder, or a .npz.", required=True)
+flags.DEFINE_string(
+    "model", None, "The classifier: a .keras file, a SavedModel's folder, a .npz or pretrained:NAME.", required=True
+)
 flags.DEFINE_string("base_dir", None, "Folder of all served models.", required=True)
 flags.DEFINE_string("name", None, "What the server calls the model.", required=True)
 flags.DEFINE_integer("version", None, "A whole number; the next free one by default.")
@@ -41,7 +43,7 @@ def main() -> None:
     """Turns the flags into arguments, exports and says where to."""
     path = pathlib.Path(FLAGS.model)
     card = model_card.of_run(path)
-    classifier = models.load_classifier(path)
+    classifier = models.load_classifier(FLAGS.model)
     exported = export_classifier(
         classifier,
         FLAGS.base_dir,

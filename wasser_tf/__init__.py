@@ -2,6 +2,7 @@
 
 from wasser_tf import attacks
 from wasser_tf.attacks import AttackResult, Ensemble, MirrorAscent, RadiusSchedule, WasserAttack
+from wasser_tf.models import load_pretrained
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.wasser_train import WasserTrain
 from wasser_tf.transport.certificate import Certificate
@@ -17,4 +18,5 @@ __all__ = [
     "WasserAttack",
     "WasserTrain",
     "attacks",
+    "load_pretrained",
 ]

@@ -13,12 +13,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from wasser_tf import pretrained
 from wasser_tf._checks import first_line, is_whole
 from wasser_tf.saved_model import SavedModelClassifier
 
 # The layers of a published checkpoint, and those of our LeNet that take their kernels and biases.
 _PUBLISHED_LAYERS = {"conv1": "conv1", "conv2": "conv2", "dense1": "dense1", "dense2": "logits"}
-_NEEDED = "a .keras file, a published .npz checkpoint or the directory of a SavedModel"
+_NEEDED = "a .keras file, a published .npz checkpoint, the directory of a SavedModel or pretrained:NAME"
 _LINEAR_OR_NOT = {keras.activations.linear: True, keras.activations.softmax: False, keras.activations.sigmoid: False}
 
 
@@ -111,12 +112,29 @@ def load_published(path: str | os.PathLike[str]) -> keras.Model:
     return model
 
 
+def load_pretrained(name: str) -> keras.Model:
+    """Loads a classifier that comes with the package; `wasser_tf.pretrained.card` says what it withstands.
+
+    Args:
+      name: Such as "mnist_wassertrain", one of `wasser_tf.pretrained.names()`.
+
+    Returns:
+      The classifier, from images [n, H, W, C] in [0, 1] to logits [n, classes].
+
+    Raises:
+      ValueError: There is none of this name; the message lists those there are.
+    """
+    classifier = load_classifier(pretrained.path_of(name))
+    assert isinstance(classifier, keras.Model)  # noqa: S101 (a .keras file holds no other)
+    return classifier
+
+
 def load_classifier(path: str | os.PathLike[str]) -> keras.Model | SavedModelClassifier:
     """Loads a classifier, whichever way it was saved.
 
     Args:
       path: A .keras file (of a classifier, or of the `WasserTrain` around it), a published .npz checkpoint, or the
-        directory of a SavedModel (or of its numbered versions, of which the last is taken).
+        directory of a SavedModel (or of its numbered versions, of which the last is taken); or "pretrained:NAME".
 
     Returns:
       The classifier, to be called with images [n, H, W, C] in [0, 1]. `returns_logits` tells what it answers.
@@ -124,7 +142,7 @@ def load_classifier(path: str | os.PathLike[str]) -> keras.Model | SavedModelCla
     Raises:
       ValueError: The file is missing, cut short, of another kind, or needs code that is not registered.
     """
-    path = pathlib.Path(path).expanduser()
+    path = pretrained.resolve(path)
     if not path.exists():
         raise ValueError(f"There is no file {path}: give the path of {_NEEDED}.")
     if path.is_dir():

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import wasser_tf
-from wasser_tf import data, models, storage
+from wasser_tf import data, models, provenance, storage
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.data import Dataset, Split
 from wasser_tf.evaluation import comparison
@@ -264,6 +264,7 @@ def _about(config: TrainConfig) -> dict[str, Any]:
     return {
         "config": config.identity(),
         "data_dir": config.data_dir,
+        "commit": provenance.commit(),
         # Of another training there is none, whatever the rules of its report.
         "threat_model": config.threat_model.get_config() if config.attack.transports else None,
         "threat_model_in_words": config.attack.ball(),

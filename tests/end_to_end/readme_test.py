@@ -12,7 +12,7 @@ README = pathlib.Path(__file__).parents[2] / "README.md"
 
 
 def test_the_lines_for_your_own_code_run():
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
+    code = re.search(r"```python\n(.*?)```", README.read_text(), flags=re.S)[1]
     digits = data.load("digits")
     images, labels = digits.test.images[:16], digits.test.labels[:16]
     given = {

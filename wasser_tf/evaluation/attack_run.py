@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 import wasser_tf
-from wasser_tf import models, storage
+from wasser_tf import models, pretrained, storage
 from wasser_tf._checks import is_whole
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_transports
@@ -107,4 +107,4 @@ def check_output_dir(folder: pathlib.Path, files: tuple[str, ...], overwrite: bo
 
 def model_name(path: str) -> str:
     """Returns what a classifier's file is called without its ending: the last part of the path."""
-    return pathlib.Path(path).stem
+    return pathlib.Path(path.removeprefix(pretrained.PREFIX)).stem

@@ -207,7 +207,7 @@ def _report_on(
     config: EvaluationRun, sweep: Sweep, model: Model, images: Selection, rescored: bool, verify_exact: int | None
 ) -> ModelReport:
     """Scores a model's cells, one radius at a time, for all of them together may not fit into memory."""
-    report = ModelReport(name=model.name, path=config.models[model.name])
+    report = ModelReport(name=model.name, path=config.models[model.name], fingerprint=model.fingerprint)
     worst, smallest, seconds = None, np.full(len(images.labels), np.inf), 0.0
     for radius in sweep.radii:
         results = []

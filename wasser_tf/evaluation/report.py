@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wasser_tf import storage
+from wasser_tf import provenance, storage
 from wasser_tf.attacks import Attack
 from wasser_tf.evaluation import figures, metrics, tables
 from wasser_tf.evaluation.examples import Examples
@@ -38,6 +38,7 @@ class ModelReport:
     Attributes:
       name: Its name.
       path: Its path.
+      fingerprint: What tells its file from others, see `sweep.fingerprint`.
       records: Of each attack and radius.
       exact: The exact verifications, by attack and radius.
       checks: The sanity checks.
@@ -49,6 +50,7 @@ class ModelReport:
 
     name: str
     path: str
+    fingerprint: str = ""
     records: list[Record] = dataclasses.field(default_factory=list)
     exact: dict[tuple[str, float], ExactCheck] = dataclasses.field(default_factory=dict)
     checks: list[Check] = dataclasses.field(default_factory=list)
@@ -109,6 +111,8 @@ def write_report(
     storage.write_text(folder / "report.md", _markdown(threat_model, images, reports, drawn))
     values = {
         "config": config,
+        "commit": provenance.commit(),
+        "command": provenance.command(),
         "threat_model_in_words": tables.threat_model_caption(threat_model.get_config()),
         "images": images.name,
         "num_images": len(images.labels),
@@ -123,6 +127,7 @@ def _to_json(model: ModelReport) -> dict[str, Any]:
     radii = model.minimal_radii
     return {
         "path": model.path,
+        "fingerprint": model.fingerprint,
         "exact": [
             {"attack": attack, "epsilon": epsilon, **dataclasses.asdict(check)}
             for (attack, epsilon), check in model.exact.items()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import wasser_tf
-from wasser_tf import attacks
+from wasser_tf import attacks, pretrained
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_transports
 from wasser_tf.evaluation import examples, metrics
@@ -212,7 +212,7 @@ def rescore(classifier: Any, stored: Examples) -> Examples:
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
     """Returns a hash of a file, or of all files of a folder: two equal ones are the same classifier."""
-    root = pathlib.Path(path).expanduser()
+    root = pretrained.resolve(path)
     digest = hashlib.sha256()
     for file in sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root]:
         digest.update(str(file.relative_to(root)).encode())

@@ -2,7 +2,6 @@
 
 import datetime
 import pathlib
-import subprocess
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 import wasser_tf
 from wasser_tf import storage
+from wasser_tf.provenance import commit
 from wasser_tf.serving.robustness import RobustnessProbe
 
 JSON, MARKDOWN = "model_card.json", "model_card.md"
@@ -88,21 +88,6 @@ def describe(
         },
         **more,
     }
-
-
-def commit() -> str | None:
-    """Returns the commit that this package runs from, with -dirty if files differ from it; None outside a checkout."""
-    folder = pathlib.Path(wasser_tf.__file__).parent
-    try:
-        # A package that was installed may lie below some other repository, which does not know its files.
-        for command in (
-            ["ls-files", "--error-unmatch", "__init__.py"],
-            ["describe", "--always", "--dirty", "--abbrev=40"],
-        ):
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def write(path: pathlib.Path, card: dict[str, Any]) -> None:

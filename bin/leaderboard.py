@@ -1,0 +1,43 @@
+r"""Adds classifiers to the leaderboard and renders its page.
+
+  python bin/leaderboard.py --dataset=mnist --models=mine=best.keras --about="my training" --output_dir=runs/leaderboard
+  python bin/leaderboard.py
+
+The first evaluates mine on the whole test set with the ensemble, stores docs/results/leaderboard/mnist/mine.json and
+renders docs/results/leaderboard.md; interrupted, it goes on where it was. The second renders the page alone.
+"""
+
+import pathlib
+
+import _flags
+from absl import flags
+
+from wasser_tf.evaluation.evaluation_run import parse_models
+from wasser_tf.results import leaderboard
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_list(
+    "models", None, "Classifiers as path or name=path: .keras, SavedModels' folders, .npz, pretrained:NAME."
+)
+flags.DEFINE_string("about", "", "A sentence on where they come from.")
+_flags.define_board()
+_flags.define_data()
+_flags.define_selection()
+_flags.define_threat_model()
+_flags.define_attack_settings()
+flags.adopt_module_key_flags(_flags)
+
+
+def main() -> None:
+    """Turns the flags into a config, adds each classifier and says where the page is."""
+    if FLAGS.models:
+        board = _flags.board()
+        for name, path in parse_models(FLAGS.models).items():
+            found = leaderboard.add(board, name, path, FLAGS.about, tell=lambda line: print(line, flush=True))
+            print(f"\n{leaderboard.table([found])}")
+    print(f"Written: {leaderboard.write_page(pathlib.Path(FLAGS.page_dir))}")
+
+
+if __name__ == "__main__":
+    _flags.run(main)

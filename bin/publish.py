@@ -1,0 +1,36 @@
+r"""Turns a training run into a classifier that comes with the package.
+
+  python bin/publish.py --run=runs/mnist --name=mnist_wassertrain --dataset=mnist
+
+packs runs/mnist/best.keras into wasser_tf/pretrained/, evaluates the packed file (by default the whole test set, with
+the ensemble), adds it to the leaderboard and writes its model card. Interrupted, it goes on where it was.
+"""
+
+import _flags
+from absl import flags
+
+from wasser_tf.results import publish
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("run", None, "The output_dir of bin/train.py.", required=True)
+flags.DEFINE_string("name", None, "What wasser_tf.load_pretrained shall call it.", required=True)
+flags.DEFINE_string("file", publish.Publication.file, "Which classifier of the run.")
+flags.DEFINE_string("about", "", "The leaderboard's sentence on it; model, training and seed by default.")
+_flags.define_board()
+_flags.define_data()
+_flags.define_selection()
+_flags.define_threat_model()
+_flags.define_attack_settings()
+flags.adopt_module_key_flags(_flags)
+
+
+def main() -> None:
+    """Turns the flags into a config, publishes and says where the file is."""
+    config = publish.Publication(run=FLAGS.run, name=FLAGS.name, board=_flags.board(), file=FLAGS.file)
+    path = publish.publish(config, FLAGS.about, tell=lambda line: print(line, flush=True))
+    print(f"\n{path.with_suffix('.md').read_text(encoding='utf-8')}\nWritten: {path} and its card beside it")
+
+
+if __name__ == "__main__":
+    _flags.run(main)

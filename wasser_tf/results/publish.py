@@ -1,0 +1,81 @@
+"""A training run to a classifier that comes with the package: what bin/publish.py does."""
+
+import dataclasses
+import pathlib
+import re
+import shutil
+from collections.abc import Callable
+
+from wasser_tf import pretrained, storage
+from wasser_tf.results import card, leaderboard
+from wasser_tf.results.leaderboard import Board
+from wasser_tf.results.pack import pack
+
+_NAME = re.compile(r"[a-z0-9_]+")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Publication:
+    """What to publish.
+
+    Attributes:
+      run: The folder of a training run.
+      name: What `wasser_tf.load_pretrained` shall call the classifier.
+      board: How it is evaluated; its dataset must be that of the run.
+      file: Which classifier of the run.
+
+    Raises:
+      ValueError: The name is not made of small letters, digits and underscores.
+    """
+
+    run: str
+    name: str
+    board: Board
+    file: str = "best.keras"
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name must be of small letters, digits and underscores, got {self.name!r}.")
+
+
+def publish(config: Publication, about: str = "", tell: Callable[[str], None] | None = None) -> pathlib.Path:
+    """Packs the classifier, evaluates the packed file, and writes its entry and its card.
+
+    Interrupted, it goes on with the evaluation where it was: packing gives the same file again.
+
+    Returns:
+      The packed file.
+
+    Raises:
+      ValueError: The run, the images or a setting are not what is needed.
+    """
+    run = pathlib.Path(config.run).expanduser()
+    training = card.training_of(run)
+    if training["config"]["dataset"] != config.board.source.dataset:
+        raise ValueError(
+            f"{run} was trained on {training['config']['dataset']}: give --dataset={training['config']['dataset']}."
+        )
+    # In the package there shall be no classifier without its card, so it goes there last.
+    packed = pathlib.Path(config.board.output_dir).expanduser() / f"{config.name}.keras"
+    classifier = pack(run / config.file, packed)
+    trained = training["config"]
+    how = "standard training" if config.file == "standard.keras" else f"WasserTrain, {trained['attack']['name']}"
+    entry = leaderboard.add(
+        config.board,
+        config.name,
+        str(packed),
+        about or f"{trained['model']}, {how}, seed {trained['seed']}; comes with the package.",
+        tell,
+    )
+    described = {
+        "image_shape": list(classifier.input_shape[1:]),
+        "num_classes": classifier.output_shape[-1],
+        "num_weights": classifier.count_params(),
+        "bytes": packed.stat().st_size,
+        "file": config.file,
+    }
+    path = pretrained.FOLDER / packed.name
+    card.write(path, described, training, entry)
+    with storage.atomic_path(path) as beside:
+        shutil.copyfile(packed, beside)
+    return path
