@@ -1,0 +1,64 @@
+import dataclasses
+
+import pytest
+
+from wasser_tf import pipeline, storage
+from wasser_tf.results.classifiers import Workshop
+from wasser_tf.results.scales import FULL, QUICK
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The configs of trainings, none of which is done."""
+    configs = []
+
+    def run(config):
+        configs.append(config)
+        storage.write_json(f"{config.output_dir}/report.json", {})
+
+    monkeypatch.setattr(pipeline, "run", run)
+    return configs
+
+
+@pytest.fixture
+def workshop(tmp_path):
+    fields = {"dataset": "digits", "data_dir": None, "download": False, "scale": QUICK["digits"], "seed": 4}
+    return Workshop(folder=tmp_path, recipe="ours", given={"pgd": "published.npz"}, **fields)
+
+
+def test_what_is_given_is_not_trained_and_what_was_trained_is_not_trained_again(workshop, trained, tmp_path):
+    told = []
+    assert workshop.path("pgd", told.append) == "published.npz" and not trained
+    assert workshop.path("standard", told.append) == str(tmp_path / "wasser_train" / "standard.keras")
+    assert workshop.path("wasser_train", told.append) == str(tmp_path / "wasser_train" / "best.keras")
+    (config,) = trained
+    assert config.attack.name == "mirror_ascent" and config.omega == 0.7 and config.seed == 4 and config.resume
+    assert (config.standard_epochs, config.epochs) == (15, 15) and config.threat_model.epsilon == 0.1
+    assert told == ["Training wasser_train: 15 standard epochs, then 15 with mirror_ascent, ω = 0.7"]
+
+
+def test_each_role_trains_as_the_papers_do(workshop, trained):
+    alone = dataclasses.replace(workshop, given={"wasser_train": "x.keras"}, scale=FULL["mnist"], recipe="paper")
+    assert alone.path("standard", print).endswith("standard/standard.keras")
+    alone.path("pgd", print)
+    alone.omega_run(0.3, print)
+    dataclasses.replace(alone, given={}).path("wasser_train", print)
+    standard, pgd, fig3, wasser = trained
+    assert standard.omega == 0 and (standard.standard_epochs, standard.epochs) == (5, 1)
+    assert pgd.omega == 1 and pgd.attack.name == "projected_sinkhorn" and pgd.attack.schedule is not None
+    assert fig3.omega == 0.3 and (fig3.standard_epochs, fig3.epochs) == (0, 50)
+    for config in (fig3, wasser):
+        assert config.attack.name == "wasser_attack" and config.attack.iterations == 50
+        assert config.attack.schedule is not None
+    colour = dataclasses.replace(alone, scale=FULL["cifar10"], folder=alone.folder / "colour")
+    colour.path("pgd", print)
+    assert trained[-1].attack.regularization == 3000
+
+
+def test_an_unknown_recipe_is_refused(workshop):
+    with pytest.raises(ValueError, match="recipe must be one of ours, paper, got 'mine'"):
+        dataclasses.replace(workshop, recipe="mine")
+    with pytest.raises(ValueError, match="radii must be numbers above 0"):
+        dataclasses.replace(QUICK["digits"], radii=())
+    with pytest.raises(ValueError, match="omegas must be numbers from 0 to 1"):
+        dataclasses.replace(QUICK["digits"], omegas=(2.0,))

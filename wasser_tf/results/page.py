@@ -1,0 +1,44 @@
+"""docs/results/DATASET.md: the paper's numbers beside ours, and every artefact. Rendered, but for the notes."""
+
+import pathlib
+
+from wasser_tf import storage
+from wasser_tf.evaluation.tables import markdown_table
+from wasser_tf.results import artefact, leaderboard, paper
+
+# The order on the page.
+NAMES = ("table1", "fig1", "fig3", "fig4", "fig5", "beyond")
+NOTES = "notes.md"
+
+
+def write(page_dir: pathlib.Path, dataset: str) -> pathlib.Path:
+    """Renders the page from page_dir/DATASET/*.json, the leaderboard's entries and page_dir/DATASET/notes.md.
+
+    Returns:
+      The page.
+
+    Raises:
+      ValueError: There are no artefacts, or one is unreadable.
+    """
+    folder = page_dir / dataset
+    found = {name: storage.read_json(folder / f"{name}.json") for name in NAMES if (folder / f"{name}.json").exists()}
+    if not found:
+        raise ValueError(f"{folder} holds no artefacts: run the experiments with --publish_dir={page_dir} first.")
+    parts = [f"# The paper on {dataset}, reproduced\n\nRendered from [{dataset}/]({dataset}) by `bin/reproduce.py`.\n"]
+    if dataset in paper.PAPERS:
+        rows = [list(line) for line in paper.lines(dataset, found)]
+        header = ["", "the paper", "ours, as the paper scores", "ours, certified"]
+        if rows:
+            parts.append(f"## Line by line\n\n{markdown_table(header, rows)}")
+    notes = folder / NOTES
+    if notes.exists():
+        parts.append(f"## Where they differ, and why\n\n{notes.read_text(encoding='utf-8').strip()}\n")
+    parts += [f"## {artefact.markdown(values, f'{dataset}/')}" for values in found.values()]
+    if entries := leaderboard.entries(page_dir, dataset):
+        parts.append(
+            f"## Under the strongest ensemble\n\n{leaderboard.ball_in_words(entries[0])}. All classifiers: "
+            f"[the leaderboard]({leaderboard.PAGE}).\n\n{leaderboard.table(entries)}"
+        )
+    path = page_dir / f"{dataset}.md"
+    storage.write_text(path, "\n".join(parts))
+    return path

@@ -1,0 +1,178 @@
+"""The paper's tables and figures, each by name: what bin/reproduce.py does.
+
+An experiment is a function from a `Bench` (classifiers, images, attacks, evaluations that are never made twice) to an
+`Artefact`. What was trained or attacked once is found again in the output_dir, so an interrupted run goes on where it
+was.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from wasser_tf import ThreatModel, attacks, storage
+from wasser_tf.attacks import Attack
+from wasser_tf.evaluation.evaluation_run import EvaluationRun, run_evaluation
+from wasser_tf.evaluation.report import ModelReport
+from wasser_tf.evaluation.selection import ImageSource, Selection
+from wasser_tf.evaluation.sweep import safe_name
+from wasser_tf.results import artefact, page
+from wasser_tf.results.artefact import Artefact
+from wasser_tf.results.classifiers import Workshop
+from wasser_tf.results.paper import ROLES
+from wasser_tf.results.scales import Scale
+
+ARTEFACTS = "artefacts"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """What to reproduce.
+
+    Attributes:
+      experiments: Keys of `wasser_tf.results.experiments.EXPERIMENTS`.
+      dataset: See `wasser_tf.data.load`, as for the next two.
+      data_dir: The folder of prepared sets.
+      download: Whether to fetch a set that is not there.
+      original_index: See `ImageSource`: the first images are then the first of that order.
+      output_dir: Where everything goes: training/, evaluations/, artefacts/.
+      scale: How large everything is.
+      given: Paths of classifiers by role, "standard", "pgd" or "wasser_train"; those that lack are trained.
+      others: Paths of more classifiers by name, which Table 1 and "beyond" have too.
+      recipe: How WasserTrain trains, one of `wasser_tf.results.classifiers.RECIPES`.
+      attacks: Names of the attacks beside the paper's two, in Fig. 4 and "beyond".
+      seed: Of trainings and attacks.
+      batch_size: Images under attack at a time.
+      publish_dir: Where artefacts are copied and the dataset's page is rendered, such as docs/results; or None.
+
+    Raises:
+      ValueError: A role is unknown, or a classifier of `others` is called like a role.
+    """
+
+    experiments: Sequence[str]
+    dataset: str
+    data_dir: str | None = None
+    download: bool = False
+    original_index: str | None = None
+    output_dir: str
+    scale: Scale
+    given: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    others: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    recipe: str = "ours"
+    attacks: tuple[str, ...] = ("mirror_ascent", "frank_wolfe", "constrained_sinkhorn", "ensemble")
+    seed: int = 0
+    batch_size: int = 128
+    publish_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.given) - set(ROLES)):
+            raise ValueError(f"given must be classifiers of {', '.join(ROLES)}, got {', '.join(unknown)}.")
+        if taken := sorted(set(self.others) & set(ROLES)):
+            raise ValueError(f"{', '.join(taken)} is a classifier of the paper's: name the other one differently.")
+
+
+class Bench:
+    """What experiments are made with.
+
+    Attributes:
+      config: What to reproduce.
+      folder: Where artefacts and pictures go.
+      workshop: What trains.
+      tell: Is given lines of progress.
+    """
+
+    def __init__(self, config: Reproduction, tell: Callable[[str], None]):
+        root = pathlib.Path(config.output_dir).expanduser()
+        self.config, self.tell = config, tell
+        self.folder = root / ARTEFACTS
+        self._evaluations = root / "evaluations"
+        self.workshop = Workshop(
+            folder=root / "training",
+            dataset=config.dataset,
+            data_dir=config.data_dir,
+            download=config.download,
+            scale=config.scale,
+            recipe=config.recipe,
+            seed=config.seed,
+            given=config.given,
+        )
+
+    def path(self, name: str) -> str:
+        """Returns the path of a classifier, by role (trained if it has to be) or one of the others."""
+        return self.config.others[name] if name in self.config.others else self.workshop.path(name, self.tell)
+
+    def omega_run(self, omega: float) -> pathlib.Path:
+        """Returns the folder of a training of Fig. 3."""
+        return self.workshop.omega_run(omega, self.tell)
+
+    def source(self, count: int | None) -> ImageSource:
+        """Returns the first few test images, or all."""
+        return ImageSource(
+            dataset=self.config.dataset,
+            data_dir=self.config.data_dir,
+            download=self.config.download,
+            num_examples=count,
+            original_index=self.config.original_index,
+        )
+
+    @functools.cached_property
+    def images(self) -> Selection:
+        """All test images."""
+        return self.source(None).load()
+
+    @functools.cache  # noqa: B019 (a bench lives as long as its process)
+    def attack(self, name: str) -> Attack:
+        """Returns an attack with the dataset's settings."""
+        settings: dict[str, Any] = dict(self.config.scale.attack_settings.get(name, {}))
+        if self.config.scale.attack_iterations is not None:
+            settings["iterations"] = self.config.scale.attack_iterations
+        return attacks.make(name, ThreatModel(epsilon=0.0), seed=self.config.seed, **settings)
+
+    def evaluation(self, name: str, attack_names: Sequence[str]) -> ModelReport:
+        """Returns a classifier under attacks at all radii; what was attacked before is not attacked again."""
+        folder = self._evaluations / safe_name(name)
+        run = EvaluationRun(
+            models={name: self.path(name)},
+            source=self.source(self.config.scale.num_examples),
+            attacks={attack: self.attack(attack) for attack in attack_names},
+            radii=self.config.scale.radii,
+            output_dir=str(folder),
+            sanity=False,
+            batch_size=min(self.config.batch_size, self.config.scale.num_examples),
+        )
+        (report,) = run_evaluation(run, resume=True, tell=self.tell)
+        return report
+
+
+def reproduce(config: Reproduction, tell: Callable[[str], None] | None = None) -> list[pathlib.Path]:
+    """Makes the artefacts, or what is left of them.
+
+    Returns:
+      The Markdown files, one for each experiment, and the page if there is one.
+
+    Raises:
+      ValueError: There is no such experiment, or something it needs is not there.
+    """
+    from wasser_tf.results.experiments import EXPERIMENTS  # They are made of what is above.
+
+    if unknown := [name for name in config.experiments if name not in EXPERIMENTS]:
+        raise ValueError(f"There is no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}.")
+    tell = tell or (lambda line: None)
+    bench = Bench(config, tell)
+    bench.workshop.prepare_process()
+    written = []
+    for name in config.experiments:
+        tell(f"{name}")
+        made: Artefact = EXPERIMENTS[name](bench)
+        artefact.write(bench.folder, made, dataset=f"{config.dataset} test", seed=config.seed)
+        written.append(bench.folder / f"{name}.md")
+        if config.publish_dir is not None:
+            place = pathlib.Path(config.publish_dir).expanduser() / safe_name(config.dataset)
+            for file in (*made.pictures, f"{name}.csv", f"{name}.json"):
+                with storage.atomic_path(place / file) as beside:
+                    shutil.copyfile(bench.folder / file, beside)
+    if config.publish_dir is not None:
+        written.append(page.write(pathlib.Path(config.publish_dir).expanduser(), safe_name(config.dataset)))
+    return written

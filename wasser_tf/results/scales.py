@@ -1,0 +1,153 @@
+"""How large a reproduction is: for each dataset a quick one, of minutes on a laptop, and the full one."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from wasser_tf._checks import is_whole
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Sizes of the trainings and of the attacks.
+
+    Attributes:
+      model: The classifier that is trained, one of `wasser_tf.models.MODELS`.
+      standard_epochs: Epochs of standard training.
+      epochs: Epochs of adversarial training after it.
+      omega_epochs: Epochs of each training of Fig. 3, from scratch.
+      omegas: ω of Fig. 3, rising.
+      batch_size: Images a training step.
+      learning_rate: The first one.
+      epsilon: The radius of training, where it is fixed.
+      iterations: Mirror steps of training.
+      pgd_iterations: Iterations of PGD in training.
+      adaptive_pgd: Whether PGD trains with the adaptive radius of [14] and the paper; at `epsilon` otherwise.
+      radii: ε of Fig. 4 and 5, rising. The middle one is that of Fig. 1.
+      linf_epsilon: The largest change of a pixel in the ℓ∞ half of Fig. 1.
+      num_examples: Test images under attack.
+      attack_iterations: Iterations of every attack; None for its own.
+      attack_settings: Settings of attacks, by name, that the dataset asks for.
+
+    Raises:
+      ValueError: A field is out of its range.
+    """
+
+    model: str = "lenet"
+    standard_epochs: int
+    epochs: int
+    omega_epochs: int
+    omegas: tuple[float, ...]
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    epsilon: float
+    iterations: int = 10
+    pgd_iterations: int = 50
+    adaptive_pgd: bool = True
+    radii: tuple[float, ...]
+    linf_epsilon: float
+    num_examples: int
+    attack_iterations: int | None = None
+    attack_settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.radii or any(not radius > 0 for radius in self.radii):
+            raise ValueError(f"radii must be numbers above 0, got {self.radii!r}.")
+        if not self.omegas or any(not 0 <= omega <= 1 for omega in self.omegas):
+            raise ValueError(f"omegas must be numbers from 0 to 1, got {self.omegas!r}.")
+        if not is_whole(self.num_examples, 1):
+            raise ValueError(f"num_examples must be a whole number of at least 1, got {self.num_examples!r}.")
+
+    @property
+    def middle_radius(self) -> float:
+        """The middle one of `radii`."""
+        return self.radii[len(self.radii) // 2]
+
+
+_TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
+_FEW = (0.1, 0.5, 1.0)
+# λ of the projections grows with the image: 1000 on MNIST, 3000 on CIFAR-10 [14].
+_COLOUR = {"projected_sinkhorn": {"regularization": 3000.0}, "constrained_sinkhorn": {"regularization": 3000.0}}
+
+_DIGITS = Scale(
+    standard_epochs=30,
+    epochs=40,
+    omega_epochs=40,
+    omegas=_TENTHS,
+    batch_size=64,
+    epsilon=0.1,
+    pgd_iterations=20,
+    adaptive_pgd=False,
+    radii=(0.02, 0.05, 0.1, 0.2, 0.3),
+    linf_epsilon=0.2,
+    num_examples=400,
+)
+_MNIST = Scale(
+    standard_epochs=5,
+    epochs=20,
+    omega_epochs=50,
+    omegas=_TENTHS,
+    epsilon=0.5,
+    radii=(0.1, 0.3, 0.5, 0.7, 0.9, 1.1, 1.4, 1.7, 2.0),
+    linf_epsilon=0.3,
+    num_examples=1000,
+)
+_CIFAR10 = Scale(
+    model="resnet_small",
+    standard_epochs=30,
+    epochs=15,
+    omega_epochs=20,
+    omegas=_TENTHS,
+    epsilon=0.05,
+    iterations=5,
+    radii=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
+    linf_epsilon=8 / 255,
+    num_examples=1000,
+    attack_settings=_COLOUR,
+)
+FULL = {"digits": _DIGITS, "mnist": _MNIST, "cifar10": _CIFAR10}
+QUICK = {
+    "digits": dataclasses.replace(
+        _DIGITS,
+        model="mlp",
+        standard_epochs=15,
+        epochs=15,
+        omega_epochs=15,
+        omegas=_FEW,
+        learning_rate=5e-3,
+        iterations=5,
+        pgd_iterations=5,
+        radii=(0.05, 0.1, 0.2, 0.3),
+        num_examples=48,
+        attack_iterations=40,
+    ),
+    "mnist": dataclasses.replace(
+        _MNIST,
+        standard_epochs=1,
+        epochs=1,
+        omega_epochs=2,
+        omegas=_FEW,
+        batch_size=256,
+        epsilon=0.3,
+        iterations=3,
+        pgd_iterations=3,
+        adaptive_pgd=False,
+        radii=(0.1, 0.5, 0.9, 1.4),
+        num_examples=48,
+        attack_iterations=40,
+    ),
+    "cifar10": dataclasses.replace(
+        _CIFAR10,
+        standard_epochs=1,
+        epochs=1,
+        omega_epochs=1,
+        omegas=_FEW,
+        batch_size=256,
+        iterations=2,
+        pgd_iterations=2,
+        adaptive_pgd=False,
+        radii=(0.02, 0.05, 0.1),
+        num_examples=32,
+        attack_iterations=20,
+    ),
+}
