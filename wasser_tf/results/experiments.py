@@ -51,7 +51,7 @@ def fig1(bench: Bench) -> Artefact:
         raise ValueError("The standard classifier knows none of the first images: train it longer.")
     images, labels = images[known], labels[known]
     linf = attacks.make("linf_pgd", ThreatModel(epsilon=scale.linf_epsilon), seed=bench.config.seed)
-    wasser, radius = bench.attack(WASSER), scale.middle_radius
+    wasser, radius = bench.attack(WASSER), scale.epsilon_drawn
     index = bench.images.index[known]
     drawn, results = [], {}
     for name, attack, epsilon in (("ℓ∞ ball", linf, scale.linf_epsilon), ("Wasserstein ball", wasser, radius)):

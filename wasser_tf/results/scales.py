@@ -23,7 +23,8 @@ class Scale:
       iterations: Mirror steps of training.
       pgd_iterations: Iterations of PGD in training.
       adaptive_pgd: Whether PGD trains with the adaptive radius of [14] and the paper; at `epsilon` otherwise.
-      radii: ε of Fig. 4 and 5, rising. The middle one is that of Fig. 1.
+      radii: ε of Fig. 4 and 5, rising.
+      epsilon_drawn: ε of the Wasserstein half of Fig. 1.
       linf_epsilon: The largest change of a pixel in the ℓ∞ half of Fig. 1.
       num_examples: Test images under attack.
       attack_iterations: Iterations of every attack; None for its own.
@@ -45,6 +46,7 @@ class Scale:
     pgd_iterations: int = 50
     adaptive_pgd: bool = True
     radii: tuple[float, ...]
+    epsilon_drawn: float
     linf_epsilon: float
     num_examples: int
     attack_iterations: int | None = None
@@ -57,11 +59,6 @@ class Scale:
             raise ValueError(f"omegas must be numbers from 0 to 1, got {self.omegas!r}.")
         if not is_whole(self.num_examples, 1):
             raise ValueError(f"num_examples must be a whole number of at least 1, got {self.num_examples!r}.")
-
-    @property
-    def middle_radius(self) -> float:
-        """The middle one of `radii`."""
-        return self.radii[len(self.radii) // 2]
 
 
 _TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
@@ -79,6 +76,7 @@ _DIGITS = Scale(
     pgd_iterations=20,
     adaptive_pgd=False,
     radii=(0.02, 0.05, 0.1, 0.2, 0.3),
+    epsilon_drawn=0.2,
     linf_epsilon=0.2,
     num_examples=400,
 )
@@ -89,6 +87,7 @@ _MNIST = Scale(
     omegas=_TENTHS,
     epsilon=0.5,
     radii=(0.1, 0.3, 0.5, 0.7, 0.9, 1.1, 1.4, 1.7, 2.0),
+    epsilon_drawn=0.5,
     linf_epsilon=0.3,
     num_examples=1000,
 )
@@ -101,6 +100,7 @@ _CIFAR10 = Scale(
     epsilon=0.05,
     iterations=5,
     radii=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
+    epsilon_drawn=0.05,
     linf_epsilon=8 / 255,
     num_examples=1000,
     attack_settings=_COLOUR,
