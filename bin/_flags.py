@@ -97,7 +97,7 @@ def define_output(batch_size: int = 128) -> None:
 
 def define_board() -> None:
     """Defines the flags that say how a classifier of the leaderboard is evaluated and where results go."""
-    flags.DEFINE_list("attacks", "ensemble", f"Attacks as name or name:setting=value:…, of {', '.join(ATTACKS)}.")
+    flags.DEFINE_list("attacks", "ensemble", f"Attacks as name or name:setting=value:…, of {TRANSPORT_ATTACKS}.")
     flags.DEFINE_list("radii", None, "Radii ε. Those of the dataset's board by default.")
     flags.DEFINE_string("output_dir", "runs/leaderboard", "Folder for the evaluations, one in it for each classifier.")
     flags.DEFINE_string("page_dir", "docs/results", "Folder of the page and the stored entries.")

@@ -18,7 +18,6 @@ from typing import Any
 import _flags
 from absl import flags
 
-from wasser_tf.attacks import ATTACKS
 from wasser_tf.evaluation.evaluation_run import parse_models
 from wasser_tf.results import scales
 from wasser_tf.results.classifiers import RECIPES
@@ -34,11 +33,14 @@ flags.DEFINE_string("data_dir", None, "Folder of the prepared sets (the parent o
 flags.DEFINE_bool("download", False, "Whether to fetch a set that is not there.")
 flags.DEFINE_string("original_index", None, "File with each test image's number in another order, see bin/evaluate.py.")
 flags.DEFINE_bool("quick", False, "Whether to make it small: minutes on a laptop.")
-for _role in ROLES:
-    flags.DEFINE_string(_role, None, f"The {_role} classifier: a file, or pretrained:NAME. Trained if it is not given.")
+flags.DEFINE_string("standard", None, "The standard classifier: a file, or pretrained:NAME. Trained if not given.")
+flags.DEFINE_string("pgd", None, "The classifier of PGD-based training. Trained if not given.")
+flags.DEFINE_string("wasser_train", None, "The classifier of WasserTrain. Trained if not given.")
 flags.DEFINE_list("others", None, "More classifiers for table1 and beyond, as path or name=path.")
 flags.DEFINE_enum("recipe", "ours", RECIPES, "How WasserTrain trains: on mirror ascent, or as the paper does.")
-flags.DEFINE_list("attacks", list(Reproduction.attacks), f"Attacks beside the paper's two, of {', '.join(ATTACKS)}.")
+flags.DEFINE_list(
+    "attacks", list(Reproduction.attacks), f"Attacks beside the paper's two, of {_flags.TRANSPORT_ATTACKS}."
+)
 flags.DEFINE_string("model", None, "Size: the classifier to train.")
 flags.DEFINE_integer("standard_epochs", None, "Size: epochs of standard training.")
 flags.DEFINE_integer("epochs", None, "Size: epochs of adversarial training.")
