@@ -14,6 +14,7 @@ def trained(monkeypatch):
 
     def run(config):
         configs.append(config)
+        storage.write_json(f"{config.output_dir}/config.json", {"config": config.identity()})
         storage.write_json(f"{config.output_dir}/report.json", {})
 
     monkeypatch.setattr(pipeline, "run", run)
@@ -35,6 +36,13 @@ def test_what_is_given_is_not_trained_and_what_was_trained_is_not_trained_again(
     assert config.attack.name == "mirror_ascent" and config.omega == 0.7 and config.seed == 4 and config.resume
     assert (config.standard_epochs, config.epochs) == (15, 15) and config.threat_model.epsilon == 0.1
     assert told == ["Training wasser_train: 15 standard epochs, then 15 with mirror_ascent, ω = 0.7"]
+
+
+def test_a_training_of_other_sizes_is_not_taken(workshop, trained):
+    workshop.path("wasser_train", print)
+    longer = dataclasses.replace(workshop, scale=dataclasses.replace(workshop.scale, epochs=99))
+    with pytest.raises(ValueError, match="epochs is 15 there and 99 here"):
+        longer.path("wasser_train", print)
 
 
 def test_each_role_trains_as_the_papers_do(workshop, trained):

@@ -104,10 +104,13 @@ class Workshop:
         tell: Callable[[str], None],
     ) -> pathlib.Path:
         folder = self.folder / name
+        config = self._config(folder, attack, omega=omega, standard_epochs=standard_epochs, epochs=epochs)
         if (folder / "report.json").exists():
+            # It may be one of other sizes.
+            run_folder.check(folder, config)
             return folder
         tell(f"Training {name}: {standard_epochs} standard epochs, then {epochs} with {attack.name}, ω = {omega:g}")
-        pipeline.run(self._config(folder, attack, omega=omega, standard_epochs=standard_epochs, epochs=epochs))
+        pipeline.run(config)
         return folder
 
     def _config(self, folder: pathlib.Path, attack: Attack, **settings: Any) -> TrainConfig:
@@ -124,7 +127,7 @@ class Workshop:
             radii=(self.scale.epsilon,),
             # The experiments attack better than this report does; it is there to choose the best epoch by.
             report_iterations=20,
-            num_attack_examples=min(200, self.scale.num_examples),
+            num_attack_examples=100,
             resume=True,
             **settings,
         )
