@@ -14,7 +14,7 @@ from typing import Any
 import _quiet  # noqa: F401
 from absl import app, flags, logging
 
-from wasser_tf import ThreatModel, attacks
+from wasser_tf import ThreatModel, attacks, provenance
 from wasser_tf.attacks import ATTACKS, Attack, RadiusSchedule
 from wasser_tf.evaluation.selection import ImageSource
 from wasser_tf.results.leaderboard import Board
@@ -219,6 +219,8 @@ def run(main: Callable[[], None]) -> None:
         if not FLAGS["verbosity"].present:
             # tensorflow-datasets warns of its own deprecations.
             logging.set_verbosity(logging.ERROR)
+        # Now, for the checkout may move on before a long run writes what it ran from.
+        provenance.commit()
         try:
             main()
         except (ValueError, OSError) as error:

@@ -1,5 +1,6 @@
 """Where a result comes from: the commit of the code and the command that was run."""
 
+import functools
 import pathlib
 import re
 import shlex
@@ -10,8 +11,12 @@ import sys
 _ABSOLUTE = re.compile(r"(?<![^=,:'\s])~?/(?:[^/,=:']+/)*([^/,=:'\s]+)")
 
 
+@functools.cache
 def commit() -> str | None:
-    """Returns the commit that this package runs from, with -dirty if files differ from it; None outside a checkout."""
+    """Returns the commit that this package runs from, with -dirty if files differ from it; None outside a checkout.
+
+    It is read once, at the first call: a checkout may move on while a long run goes.
+    """
     folder = pathlib.Path(__file__).parent
     try:
         # A package that was installed may lie below some other repository, which does not know its files.

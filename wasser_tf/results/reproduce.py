@@ -125,9 +125,9 @@ class Bench:
     @functools.cache  # noqa: B019 (a bench lives as long as its process)
     def attack(self, name: str) -> Attack:
         """Returns an attack with the dataset's settings."""
-        settings: dict[str, Any] = dict(self.config.scale.attack_settings.get(name, {}))
-        if self.config.scale.attack_iterations is not None:
-            settings["iterations"] = self.config.scale.attack_iterations
+        scale = self.config.scale
+        settings: dict[str, Any] = {} if scale.attack_iterations is None else {"iterations": scale.attack_iterations}
+        settings.update(scale.attack_settings.get(name, {}))
         return attacks.make(name, ThreatModel(epsilon=0.0), seed=self.config.seed, **settings)
 
     def evaluation(self, name: str, attack_names: Sequence[str]) -> ModelReport:
