@@ -5,7 +5,6 @@ terms. A client holds one connection; threads take one client each.
 """
 
 import abc
-import base64
 import http.client
 import json
 import time
@@ -17,10 +16,10 @@ import grpc  # type: ignore[import-untyped]
 import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format  # type: ignore[import-untyped]
-from tensorflow.core.framework import tensor_pb2
 
 from wasser_tf._checks import first_line, is_whole
 from wasser_tf.serving.protos import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
+from wasser_tf.serving.tensors import from_proto, to_json, to_proto
 
 PROTOCOLS = ("grpc", "rest_rows", "rest_columns")
 
@@ -184,7 +183,7 @@ class GrpcClient(Client):
         for name, array in arrays.items():
             request.inputs[name].CopyFrom(to_proto(array, info.inputs[name].dtype))
         response = self._call(self._stub.Predict, request)
-        return {name: _readable(tf.make_ndarray(value)) for name, value in response.outputs.items()}
+        return {name: _readable(from_proto(value)) for name, value in response.outputs.items()}
 
     def _address(self, request: Any) -> None:
         request.model_spec.name = self.model
@@ -227,12 +226,18 @@ class RestClient(Client):
         )
 
     def _predict(self, arrays: dict[str, np.ndarray], signature: str, info: SignatureInfo) -> dict[str, np.ndarray]:
-        columns = {name: _to_json(array) for name, array in arrays.items()}
+        columns = {name: to_json(array) for name, array in arrays.items()}
         if self.columns:
-            body: dict[str, Any] = {"inputs": columns}
+            body = ", ".join(f"{json.dumps(name)}: [{','.join(rows)}]" for name, rows in columns.items())
+            body = f'"inputs": {{{body}}}'
         else:
-            body = {"instances": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
-        answer = self._call("POST", f"{self._path}:predict", {"signature_name": signature, **body})
+            keys = [json.dumps(name) for name in columns]
+            instances = (
+                ", ".join(f"{key}: {value}" for key, value in zip(keys, row, strict=True))
+                for row in zip(*columns.values(), strict=True)
+            )
+            body = f'"instances": [{{{"}, {".join(instances)}}}]'
+        answer = self._call("POST", f"{self._path}:predict", f'{{"signature_name": {json.dumps(signature)}, {body}}}')
         got = answer["outputs"] if self.columns else answer["predictions"]
         if len(info.outputs) == 1:
             # A single output comes without its name.
@@ -244,10 +249,9 @@ class RestClient(Client):
             for name, tensor in info.outputs.items()
         }
 
-    def _call(self, method: str, path: str, body: Any = None) -> Any:
+    def _call(self, method: str, path: str, body: str | None = None) -> Any:
         try:
-            text = None if body is None else json.dumps(body)
-            self._connection.request(method, path, text, {"Content-Type": "application/json"})
+            self._connection.request(method, path, body, {"Content-Type": "application/json"})
             response = self._connection.getresponse()
             status, content = response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -278,17 +282,6 @@ def connect(protocol: str, server: str, model: str, **options: Any) -> Client:
     return RestClient(server, model, columns=protocol == "rest_columns", **options)
 
 
-def to_proto(array: np.ndarray, dtype: tf.DType) -> tensor_pb2.TensorProto:
-    """Returns an array as the message gRPC sends."""
-    if dtype == tf.string:
-        return tf.make_tensor_proto(array, dtype)
-    # As tf.make_tensor_proto, in a fifth of its time.
-    proto = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum, tensor_content=array.tobytes())
-    for side in array.shape:
-        proto.tensor_shape.dim.add(size=side)
-    return proto
-
-
 def _check(inputs: Mapping[str, Any], wanted: dict[str, Tensor]) -> dict[str, np.ndarray]:
     """Returns the inputs as arrays of the signature's dtypes, or says what is wrong with them."""
     if set(inputs) != set(wanted):
@@ -315,10 +308,6 @@ def _check(inputs: Mapping[str, Any], wanted: dict[str, Tensor]) -> dict[str, np
     return arrays
 
 
-def _fits(given: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(given) == len(wanted) and all(side in (None, got) for side, got in zip(wanted, given, strict=True))
-
-
 def _tensors(infos: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
         name: Tensor(
@@ -333,12 +322,6 @@ def _tensors(infos: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _shown(shape: tuple[int | None, ...] | None) -> str:
     return "of any shape" if shape is None else f"[{', '.join('n' if side is None else str(side) for side in shape)}]"
-
-
-def _to_json(array: np.ndarray) -> list:
-    if array.dtype == object:
-        return [{"b64": base64.b64encode(item).decode()} for item in array]
-    return array.tolist()
 
 
 def _readable(array: np.ndarray) -> np.ndarray:
