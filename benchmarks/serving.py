@@ -8,6 +8,8 @@ of its own. Prints one figure a line; exits with 1 if a request of the load was 
 
 import argparse
 import concurrent.futures
+import contextlib
+import functools
 import os
 import pathlib
 import subprocess
@@ -20,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import grpc
 import numpy as np
 import tensorflow as tf
+from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from wasser_tf import ThreatModel, models
 from wasser_tf.serving.client import PROTOCOLS, RequestRefused, connect
@@ -66,44 +69,52 @@ def _export(classifier, folder, robustness):
     return path
 
 
-def _median(ask, count):
-    for _ in range(5):
-        ask()
-    seconds = []
-    for _ in range(count):
-        started = time.perf_counter()
-        ask()
-        seconds.append(time.perf_counter() - started)
-    return 1000 * np.median(seconds)
+def _medians(asks, count):
+    """Medians in ms of calls made in turns, so that what else runs on the machine falls on all of them alike."""
+    seconds = {name: [] for name in asks}
+    for place in range(5 + count):
+        for name, ask in asks.items():
+            started = time.perf_counter()
+            ask()
+            if place >= 5:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: 1000 * np.median(taken) for name, taken in seconds.items()}
 
 
 def _latencies(loaded, addresses, images):
-    """Medians, served against in-process, with the round trip of an empty message for comparison."""
+    """Medians, served against in-process, numpy in and numpy out, and the round trip of an empty message."""
     with grpc.insecure_channel(addresses["grpc"]) as channel:
-        nothing = channel.unary_unary("/no.Service/Method")
-
-        def round_trip():
-            try:
-                nothing(b"")
-            except grpc.RpcError:
-                pass
-
-        print(f"gRPC round trip without a model: {_median(round_trip, 300):.2f} ms")
-    for signature, sizes in (("serving_default", (1, 64)), ("robustness", (1,))):
+        status = get_model_status_pb2.GetModelStatusRequest()
+        status.model_spec.name = "model"
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        empty = _medians({"empty": lambda: stub.GetModelStatus(status)}, 300)["empty"]
+        print(f"gRPC round trip without a model: {empty:.2f} ms")
+    files = np.array([tf.io.encode_png(image).numpy() for image in np.round(255 * images).astype(np.uint8)], object)
+    whole = {
+        "serving_default": ("image", images, (1, 64)),
+        "uint8": ("image", np.round(255 * images).astype(np.uint8), (64,)),
+        "encoded": ("image_bytes", files, (1, 64)),
+        "robustness": ("image", images, (1,)),
+    }
+    for signature, (key, arrays, sizes) in whole.items():
         function = loaded.signatures[signature]
         for size in sizes:
-            batch = images[:size]
+            batch = arrays[:size]
 
-            def ask(function=function, batch=batch):
-                return {name: value.numpy() for name, value in function(image=tf.constant(batch)).items()}
+            def inside(function=function, key=key, batch=batch):
+                return {name: value.numpy() for name, value in function(**{key: tf.constant(batch)}).items()}
 
-            inside = _median(ask, 300 if size == 1 else 100)
-            print(f"{signature}, batch {size}: in-process {inside:.2f} ms")
-            for protocol, address in addresses.items():
-                with connect(protocol, address, "model") as client:
-                    count = 100 if protocol == "grpc" or size == 1 else 10
-                    served = _median(lambda: client.predict({"image": batch}, signature), count)  # noqa: B023
-                print(f"{signature}, batch {size}: {protocol} {served:.2f} ms, {served / inside:.1f} × in-process")
+            alone = _medians({"inside": inside}, 30)["inside"]
+            asks = {"in-process": inside}
+            with contextlib.ExitStack() as stack:
+                for protocol, address in addresses.items():
+                    client = stack.enter_context(connect(protocol, address, "model", timeout=60))
+                    asks[protocol] = functools.partial(client.predict, {key: batch}, signature)
+                taken = _medians(asks, 300 if size == 1 and signature != "robustness" else 30)
+            what = f"{signature}, batch {size}"
+            print(f"{what}: in-process {taken['in-process']:.2f} ms (one after another {alone:.2f} ms)")
+            for protocol in addresses:
+                print(f"{what}: {protocol} {taken[protocol]:.2f} ms, {taken[protocol] / taken['in-process']:.1f} ×")
 
 
 def _load(addresses, images, requests):
@@ -123,9 +134,7 @@ def _load(addresses, images, requests):
                 started = time.perf_counter()
                 try:
                     if malformed and place % 2:
-                        got = client.predict(
-                            {"image_bytes": np.array([b"\x89PNG\r\n\x1a\n" + bytes(30)], object)}, "encoded"
-                        )
+                        got = client.predict({"image_bytes": _CORRUPT}, "encoded")
                     else:
                         got = client.predict({"image": image + 1 if malformed else image})
                     wrong += malformed or not np.allclose(got["logits"][0], wanted[row], atol=1e-4)

@@ -54,6 +54,10 @@ class _Version:
             self.signatures = {
                 name: made for name, made in meta_graph.signature_def.items() if not name.startswith("__")
             }
+            self._dtypes = {
+                signature: {name: tf.as_dtype(info.dtype) for name, info in made.inputs.items()}
+                for signature, made in self.signatures.items()
+            }
             self._run = {
                 name: self._session.make_callable(
                     [info.name for info in made.outputs.values()], [info.name for info in made.inputs.values()]
@@ -65,12 +69,12 @@ class _Version:
         """Answers protos, or what JSON holds, by name with arrays by name."""
         if signature not in self.signatures:
             raise Refused("FAILED_PRECONDITION", f'Serving signature key "{signature}" not found.')
-        infos = self.signatures[signature].inputs
-        if set(feeds) != set(infos):
+        dtypes = self._dtypes[signature]
+        if set(feeds) != set(dtypes):
             raise Refused(
-                "INVALID_ARGUMENT", f"Inputs do not match the signature: sent {sorted(feeds)}, wanted {sorted(infos)}"
+                "INVALID_ARGUMENT", f"Inputs do not match the signature: sent {sorted(feeds)}, wanted {sorted(dtypes)}"
             )
-        arrays = [_to_array(name, feeds[name], tf.as_dtype(info.dtype)) for name, info in infos.items()]
+        arrays = [_to_array(name, feeds[name], dtype) for name, dtype in dtypes.items()]
         try:
             got = self._run[signature](*arrays)
         except tf.errors.OpError as error:
@@ -87,7 +91,7 @@ def _to_array(name, value, dtype):
             array = np.asarray(value, object if dtype == tf.string else dtype.as_numpy_dtype)
     except (ValueError, TypeError, OverflowError) as error:
         raise Refused("INVALID_ARGUMENT", f"tensor parsing error: {name}: {error}") from error
-    if tf.as_dtype(array.dtype) != dtype:
+    if array.dtype != dtype.as_numpy_dtype:
         raise Refused("INVALID_ARGUMENT", f"{name} is expected to be {dtype.name} but {array.dtype} is provided")
     return array
 
