@@ -147,6 +147,14 @@ def test_rest_as_others_write_it(server, images):
         {"instances": pixels, "inputs": pixels},
         {"instances": [[1, 2], [3]]},
         {"instances": []},
+        {"instances": [[[[0.5]]]]},
+        {"inputs": [[0.5]]},
+        {"inputs": None},
+        {"instances": [0.5, {"image": 0.5}]},
+        {"signature_name": [], "inputs": pixels},
+        {"signature_name": "encoded", "instances": [{"b64": 5}]},
+        {"signature_name": "encoded", "instances": [{"b64": "%"}]},
+        {"signature_name": "encoded", "instances": ["text"]},
     ):
         status, answer = post(body)
         assert status == 400 and set(answer) == {"error"}
@@ -161,10 +169,14 @@ def test_grpc_as_others_write_it(server, images):
     with grpc.insecure_channel(server.grpc) as channel:
         request = predict_pb2.PredictRequest()
         request.model_spec.name = "digits"
-        request.inputs["image"].CopyFrom(tf.make_tensor_proto(images.astype(np.float64)))
-        with pytest.raises(grpc.RpcError) as refused:
-            services.PredictionServiceStub(channel).Predict(request)
-        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        short = tf.make_tensor_proto(images)
+        short.tensor_content = short.tensor_content[:-2]
+        wrong = [tf.make_tensor_proto(given) for given in (images.astype(np.float64), images[:, :4], images[0], 0.5)]
+        for given in (*wrong, short):
+            request.inputs["image"].CopyFrom(given)
+            with pytest.raises(grpc.RpcError) as refused:
+                services.PredictionServiceStub(channel).Predict(request)
+            assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         asked = get_model_status_pb2.GetModelStatusRequest()
         asked.model_spec.name = "digits"
         status = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(asked)

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -58,9 +59,13 @@ class _Version:
                 signature: {name: tf.as_dtype(info.dtype) for name, info in made.inputs.items()}
                 for signature, made in self.signatures.items()
             }
+            # What is public, Session.run, compares shapes itself and takes as long as a small model does to do so.
             self._run = {
-                name: self._session.make_callable(
-                    [info.name for info in made.outputs.values()], [info.name for info in made.inputs.values()]
+                name: self._session._make_callable_from_options(
+                    config_pb2.CallableOptions(
+                        feed=[info.name for info in made.inputs.values()],
+                        fetch=[info.name for info in made.outputs.values()],
+                    )
                 )
                 for name, made in self.signatures.items()
             }
@@ -296,6 +301,8 @@ def _post(server, model, number, verb, body):
         signature = request.get("signature_name", "serving_default")
     except (ValueError, AttributeError) as error:
         raise Refused("INVALID_ARGUMENT", f"JSON Parse error: {error}") from error
+    if not isinstance(signature, str):
+        raise Refused("INVALID_ARGUMENT", "'signature_name' key must be a string value.")
     if ("instances" in request) == ("inputs" in request):
         raise Refused("INVALID_ARGUMENT", "Request must have either 'instances' or 'inputs', and not both")
     names = list(version.signatures[signature].inputs) if signature in version.signatures else [""]
@@ -323,7 +330,10 @@ def _is_named(value):
 
 def _from_json(value):
     if isinstance(value, dict) and set(value) == {"b64"}:
-        return base64.b64decode(value["b64"])
+        try:
+            return base64.b64decode(value["b64"], validate=True)
+        except (ValueError, TypeError) as error:
+            raise Refused("INVALID_ARGUMENT", f"JSON Value: {value} is no base64: {error}") from error
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return [_from_json(item) for item in value]
     return value
