@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import _quiet  # noqa: F401
+import keras
+import tensorflow
 from absl import app, flags, logging
 
-from wasser_tf import ThreatModel, attacks, provenance
+from wasser_tf import ThreatModel, attacks, interruption, provenance
 from wasser_tf.attacks import ATTACKS, Attack, RadiusSchedule
 from wasser_tf.evaluation.selection import ImageSource
 from wasser_tf.results.leaderboard import Board
@@ -86,6 +88,24 @@ def define_attack_settings() -> None:
     flags.DEFINE_integer("epsilon_every", paper.every, "Adaptive radius: after how many iterations.")
     flags.DEFINE_float("epsilon_min", paper.minimum, "Adaptive radius: the smallest ε.")
     flags.DEFINE_float("epsilon_max", paper.maximum, "Adaptive radius: the largest ε.")
+
+
+def define_deterministic() -> None:
+    """Defines the flag that makes equal runs on equal devices end alike."""
+    flags.DEFINE_bool(
+        "deterministic",
+        True,
+        "Whether operations take algorithms that give the same result every time: the same seed then gives the same "
+        "examples and weights on the same kind of device. --nodeterministic can be faster on a GPU.",
+    )
+
+
+def apply_deterministic() -> None:
+    """Does what the flag says; to be called before TensorFlow is used."""
+    # Operations that draw at random then need a seed of the process, for a classifier may hold some.
+    keras.utils.set_random_seed(FLAGS.seed)
+    if FLAGS.deterministic:
+        tensorflow.config.experimental.enable_op_determinism()
 
 
 def define_output(batch_size: int = 128) -> None:
@@ -209,8 +229,17 @@ def make_attacks(descriptions: Sequence[str], ball: ThreatModel) -> list[Attack]
     return made
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a binary: what is wrong with its input is told in one sentence, without a traceback, and the exit is 1."""
+def run(main: Callable[[], None], goes_on: str = "give the same command again") -> None:
+    """Runs a binary.
+
+    What is wrong with its input, or with the disk, is told in one sentence, without a traceback, and the exit is 1.
+    SIGINT and SIGTERM let it finish and save the batch at work, and the exit is 130 or 143.
+
+    Args:
+      main: What the binary does.
+      goes_on: How to go on with a run that was stopped.
+    """
+    program = os.path.basename(sys.argv[0])
 
     def guarded(arguments: Sequence[str]) -> None:
         if len(arguments) > 1:
@@ -222,11 +251,18 @@ def run(main: Callable[[], None]) -> None:
         # Now, for the checkout may move on before a long run writes what it ran from.
         provenance.commit()
         try:
-            main()
+            with interruption.watched():
+                main()
         except (ValueError, OSError) as error:
             # --verbosity=1 shows where it came from.
             logging.debug("The error came from here:", exc_info=True)
-            sys.exit(f"{os.path.basename(sys.argv[0])}: {error}")
+            sys.exit(f"{program}: {error}")
+        except interruption.Interrupted as stopped:
+            print(f"{program}: {stopped}, what was done is saved: {goes_on}.", file=sys.stderr)
+            sys.exit(stopped.exit_code)
+        except KeyboardInterrupt:
+            print(f"{program}: stopped at once: {goes_on}.", file=sys.stderr)
+            sys.exit(130)
 
     app.run(guarded)
 

@@ -27,12 +27,14 @@ _flags.define_data()
 _flags.define_selection()
 _flags.define_threat_model()
 _flags.define_attack_settings()
+_flags.define_deterministic()
 _flags.define_output()
 flags.adopt_module_key_flags(_flags)
 
 
 def main() -> None:
     """Turns the flags into a config, runs it and prints the scores."""
+    _flags.apply_deterministic()
     config = AttackRun(
         model=FLAGS.model,
         source=_flags.image_source(),
@@ -46,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    _flags.run(main)
+    _flags.run(main, "the same command goes on after the last whole batch")

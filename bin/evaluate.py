@@ -42,12 +42,14 @@ _flags.define_data()
 _flags.define_selection()
 _flags.define_threat_model()
 _flags.define_attack_settings()
+_flags.define_deterministic()
 _flags.define_output()
 flags.adopt_module_key_flags(_flags)
 
 
 def main() -> None:
     """Turns the flags into a config, runs it and says where the report is."""
+    _flags.apply_deterministic()
     reports = run_evaluation(
         _config() if FLAGS.models else EvaluationRun.stored(FLAGS.output_dir),
         resume=FLAGS.resume,
@@ -79,4 +81,4 @@ def _config() -> EvaluationRun:
 
 
 if __name__ == "__main__":
-    _flags.run(main)
+    _flags.run(main, "the same command goes on after the last whole batch")

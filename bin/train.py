@@ -52,6 +52,7 @@ flags.DEFINE_bool("resume", False, "Whether to go on with the run in the output_
 _flags.define_data()
 _flags.define_threat_model()
 _flags.define_attack_settings()
+_flags.define_deterministic()
 _flags.define_output(batch_size=TrainConfig.batch_size)
 flags.adopt_module_key_flags(_flags)
 FLAGS.set_default("iterations", 10)
@@ -60,8 +61,8 @@ FLAGS.set_default("iterations", 10)
 def main() -> None:
     """Turns the flags into a config, runs it and prints the table."""
     same = """dataset data_dir download model width omega standard_epochs epochs batch_size optimizer learning_rate seed
-        precision report_iterations num_attack_examples distribute attack_chunk random_radius output_dir resume
-        overwrite"""
+        precision report_iterations num_attack_examples distribute attack_chunk random_radius deterministic output_dir
+        resume overwrite"""
     config = TrainConfig(
         **{name: FLAGS[name].value for name in same.split()},
         attack=_flags.make_attack(FLAGS.attack, _flags.threat_model(FLAGS.epsilon)),
@@ -76,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    _flags.run(main)
+    _flags.run(main, "the same command with --resume goes on after the last whole batch")

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from wasser_tf import data
-from wasser_tf._checks import first_line
+from wasser_tf._checks import check_fits, first_line
 
 _USUAL_NAMES = ("mnist", "fashion_mnist", "kmnist", "emnist/letters", "svhn_cropped", "cifar10", "cifar100")
 _NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?")
@@ -138,6 +138,8 @@ def _read(builder: Any, name: str, source: str, keys: tuple[str, str], shape: tu
     features, count = builder.info.features, builder.info.splits[source].num_examples
     dtype = np.dtype(features[keys[0]].np_dtype)
     scale = np.float32(np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1)
+    needed = 4 * count * int(np.prod(shape, dtype=np.float64))
+    check_fits(needed, f"The {count} images of the {source} split of {name}", "give a smaller image_size or split")
     resize = tuple(features[keys[0]].shape[:2]) != tuple(shape[:2])
 
     def pick(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:

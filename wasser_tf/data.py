@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf._checks import is_whole
+from wasser_tf._checks import check_fits, is_whole
 
 SPLITS = ("train", "validation", "test")
 
@@ -91,12 +91,15 @@ def load(
     """
     if not isinstance(name, str):
         raise ValueError(f"name must be a string such as 'digits' or 'mnist', got {name!r}.")
-    if isinstance(splits, str) or not splits or not set(splits) <= set(SPLITS):
+    if data_dir is not None and not isinstance(data_dir, (str, os.PathLike)):
+        raise ValueError(f"data_dir must be the path of a folder, or None, got {data_dir!r}.")
+    if not isinstance(splits, (tuple, list)) or not splits or not all(split in SPLITS for split in splits):
         raise ValueError(f"splits must be some of {', '.join(SPLITS)}, got {splits!r}.")
     if validation_size is not None and not is_whole(validation_size, 1):
         raise ValueError(f"validation_size must be a whole number of at least 1, got {validation_size!r}.")
     if image_size is not None:
-        if isinstance(image_size, str) or len(image_size) != 2 or not all(is_whole(side, 1) for side in image_size):
+        pair = isinstance(image_size, (tuple, list)) and len(image_size) == 2
+        if not pair or not all(is_whole(side, 1) for side in image_size):
             raise ValueError(f"image_size must be two whole numbers, height and width, got {image_size!r}.")
         image_size = (int(image_size[0]), int(image_size[1]))
     if name == "digits":
@@ -152,6 +155,8 @@ def batches(
     Raises:
       ValueError: The split is empty or an argument is out of its range.
     """
+    if not isinstance(split, Split):
+        raise ValueError(f"split must be a wasser_tf.data.Split, got a {type(split).__name__}.")
     count = len(split.labels)
     if not count:
         raise ValueError("The split has no examples: name it in splits=... when loading the dataset.")
@@ -171,8 +176,7 @@ def batches(
 
     def orders() -> Iterator[np.ndarray]:
         current = epoch.epoch if isinstance(epoch, EpochFollower) else next(passes)
-        # RandomState, because NumPy keeps its stream for ever: an order outlives the version that drew it.
-        yield np.random.RandomState([seed, current]).permutation(count).astype(np.int64)
+        yield epoch_order(count, seed, current)
 
     # A dataset that is asked for its order when a pass begins, not a keras PyDataset: `fit` shuffles the batches of
     # those once more, from the global random state, unless told not to.
@@ -188,12 +192,19 @@ def batches(
     return shuffled.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2).with_options(options)
 
 
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Returns the rows of so many examples in the order of an epoch (from 0) of shuffled `batches`, int64 [count]."""
+    # RandomState, because NumPy keeps its stream for ever: an order outlives the version that drew it.
+    return np.random.RandomState([seed, epoch]).permutation(count).astype(np.int64)
+
+
 def _load_digits(splits: Sequence[str], validation_size: int, image_size: tuple[int, int] | None) -> Dataset:
     import sklearn.datasets  # Here, for it takes a second that the other datasets need not wait.
 
     bunch = sklearn.datasets.load_digits()
     images = (bunch.images[..., None] / 16).astype(np.float32)
     if image_size is not None:
+        check_fits(4 * len(images) * image_size[0] * image_size[1], "The images", "give a smaller image_size")
         images = np.clip(tf.image.resize(images, image_size, antialias=True).numpy(), 0, 1)
     labels = bunch.target.astype(np.int32)
     whole = Split(images, labels, np.arange(len(labels), dtype=np.int32))

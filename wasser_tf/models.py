@@ -4,7 +4,6 @@ import importlib
 import math
 import numbers
 import os
-import pathlib
 import random
 import zipfile
 from collections.abc import Callable, Sequence
@@ -13,8 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from wasser_tf import pretrained
-from wasser_tf._checks import first_line, is_whole
+from wasser_tf import pretrained, storage
+from wasser_tf._checks import as_path, check_fits, first_line, is_whole
 from wasser_tf.saved_model import SavedModelClassifier
 
 # The layers of a published checkpoint, and those of our LeNet that take their kernels and biases.
@@ -47,9 +46,10 @@ def build(
     Raises:
       ValueError: The name is unknown, or an argument is out of its range.
     """
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}.")
-    if isinstance(image_shape, str) or len(image_shape) != 3 or not all(is_whole(side, 1) for side in image_shape):
+    triple = isinstance(image_shape, (tuple, list)) and len(image_shape) == 3
+    if not triple or not all(is_whole(side, 1) for side in image_shape):
         raise ValueError(f"image_shape must be three whole numbers, height, width and channels, got {image_shape!r}.")
     if not is_whole(num_classes, 2):
         raise ValueError(f"num_classes must be a whole number of at least 2, got {num_classes!r}.")
@@ -57,6 +57,14 @@ def build(
         raise ValueError(f"seed must be a whole number of at least 0, or None, got {seed!r}.")
     if not isinstance(width, numbers.Real) or isinstance(width, bool) or not 0 < width < math.inf:
         raise ValueError(f"width must be a finite number above 0, got {width!r}.")
+    pixels = math.prod(int(side) for side in image_shape)
+    # One weight for each pixel and unit, and the widest convolution of those that are made of them.
+    units = {"linear": num_classes, "mlp": 64 * width}.get(name, width / 16 * 100 * width)
+    check_fits(
+        4 * max(pixels * units, (64 * width) ** 2, num_classes),
+        f"The weights of {name} for images of {'×'.join(map(str, image_shape))}",
+        "give smaller images, fewer classes or a smaller width",
+    )
     image = keras.Input(tuple(int(side) for side in image_shape), name="image")
     layers = _Layers(seed, float(width))
     features = MODELS[name](image, layers)
@@ -76,18 +84,7 @@ def load_published(path: str | os.PathLike[str]) -> keras.Model:
     Raises:
       ValueError: The file is missing or unreadable, or an array is missing, misshapen or not finite.
     """
-    path = pathlib.Path(path).expanduser()
-    try:
-        # Without pickles: a checkpoint must not be able to run code.
-        stored = np.load(path, allow_pickle=False)
-        arrays = dict(stored) if isinstance(stored, np.lib.npyio.NpzFile) else {}
-    except FileNotFoundError as error:
-        raise ValueError(f"There is no file {path}: give the path of a published .npz checkpoint.") from error
-    except Exception as error:  # zipfile, zlib, NumPy and the file system each have their own for a broken file.
-        raise ValueError(
-            f"{path} cannot be read as an .npz file ({first_line(error)}): it is cut short or something "
-            "else, so copy it again."
-        ) from error
+    arrays = storage.read_arrays(path)
     model = build("lenet", (28, 28, 1), 10, seed=0)
     needed = {
         f"{theirs}_{kind}": weight
@@ -142,7 +139,7 @@ def load_classifier(path: str | os.PathLike[str]) -> keras.Model | SavedModelCla
     Raises:
       ValueError: The file is missing, cut short, of another kind, or needs code that is not registered.
     """
-    path = pretrained.resolve(path)
+    path = pretrained.resolve(path if isinstance(path, str) else as_path("The classifier", path))
     if not path.exists():
         raise ValueError(f"There is no file {path}: give the path of {_NEEDED}.")
     if path.is_dir():

@@ -1,8 +1,8 @@
 """What bin/train.py does: a standard classifier, WasserTrain from it, and both under attack, in one folder.
 
-A run that was killed goes on where its last epoch ended, and ends as if it had not been: weights, optimiser, the states
-of random seeds and the best weights so far are in a checkpoint, and the order of the data is a function of seed and
-epoch.
+A run that was killed goes on where its last epoch ended, one that was asked to stop after the batch it was at, and both
+end as if they had not been: weights, optimiser, the states of random seeds and the best weights so far are in a
+checkpoint, and the order of the data is a function of seed and epoch.
 """
 
 import pathlib
@@ -16,16 +16,17 @@ import numpy as np
 import tensorflow as tf
 
 import wasser_tf
-from wasser_tf import data, models, provenance, storage
+from wasser_tf import data, interruption, models, provenance, storage
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.data import Dataset, Split
 from wasser_tf.evaluation import comparison
-from wasser_tf.saved_model import without_chatter
+from wasser_tf.saved_model import exporting
 from wasser_tf.training import run_folder
 from wasser_tf.training.callbacks import EpochTable, RobustValidation
 from wasser_tf.training.checkpoint import Checkpoint
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
+from wasser_tf.training.finite import StopWhenNotFinite
 from wasser_tf.training.wasser_train import WasserTrain
 
 # Enough to choose an epoch by; the report's attack has more.
@@ -59,7 +60,8 @@ def prepare_process(config: TrainConfig) -> Distribution:
         tf.config.experimental.set_memory_growth(gpu, True)
     distribution = Distribution(config.distribute)
     keras.utils.set_random_seed(config.seed)
-    tf.config.experimental.enable_op_determinism()
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(config.precision)
     return distribution
 
@@ -78,6 +80,8 @@ def run(config: TrainConfig, distribution: Distribution | None = None) -> Finish
       ValueError: The output_dir holds another run, another run writes into it, or the dataset is not there; nothing was
         written.
       ConnectionError: Another worker was lost.
+      OSError: The output_dir cannot be written to; what was there before is whole.
+      wasser_tf.interruption.Interrupted: The run was asked to stop, and can be resumed.
     """
     distribution = distribution or Distribution()
     with distribution.lost_workers_told():
@@ -95,7 +99,7 @@ def _lead(config: TrainConfig, distribution: Distribution) -> Finished:
     first, robust = _build(config, dataset, distribution)
     # Not compiled, so that its file, as that of the other, holds no optimiser.
     standard = _classifier(config, dataset)
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     with storage.locked(folder):
         # Once more, for a run may have begun and ended here since.
         run_folder.check(folder, config)
@@ -220,7 +224,14 @@ def _train(
     checkpoint = None
     if folder is not None and history is not None:
         omega = config.omega if adversarial else 0.0
-        checkpoint = Checkpoint(folder / run_folder.CHECKPOINTS / f"{phase}.npz", trained, classifier, omega)
+        checkpoint = Checkpoint(
+            folder / run_folder.CHECKPOINTS / f"{phase}.npz",
+            trained,
+            classifier,
+            omega,
+            within_epochs=distribution.strategy is None,
+        )
+        callbacks.append(_finite(phase, config, dataset, folder, checkpoint.steps_done))
         callbacks += [_validation(classifier, config, dataset, adversarial), EpochTable(), checkpoint]
         earlier = list(history)
 
@@ -230,16 +241,27 @@ def _train(
 
         write()
         callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=write))
-    done = int(distribution.share([checkpoint.epochs_done if checkpoint else 0])[0])
+    else:
+        callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: interruption.check()))
+    at = [checkpoint.epochs_done, checkpoint.steps_done] if checkpoint else [0, 0]
+    done, steps_done = (int(value) for value in distribution.share(at))
     distribution.synchronize([*trained.variables, *trained.optimizer.variables])
     if checkpoint:
-        _say(f"\n{phase}: {epochs} epochs" + (f", of which {done} were done before" if done else ""))
+        before = f", of which {done} were done before" + (f", and {steps_done} steps" if steps_done else "")
+        _say(f"\n{phase}: {epochs} epochs" + (before if done or steps_done else ""))
     if done < epochs:
         # Without the smaller last batch: one shape, one compilation.
         batches = data.batches(
             dataset.train, config.batch_size, shuffle=True, seed=config.seed, epoch=follower, drop_remainder=True
         )
-        distribution.fit(trained, batches, epochs=epochs, initial_epoch=done, callbacks=callbacks)
+        if steps_done:
+            # The rest of the epoch that the run was stopped in, whose metrics go on too.
+            distribution.make_variables(trained, batches)
+            rest = batches.skip(steps_done)
+            distribution.fit(trained, rest, epochs=done + 1, initial_epoch=done, callbacks=callbacks)
+            done += 1
+        if done < epochs:
+            distribution.fit(trained, batches, epochs=epochs, initial_epoch=done, callbacks=callbacks)
     if checkpoint:
         checkpoint.restore_best()
         if checkpoint.best_epoch:
@@ -260,9 +282,29 @@ def _validation(
     )
 
 
+def _finite(
+    phase: str, config: TrainConfig, dataset: Dataset, folder: pathlib.Path, first_step: int
+) -> keras.callbacks.Callback:
+    """The callback that stops at numbers that are not finite; the batch is found again by its number."""
+    train = dataset.train
+
+    def batch(epoch: int, step: int) -> dict[str, np.ndarray]:
+        order = data.epoch_order(len(train.labels), config.seed, epoch)
+        rows = order[step * config.batch_size : (step + 1) * config.batch_size]
+        return {
+            "image": train.images[rows],
+            "label": train.labels[rows],
+            "index": train.index[rows],
+            "phase": np.array(phase),
+        }
+
+    return StopWhenNotFinite(folder / run_folder.NOT_FINITE, batch, first_step=first_step)
+
+
 def _about(config: TrainConfig) -> dict[str, Any]:
     return {
         "config": config.identity(),
+        "deterministic": config.deterministic,
         "data_dir": config.data_dir,
         "commit": provenance.commit(),
         # Of another training there is none, whatever the rules of its report.
@@ -310,7 +352,7 @@ def _export(classifier: keras.Model, path: pathlib.Path) -> None:
         lambda image: {"logits": classifier(image, training=False)},
         input_signature=[tf.TensorSpec([None, *classifier.input_shape[1:]], tf.float32, name="image")],
     )
-    with storage.atomic_path(path) as beside, without_chatter():
+    with storage.atomic_path(path) as beside, exporting(path):
         archive.write_out(str(beside), verbose=False)
 
 

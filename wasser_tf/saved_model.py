@@ -9,18 +9,28 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from wasser_tf import storage
 from wasser_tf._checks import first_line
 
 
 @contextlib.contextmanager
-def without_chatter() -> Iterator[None]:
-    """Hides what TensorFlow says while it exports: a path that is renamed next, and names of its own making."""
+def exporting(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hides what TensorFlow says while it exports: a path that is renamed next, and names of its own making.
+
+    Args:
+      path: What is made, as the user knows it.
+
+    Raises:
+      OSError: It cannot be written; TensorFlow has errors of its own for that.
+    """
     # By absl's own function: TensorFlow puts back, in the midst of it, the level that this function knows.
     verbosity, level = logging.get_verbosity(), tf.get_logger().level
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
     try:
         yield
+    except tf.errors.OpError as error:
+        raise storage.cannot_write(path, error) from error
     finally:
         logging.set_verbosity(verbosity)
         tf.get_logger().setLevel(level)

@@ -7,8 +7,13 @@ import os
 import pathlib
 import secrets
 import shutil
+import zipfile
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
+
+from wasser_tf._checks import as_path, check_fits, first_line
 
 try:
     import fcntl
@@ -25,9 +30,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
     Args:
       path: Where the file or folder shall be. An old one is replaced.
+
+    Raises:
+      OSError: It cannot be written; the message is one sentence.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     token = secrets.token_hex(4)
     beside = path.with_name(f".{path.stem}.{token}.partial{path.suffix}")
     aside = path.with_name(f".{path.name}.{token}.replaced")
@@ -41,9 +49,38 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             # A folder cannot be replaced in one go; aside first, so that a crash leaves one of the two whole.
             os.replace(path, aside)
         os.replace(beside, path)
+    except CannotWrite:
+        raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
     finally:
         for left in (beside, aside):
             remove(left)
+
+
+def make_folder(path: pathlib.Path) -> None:
+    """Makes a folder, and those above it, if they are not there.
+
+    Raises:
+      OSError: It cannot be made; the message is one sentence.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+class CannotWrite(OSError):
+    """A path cannot be written; the message is one sentence."""
+
+
+def cannot_write(path: str | os.PathLike[str], error: Exception) -> CannotWrite:
+    """Returns the error that says in one sentence that a path cannot be written, and why."""
+    why = getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return CannotWrite(
+        f"{path} cannot be written ({why.rstrip('. ')}): make room or give another folder, and start again; what was "
+        "there before is as it was."
+    )
 
 
 def remove(path: pathlib.Path) -> None:
@@ -105,14 +142,51 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     Raises:
       ValueError: The file is missing or no JSON.
     """
+    file = as_path("path", path)
     try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): give the path of a JSON file.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is no JSON file ({error}): it is cut short or something else, make it again."
         ) from error
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads the named arrays of an .npz file, without pickles, which could run code.
+
+    Raises:
+      ValueError: The file is missing, broken or no .npz, or unpacks to more than the machine's memory.
+    """
+    file = as_path("path", path)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            check_fits(sum(member.file_size for member in archive.infolist()), f"The arrays in {path}", "mistrust it")
+        with np.load(file, allow_pickle=False) as stored:
+            return dict(stored)
+    except FileNotFoundError as error:
+        raise ValueError(f"There is no file {path}: give the path of an .npz file.") from error
+    except Exception as error:  # zipfile, zlib, NumPy and the file system each have their own for a broken file.
+        raise ValueError(
+            f"{path} cannot be read as an .npz file ({first_line(error)}): it is cut short or something else."
+        ) from error
+
+
+def read_array(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads the array of an .npy file, without pickles.
+
+    Raises:
+      ValueError: The file is missing or broken, or shorter than the array it says it holds.
+    """
+    file = as_path("path", path)
+    try:
+        # Mapped first, for a header may ask for any amount of memory.
+        return np.array(np.load(file, mmap_mode="r", allow_pickle=False))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or first_line(error)}).") from error
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as an .npy file ({first_line(error)}).") from error
 
 
 def through_json(value: Any) -> Any:

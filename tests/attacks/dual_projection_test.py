@@ -10,5 +10,5 @@ def test_the_defaults_are_the_papers():
 
 
 def test_a_step_size_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="step_size must be above 0"):
+    with pytest.raises(ValueError, match="step_size must be a finite number above 0"):
         DualProjection(ThreatModel(), step_size=-1.0)

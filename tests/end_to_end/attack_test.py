@@ -69,7 +69,10 @@ def test_writes_examples_and_a_report(model, tmp_path):
         f"--output_dir={folder}",
     )
     assert finished.returncode == 0, finished.stderr
-    assert "4/4" in finished.stdout and "linear under random_plan at ε = 0.3, 4 images of digits" in finished.stdout
+    assert (
+        "[1/1] linear, random_plan" in finished.stdout
+        and "linear under random_plan at ε = 0.3, 4 images of digits" in finished.stdout
+    )
     assert finished.stderr.strip() == ""
     assert {path.name for path in folder.iterdir()} == {"adversarial.npz", "report.json"}
 

@@ -77,6 +77,7 @@ def examples_of(success, loss, *, wrong=None, radius=0.5, cost=0.4, raw_success=
         raw,
         raw_success,
         loss,
+        np.zeros(count, bool),
     )
     return Examples(
         np.arange(count, dtype=np.int32), images, labels, Predictions(predicted, predicted != labels, loss * 0), result

@@ -1,7 +1,10 @@
+import signal
+
 import keras
 import numpy as np
 import pytest
 
+from wasser_tf import interruption
 from wasser_tf.training.checkpoint import Checkpoint
 
 
@@ -20,23 +23,38 @@ def _model():
     return model
 
 
-def _fit(path, epochs, *, until=None):
+def _fit(path, epochs, *, until=None, stop_at=None):
     rng = np.random.default_rng(0)
     images, labels = rng.random((24, 4, 4, 1), np.float32), rng.integers(0, 3, 24)
     model = _model()
     checkpoint = Checkpoint(path, model, model, 0.5)
-    model.fit(
-        images,
-        labels,
-        validation_data=(images, labels),
-        batch_size=8,
-        shuffle=False,
-        initial_epoch=checkpoint.epochs_done,
-        epochs=until or epochs,
-        callbacks=[checkpoint],
-        verbose=0,
-    )
+    done, skipped = checkpoint.epochs_done, 8 * checkpoint.steps_done
+    callbacks = [
+        keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: _stop(*stop_at, batch)),
+        checkpoint,
+    ]
+    for start, first, last in ((skipped, done, done + 1), (0, done + 1, until or epochs)):
+        if skipped:
+            # The metrics' variables, which the pipeline makes by Distribution.make_variables.
+            with keras.StatelessScope():
+                model.compute_metrics(images[:1], labels[:1], model(images[:1], training=False))
+        model.fit(
+            images[start:],
+            labels[start:],
+            validation_data=(images, labels),
+            batch_size=8,
+            shuffle=False,
+            initial_epoch=first,
+            epochs=last,
+            callbacks=callbacks if stop_at else [checkpoint],
+            verbose=0,
+        )
     return model, checkpoint
+
+
+def _stop(signal_number, at, batch):
+    if batch == at:
+        signal.raise_signal(signal_number)
 
 
 def test_goes_on_as_if_it_had_not_stopped(tmp_path):
@@ -52,6 +70,31 @@ def test_goes_on_as_if_it_had_not_stopped(tmp_path):
     assert checkpoint.best_epoch == whole_checkpoint.best_epoch
     for one, two in zip(whole_checkpoint.best, checkpoint.best, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_asked_to_stop_it_finishes_the_batch_and_goes_on_from_there(tmp_path, signal_number, code):
+    whole, whole_checkpoint = _fit(tmp_path / "whole.npz", 3)
+    before = signal.getsignal(signal_number)
+    with pytest.raises(interruption.Interrupted) as stopped, interruption.watched():
+        _fit(tmp_path / "parts.npz", 3, stop_at=(signal_number, 1))
+    assert stopped.value.exit_code == code and signal.getsignal(signal_number) is before
+    model = _model()
+    saved = Checkpoint(tmp_path / "parts.npz", model, model, 0.5)
+    assert (saved.epochs_done, saved.steps_done) == (0, 2)
+    resumed, checkpoint = _fit(tmp_path / "parts.npz", 3)
+    for one, two in zip(whole.variables, resumed.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+    # The mean over the epoch too, of which each process saw a part.
+    assert checkpoint.history == whole_checkpoint.history
+
+
+def test_asked_after_the_last_batch_it_finishes_the_epoch(tmp_path):
+    with pytest.raises(interruption.Interrupted), interruption.watched():
+        _fit(tmp_path / "parts.npz", 3, stop_at=(signal.SIGTERM, 2))
+    model = _model()
+    saved = Checkpoint(tmp_path / "parts.npz", model, model, 0.5)
+    assert (saved.epochs_done, saved.steps_done) == (1, 0)
 
 
 def test_keeps_the_best_epoch(tmp_path):

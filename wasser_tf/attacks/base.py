@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from wasser_tf._checks import is_whole
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.inputs import (
     check_batch,
@@ -47,6 +48,8 @@ class AttackResult(NamedTuple):
       raw_certificate: How illegal it is.
       raw_success: As `success`, for `raw`.
       raw_loss: As `loss`, for `raw`.
+      flagged: Whether the classifier gave the attack nothing to go by at the clean image: no finite gradient of the
+        margin other than 0, or outputs that are not finite. That the attack failed there proves nothing; bool [B].
     """
 
     adversarial: Any
@@ -59,6 +62,7 @@ class AttackResult(NamedTuple):
     raw_certificate: Certificate
     raw_success: Any
     raw_loss: Any
+    flagged: Any = False
 
 
 class Problem(NamedTuple):
@@ -154,8 +158,13 @@ class Attack(abc.ABC):
     ):
         if not isinstance(threat_model, ThreatModel):
             raise ValueError(f"threat_model must be a wasser_tf.ThreatModel, got {threat_model!r}.")
-        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
-            raise ValueError(f"iterations must be a whole number of at least 0, got {iterations!r}.")
+        for setting, value in (("iterations", iterations), ("seed", seed)):
+            if not is_whole(value, 0) or value >= 2**31:
+                raise ValueError(f"{setting} must be a whole number of at least 0 and below 2**31, got {value!r}.")
+        if schedule is not None and not isinstance(schedule, RadiusSchedule):
+            raise ValueError(f"schedule must be a wasser_tf.RadiusSchedule, or None, got {schedule!r}.")
+        if not isinstance(stop_when_fooled, bool):
+            raise ValueError(f"stop_when_fooled must be True or False, got {stop_when_fooled!r}.")
         self.threat_model = threat_model
         self.iterations = iterations
         self.schedule = schedule
@@ -240,10 +249,17 @@ class Attack(abc.ABC):
           ValueError: The input is not what the classifier takes; the message says how to mend it.
         """
         images, labels = check_batch(classifier, images, labels)
+        if not is_whole(batch_size, 1):
+            raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
         count = len(images)
         radius = check_radius(self.threat_model.epsilon if radius is None else radius, count)
         targets = None if targets is None else check_labels(np.asarray(targets), count, num_classes(classifier))
-        index = np.arange(count, dtype=np.int32) if index is None else np.asarray(index, np.int32)
+        index = np.arange(count, dtype=np.int32) if index is None else np.asarray(index)
+        if index.shape != (count,) or not np.issubdtype(index.dtype, np.integer):
+            raise ValueError(
+                f"index must hold a whole number for each of the {count} images, got {index.dtype} {index.shape}."
+            )
+        index = index.astype(np.int32)
         if from_logits is None:
             from_logits = outputs_are_logits(classifier, images[:8])
         attack_batch = self._compile(classifier, from_logits)
@@ -368,15 +384,20 @@ def _no_perturbation(problem: Problem) -> Perturbation:
 def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
     """Rounds a perturbation to a legal plan, certifies it and asks the classifier.
 
-    Where the example's margin is below that of the clean image, that is returned unmoved. Without a plan the raw images
-    are scored as they are.
+    Where the example's margin is not above that of the clean image, or not a number, that is returned unmoved.
+    Without a plan the raw images are scored as they are.
     """
     if perturbation.plan is None:
         return _score_without_plan(problem, perturbation)
     images, support, threat_model, radius = problem.images, problem.support, problem.threat_model, perturbation.radius
     legal = rounded(perturbation, problem)
-    # The clean image is legal too.
-    unmoved = problem.margin(problem.logits_fn(legal.image)) < problem.margin(problem.logits_fn(images))
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        clean_logits = problem.logits_fn(images)
+        clean_margin = problem.margin(clean_logits)
+    legal_logits = problem.logits_fn(legal.image)
+    # The clean image is legal too. A margin is a maximum, which may pass over a NaN.
+    unmoved = ~(problem.margin(legal_logits) > clean_margin) | _not_finite(legal_logits) | _not_finite(clean_logits)
     legal = legal._replace(image=where_image(unmoved, images, legal.image), step=tf.where(unmoved, 0.0, legal.step))
     plan, raw_plan = _legal_plan(perturbation.plan, legal, images, support), explicit(perturbation.plan, problem)
     logits, raw_logits = problem.logits_fn(legal.image), problem.logits_fn(perturbation.raw)
@@ -391,6 +412,7 @@ def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
         raw_certificate=_certify(raw_plan, perturbation.raw, images, support, radius, threat_model),
         raw_success=problem.fooled(raw_logits),
         raw_loss=losses.cross_entropy(raw_logits, problem.labels),
+        flagged=_not_finite(clean_logits) | _not_finite(legal_logits) | _is_blind(images, tape, clean_margin),
     )
 
 
@@ -410,7 +432,21 @@ def _score_without_plan(problem: Problem, perturbation: Perturbation) -> AttackR
         raw_certificate=certificate,
         raw_success=success,
         raw_loss=loss,
+        flagged=_not_finite(logits),
     )
+
+
+def _is_blind(images: tf.Tensor, tape: tf.GradientTape, margin: tf.Tensor) -> tf.Tensor:
+    """Returns where the gradient of a margin at images is not finite, 0 or not to be had, bool [B]."""
+    gradient = tape.gradient(margin, images)
+    if gradient is None:
+        return tf.ones_like(margin, tf.bool)
+    flat = tf.reshape(gradient, [tf.shape(gradient)[0], -1])
+    return _not_finite(flat) | tf.reduce_all(flat == 0, axis=1)
+
+
+def _not_finite(rows: tf.Tensor) -> tf.Tensor:
+    return ~tf.reduce_all(tf.math.is_finite(rows), axis=1)
 
 
 # Each compiled by itself: where a graph does not ask for certificates, it does not make the plans.

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
+from wasser_tf._checks import check_number
 from wasser_tf.attacks.base import Attack, Perturbation, Problem
 from wasser_tf.attacks.frank_wolfe import clipped_gradient
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
@@ -45,8 +46,7 @@ class DualProjection(Attack):
         super().__init__(
             threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
         )
-        if not step_size > 0:
-            raise ValueError(f"step_size must be above 0, got {step_size!r}.")
+        check_number("step_size", step_size, above=0)
         self.step_size = step_size
 
     def perturb(self, problem: Problem) -> Perturbation:

@@ -51,6 +51,8 @@ class Ensemble(Attack):
         super().__init__(
             threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
         )
+        if members is not None and not isinstance(members, (tuple, list)):
+            raise ValueError(f"members must be a list of attacks, or None, got {members!r}.")
         shared: dict[str, Any] = {"schedule": schedule, "stop_when_fooled": stop_when_fooled, "seed": seed}
         self._own_members = members is None
         self.members = (

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from wasser_tf._checks import is_whole
+from wasser_tf._checks import check_number, is_whole
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack, Gradient, Perturbation, Problem, image_gradient
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
@@ -51,12 +51,10 @@ class FrankWolfe(Attack):
         super().__init__(
             threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
         )
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {temperature!r}.")
+        check_number("temperature", temperature, above=0)
         if not is_whole(bisections, 1):
             raise ValueError(f"bisections must be a whole number of at least 1, got {bisections!r}.")
-        if not tolerance > 0:
-            raise ValueError(f"tolerance must be above 0, got {tolerance!r}.")
+        check_number("tolerance", tolerance, above=0)
         self.temperature = temperature
         self.bisections = bisections
         self.tolerance = tolerance

@@ -1,10 +1,10 @@
 """Checks at the door of an attack: what was given, what is needed, how to mend it."""
 
-import os
 from typing import Any
 
 import numpy as np
 
+from wasser_tf._checks import check_fits
 from wasser_tf.transport.neighbourhood import Support
 
 # Tensors of a plan's size that an attack holds at once: its state, the plan made legal, and what they are made of.
@@ -22,6 +22,8 @@ def check_batch(classifier: Any, images: Any, labels: Any) -> tuple[np.ndarray, 
     Raises:
       ValueError: In one sentence.
     """
+    if not callable(classifier):
+        raise ValueError(f"The classifier must be callable, as a Keras model is, got {type(classifier).__name__}.")
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim != 4:
         raise ValueError(f"images must have shape [n, height, width, channels], got {images.shape}.")
@@ -60,7 +62,8 @@ def check_labels(labels: np.ndarray, count: int, classes: int | None) -> np.ndar
     if labels.ndim != 1 or len(labels) != count:
         raise ValueError(f"labels must have shape [{count}] or be one-hot [{count}, classes], got {labels.shape}.")
     if not np.issubdtype(labels.dtype, np.integer):
-        if not np.issubdtype(labels.dtype, np.floating) or not np.array_equal(labels, np.round(labels)):
+        whole = np.issubdtype(labels.dtype, np.floating) and np.isfinite(labels).all()
+        if not whole or not np.array_equal(labels, np.round(labels)):
             raise ValueError(f"labels must be whole numbers, got {labels.dtype}.")
     if labels.min() < 0 or (classes is not None and labels.max() >= classes):
         allowed = "0 or more" if classes is None else f"0 to {classes - 1}, as the classifier has {classes} classes"
@@ -74,7 +77,10 @@ def check_radius(radius: Any, count: int) -> np.ndarray:
     Raises:
       ValueError: Not one number or one for each image, or negative or not finite.
     """
-    radius = np.asarray(radius, np.float32)
+    try:
+        radius = np.asarray(radius, np.float32)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"radius must be one number or one for each image, got {radius!r}.") from error
     if radius.shape not in ((), (1,), (count,)):
         raise ValueError(f"radius must be one number or one for each of the {count} images, got shape {radius.shape}.")
     if not np.isfinite(radius).all() or (radius < 0).any():
@@ -105,23 +111,12 @@ def check_memory(support: Support, count: int) -> None:
     Raises:
       ValueError: The plans of so many images take more than the machine's memory.
     """
-    needed = _PLANS_AT_ONCE * count * support.plan_bytes_per_image
-    memory = _physical_memory()
-    if memory is not None and needed > memory:
-        height, width, channels = support.image_shape
-        raise ValueError(
-            f"Plans of {support.num_targets} targets a pixel for {count} images of {height}×{width}×{channels} need "
-            f"about {needed / 2**30:.3g} GiB and this machine has {memory / 2**30:.3g} GiB: give a smaller batch_size "
-            "(or attack_chunk, in training), or a kernel_size that keeps mass near (5 is usual)."
-        )
-
-
-def _physical_memory() -> int | None:
-    """Returns the bytes of memory of this machine, or None where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
+    height, width, channels = support.image_shape
+    check_fits(
+        _PLANS_AT_ONCE * count * support.plan_bytes_per_image,
+        f"Plans of {support.num_targets} targets a pixel for {count} images of {height}×{width}×{channels}",
+        "give a smaller batch_size (or attack_chunk, in training), or a kernel_size that keeps mass near (5 is usual)",
+    )
 
 
 def num_classes(classifier: Any) -> int | None:

@@ -53,6 +53,6 @@ def get(name: str) -> AttackLoss:
     Raises:
       ValueError: There is none; the message lists those there are.
     """
-    if name not in LOSSES:
+    if not isinstance(name, str) or name not in LOSSES:
         raise ValueError(f"Unknown attack loss {name!r}; there are {', '.join(LOSSES)}.")
     return LOSSES[name]

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from wasser_tf._checks import is_whole
+from wasser_tf._checks import check_number, is_whole
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack, Gradient, Perturbation, Problem, choose, image_gradient, rounded
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
@@ -102,10 +102,11 @@ class MirrorAscent(Attack):
         super().__init__(
             threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
         )
-        if step_size is not None and not step_size > 0:
-            raise ValueError(f"step_size must be above 0, or None for 50 / √iterations, got {step_size!r}.")
-        if not is_whole(restarts, 1):
-            raise ValueError(f"restarts must be a whole number of at least 1, got {restarts!r}.")
+        if step_size is not None:
+            check_number("step_size", step_size, above=0)
+        # Each is a part of the graph.
+        if not is_whole(restarts, 1) or restarts > 1000:
+            raise ValueError(f"restarts must be a whole number from 1 to 1000, got {restarts!r}.")
         if polish is not None and not is_whole(polish, 0):
             raise ValueError(f"polish must be a whole number of at least 0, or None, got {polish!r}.")
         if not 0 <= gradient_noise < math.inf:

@@ -1,12 +1,11 @@
 """PGD with projected Sinkhorn: Wong, Schmidt, Kolter, "Wasserstein adversarial examples", ICML 2019 [14]."""
 
-import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from wasser_tf._checks import is_whole
+from wasser_tf._checks import check_number, is_whole
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack, Perturbation, Problem, image_gradient, where_image
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
@@ -123,10 +122,8 @@ def projected_ascent(
 
 def check_settings(step_size: float, regularization: float, sinkhorn_iterations: int) -> None:
     """Raises ValueError where a setting of the two Sinkhorn attacks is out of its range."""
-    if not step_size > 0:
-        raise ValueError(f"step_size must be above 0, got {step_size!r}.")
-    if not 0 < regularization < math.inf:
-        raise ValueError(f"regularization must be a finite number above 0, got {regularization!r}.")
+    check_number("step_size", step_size, above=0)
+    check_number("regularization", regularization, above=0)
     if not is_whole(sinkhorn_iterations, 1):
         raise ValueError(f"sinkhorn_iterations must be a whole number of at least 1, got {sinkhorn_iterations!r}.")
 

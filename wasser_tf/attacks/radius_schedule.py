@@ -1,10 +1,11 @@
 """How the radius grows while an attack runs: the paper's adaptive radius (section 5.1)."""
 
 import dataclasses
-import math
 from typing import Any
 
 import tensorflow as tf
+
+from wasser_tf._checks import check_number, is_whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,11 +34,10 @@ class RadiusSchedule:
 
     def __post_init__(self) -> None:
         for name in ("start", "factor", "minimum", "maximum"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} of a radius schedule must be a finite number, got {getattr(self, name)!r}.")
+            check_number(f"{name} of a radius schedule", getattr(self, name))
         if self.factor < 1:
             raise ValueError(f"factor of a radius schedule must be at least 1, got {self.factor!r}.")
-        if not isinstance(self.every, int) or self.every < 1:
+        if not is_whole(self.every, 1):
             raise ValueError(f"every of a radius schedule must be a whole number of at least 1, got {self.every!r}.")
         if not 0 <= self.minimum <= self.maximum:
             raise ValueError(

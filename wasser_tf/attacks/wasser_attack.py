@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
+from wasser_tf._checks import check_number
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack, Perturbation, Problem, image_gradient
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
@@ -81,12 +82,10 @@ class WasserAttack(Attack):
             threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
         )
         for name, weight in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-            if not weight >= 0:
-                raise ValueError(f"{name} must be at least 0, got {weight!r}.")
-        if not step_size > 0:
-            raise ValueError(f"step_size must be above 0, got {step_size!r}.")
-        if gradient_scale is not None and not gradient_scale > 0:
-            raise ValueError(f"gradient_scale must be above 0, or None, got {gradient_scale!r}.")
+            check_number(name, weight, least=0)
+        check_number("step_size", step_size, above=0)
+        if gradient_scale is not None:
+            check_number("gradient_scale", gradient_scale, above=0)
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.step_size = step_size
         self.gradient_scale = gradient_scale

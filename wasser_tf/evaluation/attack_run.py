@@ -7,14 +7,17 @@ import wasser_tf
 from wasser_tf import models, pretrained, storage
 from wasser_tf._checks import is_whole
 from wasser_tf.attacks import Attack
-from wasser_tf.attacks.inputs import check_transports
+from wasser_tf.attacks.base import batch_shape
+from wasser_tf.attacks.inputs import check_batch, check_transports
 from wasser_tf.evaluation import examples
-from wasser_tf.evaluation.examples import Examples
-from wasser_tf.evaluation.record import Record, evaluate_attack
+from wasser_tf.evaluation.record import Record, make_record
 from wasser_tf.evaluation.selection import ImageSource
+from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint
 
 EXAMPLES = "adversarial.npz"
 REPORT = "report.json"
+# What is done so far, while a run lasts.
+PARTS = "parts"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class AttackRun:
       output_dir: Where adversarial.npz and report.json go.
       overwrite: Whether to replace such files that are there.
       batch_size: Images at a time.
-      verbose: Whether to show a progress bar.
+      verbose: Whether to tell of each batch.
 
     Raises:
       ValueError: A field is out of its range.
@@ -49,40 +52,58 @@ class AttackRun:
 
 
 def run_attack(config: AttackRun) -> Record:
-    """Attacks, and writes both files once all is done.
+    """Attacks, and writes both files once all is done; a run that was stopped goes on after its last whole batch.
 
     Raises:
-      ValueError: The model, the images or the output_dir are not what is needed; nothing was written.
+      ValueError: The model, the images or the output_dir are not what is needed, or another run writes there; nothing
+        was written.
+      OSError: The output_dir cannot be written to; what was there before is whole.
+      wasser_tf.interruption.Interrupted: The run was asked to stop; the same call goes on.
     """
     folder = pathlib.Path(config.output_dir).expanduser()
     check_output_dir(folder, (EXAMPLES, REPORT), config.overwrite)
     classifier = models.load_classifier(config.model)
     images = config.source.load()
-    evaluation = evaluate_attack(
-        classifier,
-        config.attack,
-        images.images,
-        images.labels,
-        model_name=model_name(config.model),
-        dataset_name=images.name,
-        index=images.index,
-        batch_size=config.batch_size,
-        verbose=config.verbose,
+    check_batch(classifier, images.images, images.labels)
+    model = Model(model_name(config.model), fingerprint(config.model), classifier)
+    radius, count = config.attack.threat_model.epsilon, batch_shape(len(images.labels), config.batch_size)
+    sweep = Sweep(
+        folder / PARTS,
+        [model],
+        {config.attack.name: config.attack},
+        [radius],
+        images,
+        chunk_size=count,
+        batch_size=count,
     )
-    report = {
-        "wasser_tf": wasser_tf.__version__,
-        "model_path": config.model,
-        "source": dataclasses.asdict(config.source),
-        "threat_model_in_words": str(config.attack.threat_model),
-        **evaluation.record.to_json(),
-    }
-    examples.save(
-        folder / EXAMPLES,
-        Examples(images.index, images.images, images.labels, evaluation.clean, evaluation.result),
-    )
-    # Last: where there is a report there are examples.
-    storage.write_json(folder / REPORT, report)
-    return evaluation.record
+    storage.make_folder(folder)
+    with storage.locked(folder):
+        # Once more, for a run may have begun and ended here since.
+        check_output_dir(folder, (EXAMPLES, REPORT), config.overwrite)
+        storage.remove_leftovers(folder)
+        sweep.run((lambda line: print(line, flush=True)) if config.verbose else None)
+        (cell,) = sweep.results(model, radius)
+        record = make_record(
+            config.attack,
+            cell.examples.result,
+            cell.examples.clean,
+            radius=None,
+            model_name=model.name,
+            dataset_name=images.name,
+            seconds=cell.seconds,
+        )
+        report = {
+            "wasser_tf": wasser_tf.__version__,
+            "model_path": config.model,
+            "source": dataclasses.asdict(config.source),
+            "threat_model_in_words": str(config.attack.threat_model),
+            **record.to_json(),
+        }
+        examples.save(folder / EXAMPLES, cell.examples)
+        # After them: where there is a report there are examples.
+        storage.write_json(folder / REPORT, report)
+        storage.remove(folder / PARTS)
+    return record
 
 
 def check_output_dir(folder: pathlib.Path, files: tuple[str, ...], overwrite: bool) -> None:

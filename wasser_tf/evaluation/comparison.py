@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wasser_tf import storage
+from wasser_tf import interruption, storage
 from wasser_tf.attacks import Attack
 from wasser_tf.data import Split
 from wasser_tf.evaluation import figures, metrics, tables
@@ -65,6 +65,7 @@ def compare(
     evaluations: dict[str, list[Evaluation]] = {}
     for name, classifier in classifiers.items():
         for radius in radii:
+            interruption.check()
             if verbose:
                 print(f"Attacking {name} at ε = {radius:g}", flush=True)
             evaluations.setdefault(name, []).append(

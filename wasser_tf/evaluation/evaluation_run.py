@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import wasser_tf
-from wasser_tf import attacks, models, storage
+from wasser_tf import attacks, interruption, models, storage
 from wasser_tf._checks import is_whole
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_batch, check_transports
@@ -62,9 +62,14 @@ class EvaluationRun:
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("models", "attacks", "radii"):
-            if not getattr(self, name):
+        for name, kind in (("models", Mapping), ("attacks", Mapping), ("radii", (tuple, list))):
+            if not isinstance(value := getattr(self, name), kind):
+                raise ValueError(f"{name} must be a {'list' if name == 'radii' else 'dict'}, got {value!r}.")
+            if not value:
                 raise ValueError(f"{name} must name at least one, got none.")
+        for label, attack in self.attacks.items():
+            if not isinstance(attack, Attack):
+                raise ValueError(f"The attack {label!r} must be a wasser_tf.attacks.Attack, got {attack!r}.")
         for name in ("sanity_examples", "batch_size"):
             if not is_whole(getattr(self, name), 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}.")
@@ -153,6 +158,8 @@ def run_evaluation(
 
     Raises:
       ValueError: Something is not what is needed; nothing was written.
+      OSError: The output_dir cannot be written to; what was there before is whole.
+      wasser_tf.interruption.Interrupted: The run was asked to stop; the same call goes on.
     """
     tell = tell or (lambda line: None)
     folder = pathlib.Path(config.output_dir).expanduser()
@@ -178,7 +185,7 @@ def run_evaluation(
             f"{len(missing)} results are not there yet, the first {missing[0].relative_to(folder)}: "
             "run without --rescore to make them."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     with storage.locked(folder):
         if overwrite:
             for name in (CONFIG, *_REPORTS, CELLS, FIGURES):
@@ -189,6 +196,7 @@ def run_evaluation(
             sweep.run(tell)
         reports = []
         for model in known:
+            interruption.check()
             tell(f"Scoring {model.name}")
             report = _report_on(config, sweep, model, images, rescore_only, verify_exact)
             if config.minimal_radius:

@@ -1,7 +1,6 @@
 """Adversarial examples in files: one .npz of named arrays, an entry for each image in every array."""
 
 import os
-import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +38,7 @@ class Examples(NamedTuple):
 
         index, image, label, adversarial, success, loss, radius, iterations, cost and the other fields of the
         certificate; raw, raw_success, raw_loss, raw_cost and so on for what the attack made before it was certified;
-        clean_prediction and clean_loss. An image that is misclassified clean is a success, raw_success too.
+        flagged, clean_prediction and clean_loss. An image that is misclassified clean is a success, raw_success too.
         """
         result, wrong = self.result, self.clean.wrong
         return {
@@ -55,6 +54,7 @@ class Examples(NamedTuple):
             "raw": result.raw,
             "raw_success": result.raw_success | wrong,
             "raw_loss": result.raw_loss,
+            "flagged": result.flagged,
             **{f"raw_{name}": getattr(result.raw_certificate, name) for name in _CERTIFICATE},
             "clean_prediction": self.clean.predicted,
             "clean_loss": self.clean.loss,
@@ -80,6 +80,8 @@ class Examples(NamedTuple):
                 raw_certificate=_certificate(arrays, "raw_"),
                 raw_success=arrays["raw_success"],
                 raw_loss=arrays["raw_loss"],
+                # Files of older versions have none.
+                flagged=arrays.get("flagged", np.zeros_like(arrays["success"])),
             ),
         )
 
@@ -97,12 +99,11 @@ def load(path: str | os.PathLike[str]) -> tuple[Examples, dict[str, np.ndarray]]
       ValueError: The file is missing, unreadable, or lacks an array.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays = storage.read_arrays(path)
         examples = Examples.from_arrays(arrays)
     except KeyError as error:
         raise ValueError(f"{path} has no array {error}: give a file of adversarial examples.") from error
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read ({first_line(error)}): delete it and make it again.") from error
     known = examples.to_arrays()
     return examples, {name: array for name, array in arrays.items() if name not in known}

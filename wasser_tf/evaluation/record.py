@@ -37,6 +37,7 @@ class Record:
       mean_iterations: Mean iterations an image used.
       max_iterations: The most an image used.
       seconds: Wall clock of the attack, compilation included.
+      num_flagged: On how many images the classifier gave the attack nothing to go by, see `AttackResult.flagged`.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Record:
     mean_iterations: float
     max_iterations: int
     seconds: float
+    num_flagged: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain Python values."""
@@ -158,4 +160,5 @@ def make_record(
         mean_iterations=float(np.mean(result.iterations)),
         max_iterations=int(np.max(result.iterations)),
         seconds=seconds,
+        num_flagged=int(np.sum(result.flagged)),
     )

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf import attacks, models
+from wasser_tf import attacks, interruption, models
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.base import as_logits_fn
 from wasser_tf.attacks.inputs import check_batch
@@ -140,6 +140,7 @@ class SanityChecker:
             self.huge_radius,
             self.transfer,
         ):
+            interruption.check()
             checks.append(make())
             if tell:
                 state = {True: "passed", False: "FAILED", None: "skipped"}[checks[-1].passed]

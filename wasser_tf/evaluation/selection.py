@@ -1,13 +1,12 @@
 """Which images are attacked: a dataset's split, and a part of it by count, by positions or in another order."""
 
 import dataclasses
-import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
-from wasser_tf import data
-from wasser_tf._checks import first_line, is_whole
+from wasser_tf import data, storage
+from wasser_tf._checks import as_path, first_line, is_whole
 
 
 class Selection(NamedTuple):
@@ -110,10 +109,10 @@ def read_positions(path: str) -> np.ndarray:
     Raises:
       ValueError: The file is missing, unreadable, empty, or holds something else.
     """
-    file = pathlib.Path(path).expanduser()
+    file = as_path("The file of positions", path)
     try:
         if file.suffix == ".npy":
-            numbers = np.load(file, allow_pickle=False)
+            numbers = storage.read_array(file)
         else:
             lines = [line.partition("#")[0] for line in file.read_text(encoding="utf-8").splitlines()]
             numbers = np.array([int(word) for line in lines for word in line.replace(",", " ").split()], np.int64)
@@ -121,7 +120,7 @@ def read_positions(path: str) -> np.ndarray:
         raise ValueError(
             f"{path} cannot be read ({error.strerror or first_line(error)}): give a file of positions."
         ) from error
-    except (ValueError, EOFError) as error:
+    except ValueError as error:
         raise ValueError(
             f"{path} holds no list of positions ({first_line(error)}): give a .npy file of one integer array, or text."
         ) from error

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import wasser_tf
-from wasser_tf import attacks, pretrained
+from wasser_tf import attacks, interruption, pretrained
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_transports
 from wasser_tf.evaluation import examples, metrics
@@ -104,6 +104,7 @@ class Sweep:
 
         Raises:
           ValueError: An attack or a classifier does not take the images.
+          Interrupted: The run was asked to stop; the cell at work was finished.
         """
         meter = Progress([label for _, label, _, _ in self._cells()], progress)
         for model in self.models:
@@ -122,6 +123,7 @@ class Sweep:
                         fooled = int(np.sum(found.result.success | found.clean.wrong))
                         told = f"{model.name}, {label}, ε = {radius:g}: {fooled} of {len(rows)} fooled"
                         meter.done(label, seconds, told)
+                        interruption.check()
 
     def missing(self) -> list[pathlib.Path]:
         """Returns the files that are not there yet."""

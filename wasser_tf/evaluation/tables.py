@@ -86,12 +86,18 @@ def summary(record: Record) -> str:
         ("largest row error / mass", lambda scores: f"{scores.max_row_error:.1e}"),
         ("legal", lambda scores: _percent(scores.legal_share)),
     ]
+    flagged = (
+        f"Flagged: {record.num_flagged} images at which the classifier has no finite gradient other than 0, so that a "
+        "failure of the attack there proves nothing.\n"
+        if record.num_flagged
+        else ""
+    )
     radius = "an adaptive ε" if record.settings.get("schedule") else f"ε = {record.epsilon:g}"
     return (
         f"{record.model} under {record.attack} at {radius}, {record.num_images} images of {record.dataset}.\n"
         f"{threat_model_caption(record.threat_model)}.\n"
         f"Natural accuracy {_percent(record.natural_accuracy)}; {record.mean_iterations:.0f} iterations an image, "
-        f"{record.seconds:.1f} s.\n\n"
+        f"{record.seconds:.1f} s.\n{flagged}\n"
         + markdown_table(["", "certified", "raw"], [[name, tell(certified), tell(raw)] for name, tell in lines])
     )
 

@@ -49,6 +49,7 @@ def worst_case(runs: Sequence[Examples]) -> Examples:
             ),
             raw_success=pick(raw, *(result.raw_success for result in results)),
             raw_loss=pick(raw, *(result.raw_loss for result in results)),
+            flagged=pick(certified, *(result.flagged for result in results)),
         )
     )
 

@@ -22,7 +22,7 @@ from wasser_tf._checks import first_line, is_whole
 from wasser_tf.attacks.base import as_logits_fn
 from wasser_tf.attacks.inputs import outputs_are_logits
 from wasser_tf.models import returns_logits
-from wasser_tf.saved_model import SavedModelClassifier, without_chatter
+from wasser_tf.saved_model import SavedModelClassifier, exporting
 from wasser_tf.serving import deployment, model_card, warmup
 from wasser_tf.serving.robustness import RobustnessProbe
 from wasser_tf.serving.signatures import DEFAULT, make_signatures
@@ -202,7 +202,7 @@ def _write(signatures: dict[str, Any], path: pathlib.Path) -> None:
     # The variables alone: a Keras model here would bring names that only Keras can make objects of.
     module.weights = list({id(kept): kept for made in signatures.values() for kept in made.variables}.values())
     try:
-        with without_chatter():
+        with exporting(path):
             tf.saved_model.save(module, str(path), signatures=signatures)
     except AssertionError as error:
         raise ValueError(
@@ -246,7 +246,7 @@ def _verify(path: pathlib.Path, signatures: dict[str, Any], probes: np.ndarray, 
 def _folder(path: pathlib.Path) -> Iterator[None]:
     """Makes a folder, and removes it if the block fails and leaves it empty."""
     new = not path.exists()
-    path.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(path)
     try:
         yield
     except BaseException:

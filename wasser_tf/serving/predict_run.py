@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wasser_tf import storage
-from wasser_tf._checks import first_line, is_whole
+from wasser_tf import interruption, storage
+from wasser_tf._checks import is_whole
 from wasser_tf.evaluation.selection import ImageSource
 from wasser_tf.serving.client import PROTOCOLS, connect
 from wasser_tf.serving.signatures import DEFAULT, ENCODED, UINT8
@@ -130,6 +130,7 @@ def run(config: PredictRun) -> Predictions:
             names += group
             key, signature = _input(arrays, config.signature)
             for start in range(0, len(group), config.batch_size):
+                interruption.check()
                 started = time.perf_counter()
                 answers.append(client.predict({key: arrays[start : start + config.batch_size]}, signature))
                 seconds.append(time.perf_counter() - started)
@@ -167,10 +168,7 @@ def _read(paths: Sequence[str]) -> Iterator[tuple[list[str], np.ndarray]]:
                 raise ValueError(f"{path} cannot be read ({error.strerror}).") from error
         yield encoded, files
     for path in arrays:
-        try:
-            images = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{path} cannot be read as an .npy file ({first_line(error)}).") from error
-        if not isinstance(images, np.ndarray) or images.ndim != 4 or not len(images):
+        images = storage.read_array(path)
+        if images.ndim != 4 or not len(images):
             raise ValueError(f"{path} must hold images [n, height, width, channels], got {np.shape(images)}.")
         yield [f"{path}[{place}]" for place in range(len(images))], images

@@ -8,23 +8,27 @@ import json
 import math
 import os
 import pathlib
-import zipfile
 from typing import Any
 
 import keras
 import numpy as np
 
-from wasser_tf import storage
+from wasser_tf import interruption, storage
+from wasser_tf._checks import first_line
 
 
 class Checkpoint(keras.callbacks.Callback):
     """Saves a training run after every epoch, and keeps the best weights of the classifier in it.
+
+    Asked to stop by a signal (`wasser_tf.interruption`), it saves after the batch at work and ends the run there: the
+    metrics of the epoch so far are in the file then, and the batches that are left of it are what to go on with.
 
     Goes last into `fit(callbacks=...)`, after those that add to the logs.
 
     Attributes:
       path: The .npz file.
       epochs_done: How many epochs are in the file.
+      steps_done: How many steps of the next epoch are in it besides.
       history: The logs of these epochs, each with its number as "epoch", from 1.
       best: The classifier's weights at the epoch of the highest score, in the order of `get_weights`; None before.
       best_epoch: That epoch, from 1.
@@ -36,6 +40,8 @@ class Checkpoint(keras.callbacks.Callback):
         trained: keras.Model,
         classifier: keras.Model,
         omega: float,
+        *,
+        within_epochs: bool = True,
     ):
         """Makes the callback, and loads the file if it is there.
 
@@ -45,26 +51,61 @@ class Checkpoint(keras.callbacks.Callback):
           classifier: The classifier in it, or the same model.
           omega: An epoch's score is ω · `val_robust_accuracy` + (1 − ω) · `val_accuracy`, as Eq. 10 weighs the two
             losses; of equal scores the one with the lower `val_loss` is the better.
+          within_epochs: Whether a run that is asked to stop is saved within an epoch. Not where several workers train,
+            for only all of them together can read the metrics.
 
         Raises:
           ValueError: The file is of another model, or broken.
         """
         super().__init__()
         self.path = pathlib.Path(path)
-        self.epochs_done = 0
+        self.epochs_done = self.steps_done = 0
         self.history: list[dict[str, float]] = []
         self.best: list[np.ndarray] | None = None
         self.best_epoch = 0
         self._trained, self._classifier, self._omega = trained, classifier, omega
+        self._within_epochs = within_epochs
+        self._metrics: list[np.ndarray] = []
         trained.optimizer.build(trained.trainable_variables)
         if self.path.exists():
             self._load()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Gives the metrics the values they had when the epoch was left; Keras has just set them back.
+
+        Raises:
+          ValueError: The file has other metrics.
+        """
+        del logs
+        if epoch != self.epochs_done or not self.steps_done or not self._within_epochs:
+            return
+        variables = self._trained.metrics_variables
+        if [value.shape for value in self._metrics] != [tuple(variable.shape) for variable in variables]:
+            raise ValueError(f"{self.path} has the metrics of another model: give another --output_dir.")
+        for variable, value in zip(variables, self._metrics, strict=True):
+            variable.assign(value)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Counts the step, and saves if the run was asked to stop.
+
+        Raises:
+          Interrupted: It was.
+        """
+        del logs
+        self.steps_done += 1
+        # After the last step the epoch is saved whole.
+        if interruption.is_asked() and batch + 1 < self.params["steps"]:
+            if self._within_epochs:
+                self._metrics = [np.asarray(variable) for variable in self._trained.metrics_variables]
+                self._save()
+            interruption.check()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Saves the epoch.
 
         Raises:
           ValueError: The loss is not finite; the file stays as it was after the last good epoch.
+          Interrupted: The run was asked to stop.
         """
         logs = {key: float(value) for key, value in (logs or {}).items()}
         if not math.isfinite(logs["loss"]):
@@ -72,8 +113,9 @@ class Checkpoint(keras.callbacks.Callback):
         if self.best is None or self._rank(logs) > self._rank(self.history[self.best_epoch - 1]):
             self.best, self.best_epoch = self._classifier.get_weights(), epoch + 1
         self.history.append({"epoch": epoch + 1, **logs})
-        self.epochs_done = epoch + 1
+        self.epochs_done, self.steps_done, self._metrics = epoch + 1, 0, []
         self._save()
+        interruption.check()
 
     def restore_best(self) -> None:
         """Gives the classifier the weights of the best epoch; without an epoch it keeps its own."""
@@ -89,20 +131,26 @@ class Checkpoint(keras.callbacks.Callback):
         return [*self._trained.variables, *self._trained.optimizer.variables]
 
     def _save(self) -> None:
-        state = {"epochs_done": self.epochs_done, "best_epoch": self.best_epoch, "history": self.history}
+        names = ("epochs_done", "steps_done", "best_epoch", "history")
+        state = {name: getattr(self, name) for name in names}
         arrays = {"state": np.array(json.dumps(state))}
         arrays |= {f"variable_{number:04}": np.asarray(value) for number, value in enumerate(self._variables())}
+        arrays |= {f"metric_{number:04}": value for number, value in enumerate(self._metrics)}
         arrays |= {f"best_{number:04}": value for number, value in enumerate(self.best or ())}
         with storage.atomic_path(self.path) as beside:
             np.savez(beside, allow_pickle=False, **arrays)
 
     def _load(self) -> None:
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                arrays = dict(file)
+            arrays = storage.read_arrays(self.path)
             state = json.loads(str(arrays["state"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{self.path} is no checkpoint ({error}): start anew with --overwrite.") from error
+            names = {"epochs_done": int, "best_epoch": int, "history": list}
+            if not all(isinstance(state[name], kind) for name, kind in names.items()):
+                raise ValueError("its state is another program's")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.path} is no checkpoint ({first_line(error)}): start anew with --overwrite."
+            ) from error
         saved = [arrays[key] for key in sorted(arrays) if key.startswith("variable_")]
         variables = self._variables()
         if [value.shape for value in saved] != [tuple(variable.shape) for variable in variables]:
@@ -110,4 +158,7 @@ class Checkpoint(keras.callbacks.Callback):
         for variable, value in zip(variables, saved, strict=True):
             variable.assign(value)
         self.epochs_done, self.best_epoch, self.history = state["epochs_done"], state["best_epoch"], state["history"]
-        self.best = [arrays[key] for key in sorted(arrays) if key.startswith("best_")]
+        # Files of older versions have no steps.
+        self.steps_done = state.get("steps_done", 0)
+        self._metrics = [arrays[key] for key in sorted(arrays) if key.startswith("metric_")]
+        self.best = [arrays[key] for key in sorted(arrays) if key.startswith("best_")] or None

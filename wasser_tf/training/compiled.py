@@ -40,6 +40,11 @@ class AdversarialScores:
         """Updates the loss with the mean of `count` images."""
         self._scorer.metrics[0].update_state(loss, sample_weight=count)
 
+    @property
+    def variables(self) -> list[Any]:
+        """The variables of the loss and the metrics that there are by now."""
+        return self._scorer.metrics_variables
+
     def reset(self) -> None:
         """Sets the loss and the metrics back."""
         self._scorer.reset_metrics()

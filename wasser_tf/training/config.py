@@ -17,7 +17,7 @@ from wasser_tf.training.distribution import STRATEGIES
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 # Where and on what a run is done, not what it is: a resumed run may have others.
-_PLACE = ("data_dir", "download", "output_dir", "resume", "overwrite", "distribute", "attack_chunk")
+_PLACE = ("data_dir", "download", "output_dir", "resume", "overwrite", "distribute", "attack_chunk", "deterministic")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ class TrainConfig:
       attack_chunk: The most images of a step (of each replica) that are attacked at a time, which bounds memory; None
         for all at once.
       random_radius: Whether each image is attacked, in training, at a radius of its own from 0 to the attack's.
+      deterministic: Whether operations with a choice of algorithms take one that always gives the same result: equal
+        runs on equal devices then end with equal weights. Nothing is promised across devices or versions of TensorFlow.
       resume: Whether to go on with the run in output_dir, if there is one.
       overwrite: Whether to replace it.
 
@@ -78,6 +80,7 @@ class TrainConfig:
     distribute: str = "none"
     attack_chunk: int | None = None
     random_radius: bool = False
+    deterministic: bool = True
     resume: bool = False
     overwrite: bool = False
 

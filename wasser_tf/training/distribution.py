@@ -130,7 +130,7 @@ class Distribution:
         told = keras.callbacks.CallbackList(
             list(callbacks), model=model, epochs=epochs, steps=int(batches.cardinality()), verbose=0
         )
-        self._make_variables(model, batches)
+        self.make_variables(model, batches)
         shares = self.strategy.experimental_distribute_dataset(batches)
 
         @tf.function(autograph=False)
@@ -150,12 +150,12 @@ class Distribution:
             told.on_epoch_end(epoch, logs)
         told.on_train_end()
 
-    def _make_variables(self, model: keras.Model, batches: tf.data.Dataset) -> None:
+    def make_variables(self, model: keras.Model, batches: tf.data.Dataset) -> None:
         """Makes those variables of metrics and optimiser that would come with the first step.
 
         A function that makes variables is traced by TensorFlow in a way that does not run on several devices.
         """
-        with self.strategy.scope():
+        with self.scope():
             x, y = (tf.zeros([1, *spec.shape[1:]], spec.dtype) for spec in batches.element_spec)
             outputs = model(x, training=False)
             # Makes them, and changes none.

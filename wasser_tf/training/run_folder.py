@@ -9,8 +9,21 @@ from wasser_tf.training.config import TrainConfig
 
 CONFIG, HISTORY, CHECKPOINTS = "config.json", "history.csv", "checkpoints"
 STANDARD, BEST, SAVED_MODEL = "standard.keras", "best.keras", "best_saved_model"
+# The batch after which numbers were no longer finite.
+NOT_FINITE = "not_finite.npz"
 # All that a run writes; figures are examples_*.png and success.png.
-_FILES = (CONFIG, HISTORY, CHECKPOINTS, STANDARD, BEST, SAVED_MODEL, "report.json", "report.md", "success.png")
+_FILES = (
+    CONFIG,
+    HISTORY,
+    CHECKPOINTS,
+    STANDARD,
+    BEST,
+    SAVED_MODEL,
+    "report.json",
+    "report.md",
+    "success.png",
+    NOT_FINITE,
+)
 
 
 def check(folder: pathlib.Path, config: TrainConfig) -> None:

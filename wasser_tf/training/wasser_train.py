@@ -227,6 +227,11 @@ class WasserTrain(keras.Model):
         """Returns the natural metrics, and the adversarial ones with `adversarial_` before their names."""
         return {**super().get_metrics_result(), **self._adversarial.result()}
 
+    @property
+    def metrics_variables(self) -> list[Any]:
+        """The variables of all metrics, the adversarial ones too."""
+        return [*super().metrics_variables, *self._adversarial.variables]
+
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, tf.Tensor]:
         """Updates the compiled metrics with natural outputs."""
         # Under a distribution strategy Keras calls this once, symbolically, to make the variables of all metrics.
