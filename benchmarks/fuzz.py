@@ -9,6 +9,7 @@ import io
 import itertools
 import pathlib
 import random
+import shutil
 import sys
 import time
 import traceback
@@ -22,7 +23,7 @@ BINARIES = ("attack", "evaluate", "export", "predict", "train")
 # Longest answer to bad input, on a busy machine.
 _SECONDS = 60.0
 
-_WORDS = ("", "x", "-1", "nan", "1e3", "0x1", "--", "1.5.2", "é", "None", "9" * 30, "-" + "9" * 30)
+_WORDS = ("", "x", "-1", "nan", "1e3", "0xg", "--", "1.5.2", "é", "None", "9" * 30, "-" + "9" * 30)
 _NOT_WHOLE = tuple(word for word in _WORDS if word not in ("1e3",)) + ("2.5", "inf")
 _NOT_NUMBERS = ("", "x", "nan", "inf", "-inf", "-1", "1,2", "é", "1e999")
 _NOWHERE = ("", "nowhere", "/nowhere/at/all", "../../../../nowhere", "/dev/null", "é\u202e", "a" * 5000, "~nobody/x")
@@ -156,13 +157,14 @@ def fuzz_binary(name: str, folder: pathlib.Path, count: int, seed: int = 0) -> l
 
     module = importlib.import_module(name)
     chance = random.Random(f"{seed} {name}")
-    bad = {**_BAD_FLAGS, **_MORE[name]}
+    bad = {**_BAD_FLAGS, **_MORE.get(name, {})}
     known = set(flags.FLAGS)
     pairs = [(flag, word) for flag, words in bad.items() for word in words if flag in known or flag == "nonsense"]
     chance.shuffle(pairs)
     outcomes = []
     for flag, word in itertools.islice(itertools.cycle(pairs), count):
         given = {**_GOOD[name](folder), flag: word}
+        shutil.rmtree(folder / "out", ignore_errors=True)
         sys.argv = [f"{name}.py", *(f"--{key}={value}" for key, value in given.items())]
         for key in flags.FLAGS:
             flags.FLAGS[key].unparse()
@@ -173,7 +175,8 @@ def fuzz_binary(name: str, folder: pathlib.Path, count: int, seed: int = 0) -> l
             try:
                 _flags.run(module.main)
             except SystemExit as leaving:
-                code = leaving.code
+                # absl leaves with what main returns, None.
+                code = leaving.code or 0
                 if isinstance(code, str):
                     print(code, file=errors)
                     code = 1

@@ -135,7 +135,10 @@ def outputs_are_logits(classifier: Any, images: np.ndarray) -> bool:
     Raises:
       ValueError: The outputs are not [n, classes] with at least two classes.
     """
-    outputs = np.asarray(classifier(images, training=False), np.float64)
+    try:
+        outputs = np.asarray(classifier(images, training=False), np.float64)
+    except TypeError as error:
+        raise ValueError(f"The classifier must take (images, training=False), but: {error}.") from error
     if outputs.ndim != 2 or len(outputs) != len(images) or outputs.shape[1] < 2:
         raise ValueError(
             f"The classifier must return [n, classes] with at least 2 classes, got {outputs.shape} for {len(images)} "
