@@ -4,7 +4,7 @@ import json
 import pathlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,21 +52,26 @@ def cases(model: pathlib.Path) -> list[Case]:
     ]
 
 
-def kills(folder: pathlib.Path, model: pathlib.Path, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Kills each binary so many times.
+BINARIES = ("train", "attack", "evaluate", "export")
+
+
+def kills(
+    folder: pathlib.Path, model: pathlib.Path, count: int, binaries: Sequence[str] = BINARIES, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Kills binaries so many times each.
 
     Args:
       folder: For what they write.
       model: A classifier of the digits.
       count: Kills of each binary.
+      binaries: Some of `BINARIES`.
       seed: Of the moments.
 
     Returns:
       A row for each binary.
     """
-    return [
-        _under_fire(case, folder / case.binary, count, random.Random(f"{seed} {case.binary}")) for case in cases(model)
-    ]
+    chosen = [case for case in cases(model) if case.binary in binaries]
+    return [_under_fire(case, folder / case.binary, count, random.Random(f"{seed} {case.binary}")) for case in chosen]
 
 
 def _under_fire(case: Case, folder: pathlib.Path, count: int, chance: random.Random) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 r"""Puts the binaries under fire and writes docs/reliability.md, the table of what they withstood.
 
   python benchmarks/reliability.py                       20 kills of each binary, 1,500 bad inputs, 200 epochs
-  python benchmarks/reliability.py --quick               one kill, 100 bad inputs, 6 epochs
+  python benchmarks/reliability.py --quick               one kill each, 100 bad inputs, 6 epochs
   python benchmarks/reliability.py --sections=kills --output_dir=runs/reliability
 
 Sections that are not asked for keep what is in the output_dir's reliability.json.
@@ -51,11 +51,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--sections", default=",".join(_SECTIONS), help="some of them")
+    parser.add_argument("--binaries", default=",".join(kills.BINARIES), help="which of them are killed")
     parser.add_argument("--output_dir", type=pathlib.Path, default=_ROOT / "docs")
     given = parser.parse_args()
     chosen = given.sections.split(",")
     if unknown := set(chosen) - set(_SECTIONS):
         parser.error(f"--sections must be some of {', '.join(_SECTIONS)}, got {', '.join(sorted(unknown))}.")
+    killed = given.binaries.split(",")
+    if unknown := set(killed) - set(kills.BINARIES):
+        parser.error(f"--binaries must be some of {', '.join(kills.BINARIES)}, got {', '.join(sorted(unknown))}.")
     forked.import_all()
     path = given.output_dir / "reliability.json"
     results = storage.read_json(path) if path.exists() else {}
@@ -63,7 +67,7 @@ def main() -> None:
         folder = pathlib.Path(temporary)
         _call(lambda: _make_model(folder / "good.keras"), folder, 300)
         make: dict[str, Callable[[], list[dict[str, Any]]]] = {
-            "kills": lambda: kills.kills(folder / "kills", folder / "good.keras", 1 if given.quick else 20),
+            "kills": lambda: kills.kills(folder / "kills", folder / "good.keras", 1 if given.quick else 20, killed),
             "inputs": lambda: _inputs(folder, given.quick),
             "long run": lambda: [_call(lambda: _long_run(given.quick), folder, 7200)],
         }

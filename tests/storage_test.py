@@ -1,3 +1,4 @@
+import errno
 import math
 import signal
 import subprocess
@@ -63,3 +64,15 @@ def test_a_folder_is_one_process_s_own_until_it_is_killed(tmp_path):
         with storage.locked(tmp_path):
             pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_or_read_only_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(OSError, match=r"file cannot be written \(No space left on device\): make room .* as it was"):
+        with storage.atomic_path(tmp_path / "file") as beside:
+            beside.write_text("half of the n")
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    # A file in the place of a folder: what root may not write to either.
+    with pytest.raises(OSError, match="inner cannot be written"):
+        storage.write_text(tmp_path / "file" / "inner" / "x", "new")

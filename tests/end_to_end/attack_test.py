@@ -1,8 +1,10 @@
 """bin/attack.py as a user runs it, and the function behind it."""
 
+import errno
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -10,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from wasser_tf import ThreatModel, attacks, data, models
+from wasser_tf import ThreatModel, attacks, data, interruption, models, storage
 from wasser_tf.evaluation import examples
 from wasser_tf.evaluation.attack_run import AttackRun, run_attack
 from wasser_tf.evaluation.selection import ImageSource
@@ -113,6 +115,53 @@ def test_another_run_is_only_replaced_when_asked(config, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="must be a folder"):
         run_attack(config(output_dir=str(tmp_path / "file")))
+
+
+def _arrays(folder):
+    with np.load(folder / "adversarial.npz") as file:
+        return dict(file)
+
+
+def _is_whole(folder, wanted):
+    assert {path.name for path in folder.iterdir()} == {"adversarial.npz", "report.json"}
+    for name, array in _arrays(wanted).items():
+        np.testing.assert_array_equal(_arrays(folder)[name], array, err_msg=name)
+
+
+def test_stopped_or_on_a_full_disk_it_keeps_whole_batches_and_goes_on(config, tmp_path, monkeypatch):
+    whole, stopped, full = (tmp_path / name for name in ("whole", "stopped", "full"))
+    run_attack(config(output_dir=str(whole), batch_size=4))
+    saved = []
+    save = np.savez_compressed
+
+    def asks_to_stop(*arguments, **arrays):
+        saved.append("stopped")
+        signal.raise_signal(signal.SIGTERM)
+        save(*arguments, **arrays)
+
+    def is_full(*arguments, **arrays):
+        saved.append("full")
+        if len(saved) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(*arguments, **arrays)
+
+    monkeypatch.setattr(np, "savez_compressed", asks_to_stop)
+    with pytest.raises(interruption.Interrupted, match="stopped by SIGTERM"), interruption.watched():
+        run_attack(config(output_dir=str(stopped), batch_size=4))
+    monkeypatch.setattr(np, "savez_compressed", is_full)
+    with pytest.raises(OSError, match=r"npz cannot be written \(No space left on device\): make room"):
+        run_attack(config(output_dir=str(full), batch_size=4))
+    assert saved == ["stopped", "full", "full"]
+    monkeypatch.setattr(np, "savez_compressed", save)
+    for folder in (stopped, full):
+        (part,) = folder.rglob("*.npz")
+        before = part.stat().st_mtime_ns
+        with storage.locked(folder):
+            with pytest.raises(ValueError, match="A run that has not ended is writing into"):
+                run_attack(config(output_dir=str(folder), batch_size=4))
+        assert part.stat().st_mtime_ns == before
+        run_attack(config(output_dir=str(folder), batch_size=4))
+        _is_whole(folder, whole)
 
 
 def test_a_saved_model_is_attacked_alike(config, model, tmp_path):

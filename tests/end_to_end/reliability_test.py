@@ -15,6 +15,8 @@ _ROOT = pathlib.Path(__file__).parents[2]
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reliability")
     command = [sys.executable, str(_ROOT / "benchmarks" / "reliability.py"), "--quick", f"--output_dir={folder}"]
+    # train_test and evaluate_test kill the other two.
+    command.append("--binaries=attack,export")
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads((folder / "reliability.json").read_text())
@@ -23,7 +25,7 @@ def results(tmp_path_factory):
 
 def test_every_kill_is_recovered(results):
     rows, told = results
-    assert [row["binary"] for row in rows["kills"]] == ["train", "attack", "evaluate", "export"]
+    assert [row["binary"] for row in rows["kills"]] == ["attack", "export"]
     assert all(row["recovered"] == row["kills"] == 1 for row in rows["kills"]), told
 
 
