@@ -400,7 +400,7 @@ def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
     unmoved = ~(problem.margin(legal_logits) > clean_margin) | _not_finite(legal_logits) | _not_finite(clean_logits)
     legal = legal._replace(image=where_image(unmoved, images, legal.image), step=tf.where(unmoved, 0.0, legal.step))
     plan, raw_plan = _legal_plan(perturbation.plan, legal, images, support), explicit(perturbation.plan, problem)
-    logits, raw_logits = problem.logits_fn(legal.image), problem.logits_fn(perturbation.raw)
+    logits, raw_logits = where_image(unmoved, clean_logits, legal_logits), problem.logits_fn(perturbation.raw)
     return AttackResult(
         adversarial=legal.image,
         certificate=_certify(plan, legal.image, images, support, radius, threat_model),
