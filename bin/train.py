@@ -26,6 +26,9 @@ from wasser_tf.training.distribution import STRATEGIES
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model", TrainConfig.model, f"The classifier, one of {', '.join(models.MODELS)}.")
+flags.DEFINE_string(
+    "initial", None, "A saved classifier to start from (with --standard_epochs=0), in place of --model."
+)
 flags.DEFINE_float("width", TrainConfig.width, "Multiplies the channels and units of its hidden layers.")
 flags.DEFINE_string(
     "attack", "mirror_ascent", f"What WasserTrain trains on: name or name:setting=value:…; one of {', '.join(ATTACKS)}."
@@ -60,9 +63,9 @@ FLAGS.set_default("iterations", 10)
 
 def main() -> None:
     """Turns the flags into a config, runs it and prints the table."""
-    same = """dataset data_dir download model width omega standard_epochs epochs batch_size optimizer learning_rate seed
-        precision report_iterations num_attack_examples distribute attack_chunk random_radius deterministic output_dir
-        resume overwrite"""
+    same = """dataset data_dir download model width initial omega standard_epochs epochs batch_size optimizer
+        learning_rate seed precision report_iterations num_attack_examples distribute attack_chunk
+        random_radius deterministic output_dir resume overwrite"""
     config = TrainConfig(
         **{name: FLAGS[name].value for name in same.split()},
         attack=_flags.make_attack(FLAGS.attack, _flags.threat_model(FLAGS.epsilon)),

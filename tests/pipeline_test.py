@@ -1,8 +1,9 @@
 import json
 
+import numpy as np
 import pytest
 
-from wasser_tf import MirrorAscent, ThreatModel, pipeline, storage
+from wasser_tf import MirrorAscent, ThreatModel, models, pipeline, storage
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
 
@@ -78,4 +79,34 @@ def test_refuses_a_batch_that_the_replicas_do_not_divide(tmp_path):
     distribution.num_replicas = 3
     with pytest.raises(ValueError, match="must be a multiple of their number, 3, got 64"):
         pipeline.run(_config(tmp_path / "run"), distribution)
+    assert not (tmp_path / "run").exists()
+
+
+def test_starts_from_a_saved_classifier(tmp_path):
+    initial = models.build("linear", (8, 8, 1), 10, seed=5)
+    initial.save(tmp_path / "mine.keras")
+    # So slow that it ends where it starts.
+    attack = MirrorAscent(ThreatModel(epsilon=0.1), iterations=1, polish=0)
+    config = _config(
+        tmp_path / "run",
+        attack=attack,
+        initial=str(tmp_path / "mine.keras"),
+        standard_epochs=0,
+        epochs=1,
+        batch_size=1000,
+        learning_rate=1e-9,
+        radii=(0.1,),
+        num_attack_examples=8,
+        report_iterations=1,
+    )
+    finished = pipeline.run(config)
+    for one, two in zip(finished.classifier.get_weights(), initial.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "classes"), [((8, 8, 3), 10), ((8, 8, 1), 7)])
+def test_refuses_a_saved_classifier_of_other_images(tmp_path, shape, classes):
+    models.build("linear", shape, classes).save(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match=r"other.keras must take images of \(8, 8, 1\) to 10 logits"):
+        pipeline.run(_config(tmp_path / "run", initial=str(tmp_path / "other.keras")))
     assert not (tmp_path / "run").exists()

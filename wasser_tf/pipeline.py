@@ -166,7 +166,22 @@ def _build(config: TrainConfig, dataset: Dataset, distribution: Distribution) ->
 
 
 def _classifier(config: TrainConfig, dataset: Dataset) -> keras.Model:
-    return models.build(config.model, dataset.image_shape, dataset.num_classes, seed=config.seed, width=config.width)
+    """Returns the classifier that the config describes; equal calls give equal ones."""
+    if config.initial is None:
+        return models.build(
+            config.model, dataset.image_shape, dataset.num_classes, seed=config.seed, width=config.width
+        )
+    loaded = models.load_classifier(config.initial)
+    if not isinstance(loaded, keras.Model):
+        raise ValueError(f"{config.initial} must hold a Keras model to be trained on, got a SavedModel.")
+    needed = ((None, *dataset.image_shape), (None, dataset.num_classes))
+    if (loaded.input_shape, loaded.output_shape) != needed or models.returns_logits(loaded) is not True:
+        raise ValueError(
+            f"{config.initial} must take images of {dataset.image_shape} to {dataset.num_classes} logits, as "
+            f"{config.dataset} has them; it takes {loaded.input_shape[1:]} to {loaded.output_shape[1:]}."
+        )
+    loaded.trainable = True
+    return loaded
 
 
 def _compare(

@@ -32,6 +32,7 @@ class TrainConfig:
       download: Whether to fetch a set that is not there.
       model: Name of the classifier, one of `wasser_tf.models.MODELS`.
       width: Multiplies the channels and units of its hidden layers.
+      initial: Path of a saved classifier to start from, which then takes the place of `model` and `width`; or None.
       omega: ω, the weight of the adversarial loss.
       standard_epochs: Epochs of standard training; 0 leaves the classifier as it was initialised.
       epochs: Epochs of WasserTrain.
@@ -65,6 +66,7 @@ class TrainConfig:
     download: bool = False
     model: str = "lenet"
     width: float = 1.0
+    initial: str | None = None
     omega: float = 0.7
     standard_epochs: int = 30
     epochs: int = 40

@@ -266,11 +266,11 @@ class WasserTrain(keras.Model):
 
         def attack(rows: tf.Tensor) -> tf.Tensor:
             images, labels, numbers, radii = (tf.gather(tensor, rows) for tensor in (x, y, index, radius))
-            return self.attack.run(logits_fn, images, labels, radii, numbers).adversarial
+            return self.attack.run(logits_fn, images, labels, radius=radii, index=numbers).adversarial
 
         count = x.shape[0] or tf.shape(x)[0]
         if self.attack_chunk is None:
-            adversarial = self.attack.run(logits_fn, x, y, radius, index).adversarial
+            adversarial = self.attack.run(logits_fn, x, y, radius=radius, index=index).adversarial
         else:
             # Chunks of one size; the last is filled up with the last image.
             chunks = -(-count // self.attack_chunk)
