@@ -21,10 +21,9 @@ from wasser_tf.transport.plan import identity_plan, row_sums, transport_budget, 
 
 # Overfilling below this is rounding dust of float32 and clipped away; it bounds the mass that clipping can lose.
 DUST = 4e-7
-# Refused inflow stays home and may over-fill its own pixel, so refusing repeats. An over-full pixel refuses a hundredth
-# more than it must: what comes home to it later finds room, and some ten rounds do where a hundred did.
-_SLACK = 0.01
-# What is left after the last round is paid for by shrinking the whole move.
+# Refused inflow stays home and may over-fill its own pixel, so refusing repeats. It converges in some ten rounds on
+# images (to refuse more than a pixel must saves four of them, and costs margin); what is left after the last round is
+# paid for by shrinking the whole move.
 _REFUSAL_ROUNDS = 100
 
 
@@ -176,21 +175,15 @@ def _refuse_inflow(moved: Moved, offered: tf.Tensor, images: tf.Tensor, capacity
     """
 
     def over_full(accepted: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
-        return accepted * offered > room + DUST
+        return tf.reduce_any(accepted * offered > room + DUST)
 
     def refuse(accepted: tf.Tensor, room: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        share = (1.0 - _SLACK) * tf.maximum(room, 0.0) / tf.maximum(offered, 1e-30)
-        accepted = tf.where(over_full(accepted, room), share, accepted)
+        accepted = tf.minimum(accepted, tf.maximum(room, 0.0) / tf.maximum(offered, 1e-30))
         return accepted, capacity - images + moved.sent(accepted)
 
     everything = tf.ones_like(images)
     start = everything, capacity - images + moved.sent(everything)
-    return tf.while_loop(
-        lambda accepted, room: tf.reduce_any(over_full(accepted, room)),
-        refuse,
-        start,
-        maximum_iterations=_REFUSAL_ROUNDS,
-    )[0]
+    return tf.while_loop(over_full, refuse, start, maximum_iterations=_REFUSAL_ROUNDS)[0]
 
 
 def _largest_legal_step(
