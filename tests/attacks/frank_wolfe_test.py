@@ -12,9 +12,9 @@ def test_the_defaults_are_the_papers():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"temperature": 0.0}, "temperature must be a finite number above 0"),
         ({"bisections": 0}, "bisections must be a whole number"),
-        ({"tolerance": 0.0}, "tolerance must be above 0"),
+        ({"tolerance": 0.0}, "tolerance must be a finite number above 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

@@ -17,7 +17,7 @@ def test_the_defaults_are_the_papers():
     ("settings", "message"),
     [
         ({"norm": "l1"}, "norm must be"),
-        ({"step_size": 0.0}, "step_size must be above 0"),
+        ({"step_size": 0.0}, "step_size must be a finite number above 0"),
         ({"regularization": np.inf}, "regularization must be a finite number above 0"),
         ({"sinkhorn_iterations": 0}, "sinkhorn_iterations must be a whole number"),
     ],

@@ -30,6 +30,9 @@ from wasser_tf.transport.neighbourhood import Support, make_support
 from wasser_tf.transport.plan import identity_plan, transport_budget
 from wasser_tf.transport.rounding import Rounded, legal_plan, round_to_legal
 
+# Of a margin: what float32 can make of nothing.
+_ROUNDING = 1e-5
+
 LogitsFn = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -49,7 +52,7 @@ class AttackResult(NamedTuple):
       raw_success: As `success`, for `raw`.
       raw_loss: As `loss`, for `raw`.
       flagged: Whether the classifier gave the attack nothing to go by at the clean image: no finite gradient of the
-        margin other than 0, or outputs that are not finite. That the attack failed there proves nothing; bool [B].
+        margin but rounding, or outputs that are not finite. That the attack failed there proves nothing; bool [B].
     """
 
     adversarial: Any
@@ -412,7 +415,9 @@ def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
         raw_certificate=_certify(raw_plan, perturbation.raw, images, support, radius, threat_model),
         raw_success=problem.fooled(raw_logits),
         raw_loss=losses.cross_entropy(raw_logits, problem.labels),
-        flagged=_not_finite(clean_logits) | _not_finite(legal_logits) | _is_blind(images, tape, clean_margin),
+        flagged=_not_finite(clean_logits)
+        | _not_finite(legal_logits)
+        | is_blind(tape.gradient(clean_margin, images), clean_margin),
     )
 
 
@@ -436,13 +441,15 @@ def _score_without_plan(problem: Problem, perturbation: Perturbation) -> AttackR
     )
 
 
-def _is_blind(images: tf.Tensor, tape: tf.GradientTape, margin: tf.Tensor) -> tf.Tensor:
-    """Returns where the gradient of a margin at images is not finite, 0 or not to be had, bool [B]."""
-    gradient = tape.gradient(margin, images)
+def is_blind(gradient: tf.Tensor | None, margin: tf.Tensor) -> tf.Tensor:
+    """Returns where the gradient [B, H, W, C] of a margin [B] is not finite, nothing but rounding, or None, bool [B].
+
+    A saturated softmax is 1 in float32, or 1 − 6e-8, as the machine has it: its gradient is 0, or next to it.
+    """
     if gradient is None:
         return tf.ones_like(margin, tf.bool)
     flat = tf.reshape(gradient, [tf.shape(gradient)[0], -1])
-    return _not_finite(flat) | tf.reduce_all(flat == 0, axis=1)
+    return _not_finite(flat) | (tf.reduce_max(tf.abs(flat), axis=1) <= _ROUNDING * tf.abs(margin))
 
 
 def _not_finite(rows: tf.Tensor) -> tf.Tensor:
