@@ -257,7 +257,7 @@ def _train(
         write()
         callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=write))
     else:
-        callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: interruption.check()))
+        callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: interruption.check()))
     at = [checkpoint.epochs_done, checkpoint.steps_done] if checkpoint else [0, 0]
     done, steps_done = (int(value) for value in distribution.share(at))
     distribution.synchronize([*trained.variables, *trained.optimizer.variables])
