@@ -7,6 +7,7 @@ import pytest
 
 from wasser_tf.evaluation.selection import ImageSource
 from wasser_tf.serving import predict_run
+from wasser_tf.serving.client import RestClient
 from wasser_tf.serving.predict_run import PredictRun
 
 
@@ -26,6 +27,33 @@ def test_files_of_every_kind_give_the_same_labels(server, images, files, tmp_pat
         lines = list(csv.DictReader(file))
     assert [line["label"] for line in lines] == done.outputs["label"].tolist()
     assert "24 images in 9 requests: p50" in done.summary() and done.accuracy is None
+
+
+def test_images_of_8_bits_go_over_rest_as_png_and_are_answered_alike(server, images, tmp_path, monkeypatch):
+    eight_bits = np.round(images * 255).astype(np.uint8)
+    np.save(tmp_path / "integers.npy", eight_bits)
+    np.save(tmp_path / "floats.npy", eight_bits / np.float32(255))
+    np.save(tmp_path / "finer.npy", eight_bits * np.float32(0.9) / np.float32(255))
+    np.save(tmp_path / "larger.npy", np.pad(eight_bits, [(0, 0), (1, 1), (1, 1), (0, 0)]))
+    sent = []
+    ask = RestClient.predict
+
+    def spy(self, inputs, signature="serving_default"):
+        sent.append(signature)
+        return ask(self, inputs, signature)
+
+    monkeypatch.setattr(RestClient, "predict", spy)
+
+    def answers(name, address, protocol):
+        options = {"server": address, "protocol": protocol, "images": [str(tmp_path / f"{name}.npy")], "timeout": 60}
+        return predict_run.run(PredictRun(model="digits", **options)).outputs["logits"]
+
+    for name in ("integers", "floats", "finer"):
+        there = answers(name, server.rest, "rest_rows")
+        np.testing.assert_allclose(there, answers(name, server.grpc, "grpc"), atol=1e-5)
+    assert sent == ["encoded", "encoded", "serving_default"]
+    with pytest.raises(ValueError, match="image must be uint8"):
+        answers("larger", server.rest, "rest_rows")
 
 
 def test_a_dataset_and_the_robustness_signature(server):

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from wasser_tf.threat_model import ThreatModel
+from wasser_tf.transport import gibbs
 from wasser_tf.transport.gibbs import gibbs_plan, project_to_budget
 from wasser_tf.transport.neighbourhood import make_support
 from wasser_tf.transport.plan import image_mass, row_sums, transport_cost
@@ -47,3 +48,16 @@ def test_an_image_without_mass_stays_black():
     found = project_to_budget(nothing, tf.zeros([1, 1, 1, 1]), nothing, tf.zeros([1]), support, 10)
     assert np.isfinite(found.multiplier).all()
     np.testing.assert_allclose(found.image, nothing, atol=1e-30)
+
+
+@pytest.mark.parametrize("pixels", [40, 90, 200])
+def test_images_are_projected_alike_in_parts_of_any_size(monkeypatch, pixels):
+    support = make_support(ThreatModel(kernel_size=3), (6, 6, 1))
+    images = tf.random.stateless_uniform([7, 6, 6, 1], seed=[0, 1])
+    given = tf.random.stateless_normal(images.shape, seed=[2, 3]), tf.ones([7, 1, 1, 1]), images
+    whole = project_to_budget(*given, 0.2 * image_mass(images), support)
+    monkeypatch.setattr(gibbs, "_PIXELS_A_PART", pixels)
+    parts = project_to_budget(*given, 0.2 * image_mass(images), support)
+    for one, other in zip(whole, parts, strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
