@@ -31,7 +31,7 @@ test: env  ## Lint, type check and test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --durations=10
+	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadgroup --durations=10
 
 bench: env  ## Time the attacks (minutes)
 	$(BIN)/python benchmarks/run.py

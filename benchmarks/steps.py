@@ -95,5 +95,5 @@ def training_steps(quick: bool) -> dict[str, Any]:
 def _train_step(model: keras.Model, given: tuple[tf.Tensor, ...]) -> Callable[[], Any]:
     model.compile(keras.optimizers.Adam(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.train_on_batch(*given)
-    step = tf.function(lambda *batch: model.train_step(batch))
+    step = tf.function(lambda *batch: model.train_step(batch), autograph=False)
     return lambda: step(*given)["loss"]

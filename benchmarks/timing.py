@@ -55,7 +55,7 @@ def forward_and_backward(classifier: keras.Model, images: np.ndarray, labels: np
     logits_fn = as_logits_fn(classifier, True)
     given = tf.constant(images), tf.constant(labels)
 
-    @tf.function
+    @tf.function(autograph=False)
     def gradient(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(images)
@@ -69,7 +69,7 @@ def attack(made: Any, classifier: keras.Model, images: np.ndarray, labels: np.nd
     """Returns a function that attacks the batch as `made` does, from clean images to certified ones."""
     logits_fn = as_logits_fn(classifier, True)
     given = tf.constant(images), tf.constant(labels)
-    run = tf.function(lambda images, labels: made.run(logits_fn, images, labels))
+    run = tf.function(lambda images, labels: made.run(logits_fn, images, labels), autograph=False)
     return lambda: run(*given).adversarial
 
 

@@ -116,7 +116,14 @@ def define_output(batch_size: int = 128) -> None:
 
 
 def define_board() -> None:
-    """Defines the flags that say how a classifier of the leaderboard is evaluated and where results go."""
+    """Defines the flags that say how a classifier of the leaderboard is evaluated and where results go.
+
+    Those of images, ball and attacks are among them.
+    """
+    define_data()
+    define_selection()
+    define_threat_model()
+    define_attack_settings()
     flags.DEFINE_list("attacks", "ensemble", f"Attacks as name or name:setting=value:…, of {TRANSPORT_ATTACKS}.")
     flags.DEFINE_list("radii", None, "Radii ε. Those of the dataset's board by default.")
     flags.DEFINE_string("output_dir", "runs/leaderboard", "Folder for the evaluations, one in it for each classifier.")
@@ -125,7 +132,7 @@ def define_board() -> None:
 
 
 def board() -> Board:
-    """Returns how classifiers are evaluated, out of the flags of `define_board` and of images, ball and attacks.
+    """Returns how classifiers are evaluated, out of the flags of `define_board`.
 
     Raises:
       ValueError: A flag is out of its range.

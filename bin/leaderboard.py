@@ -22,10 +22,6 @@ flags.DEFINE_list(
 )
 flags.DEFINE_string("about", "", "A sentence on where they come from.")
 _flags.define_board()
-_flags.define_data()
-_flags.define_selection()
-_flags.define_threat_model()
-_flags.define_attack_settings()
 flags.adopt_module_key_flags(_flags)
 
 

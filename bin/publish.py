@@ -18,10 +18,6 @@ flags.DEFINE_string("name", None, "What wasser_tf.load_pretrained shall call it.
 flags.DEFINE_string("file", publish.Publication.file, "Which classifier of the run.")
 flags.DEFINE_string("about", "", "The leaderboard's sentence on it; model, training and seed by default.")
 _flags.define_board()
-_flags.define_data()
-_flags.define_selection()
-_flags.define_threat_model()
-_flags.define_attack_settings()
 flags.adopt_module_key_flags(_flags)
 
 

@@ -7,6 +7,7 @@ pixel_attacks_test.py.
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import wasser_tf
 from wasser_tf import attacks
@@ -206,3 +207,16 @@ def test_bad_settings_get_one_sentence():
         attacks.make("mirror_ascent", THREAT_MODEL, loss="hinge")
     with pytest.raises(ValueError, match="ThreatModel"):
         wasser_tf.MirrorAscent(0.5)
+
+
+def test_a_callable_of_the_user_may_branch_as_under_tf_function(images, labels, linear_classifier):
+    def classifier(given, training=False):
+        logits = linear_classifier(given, training=training)
+        if tf.reduce_max(given) > 2.0:
+            logits = -logits
+        return logits
+
+    attack = attacks.MirrorAscent(THREAT_MODEL, iterations=2)
+    found = attack(classifier, images, labels, from_logits=True)
+    wanted = attack(linear_classifier, images, labels, from_logits=True)
+    np.testing.assert_allclose(found.adversarial, wanted.adversarial, atol=1e-6)

@@ -23,7 +23,9 @@ def _operations(program):
 def test_an_attack_compiles_to_one_program_that_stays_on_the_device(name, kernel_size):
     attack = attacks.make(name, ThreatModel(epsilon=0.3, kernel_size=kernel_size), iterations=3)
     logits_fn = as_logits_fn(models.build("linear", (6, 5, 2), 3, seed=0), True)
-    run = tf.function(lambda images, labels: attack.run(logits_fn, images, labels).adversarial, jit_compile=True)
+    run = tf.function(
+        lambda images, labels: attack.run(logits_fn, images, labels).adversarial, jit_compile=True, autograph=False
+    )
     # XLA refuses operations it has no kernel for, such as py_function, when it makes this.
     program = run.experimental_get_compiler_ir(tf.zeros([4, 6, 5, 2]), tf.constant([0, 1, 2, 0]))
     for stage in ("hlo", "optimized_hlo"):

@@ -10,7 +10,7 @@ import tensorflow as tf
 import wasser_tf
 from wasser_tf import attacks
 from wasser_tf.attacks import Distributional, LinfPGD
-from wasser_tf.evaluation import figures
+from wasser_tf.evaluation import drawing, figures
 from wasser_tf.evaluation.attack_run import AttackRun
 from wasser_tf.evaluation.evaluation_run import EvaluationRun
 from wasser_tf.evaluation.minimal_radius import minimal_radii
@@ -239,6 +239,6 @@ def test_no_evaluation_takes_them(attack, result, linear_classifier, images, lab
 
 def test_its_examples_are_drawn_with_their_own_ball_below(attack, result, images, labels, monkeypatch):
     written = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path, title, caption: written.append(caption))
+    monkeypatch.setattr(drawing, "save", lambda figure, path, title, caption: written.append(caption))
     figures.save_examples("fig.png", images[:1], result.adversarial, labels, labels, labels, threat_model=attack.ball())
     assert written[0].endswith(attack.ball() + ".")

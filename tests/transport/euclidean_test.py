@@ -12,8 +12,8 @@ SUPPORTS = {
     "local": make_support(ThreatModel(kernel_size=3), (4, 3, 2)),
     "dense": make_support(ThreatModel(kernel_size=None, p=2.0), (4, 3, 2)),
 }
-_rows = tf.function(project_rows, jit_compile=True)
-_budget = tf.function(project_to_budget, jit_compile=True)
+_rows = tf.function(project_rows, jit_compile=True, autograph=False)
+_budget = tf.function(project_to_budget, jit_compile=True, autograph=False)
 
 
 def problem(support, scale=1.0, seed=0):

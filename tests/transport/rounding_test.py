@@ -24,7 +24,7 @@ def made_legal(plan, images, support, radius, threat_model):
     return rounded.image, legal_plan(plan, rounded, images, support)
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def certified(plan, images, support, radius, threat_model):
     image, legal = made_legal(plan, images, support, radius, threat_model)
     return image, legal, certify(legal, image, images, support, radius, threat_model)

@@ -12,7 +12,7 @@ from wasser_tf.transport.sinkhorn import initial_duals, sinkhorn_projection, wri
 
 SHAPE = (1, 4, 1)
 SUPPORT = make_support(ThreatModel(kernel_size=3), SHAPE)
-_project = tf.function(sinkhorn_projection, jit_compile=True)
+_project = tf.function(sinkhorn_projection, jit_compile=True, autograph=False)
 
 
 def project(targets, images, radius, regularization, capacity=None):

@@ -352,7 +352,7 @@ class Attack(abc.ABC):
         if self._compiled is None or self._compiled[0] is not classifier or self._compiled[1] != from_logits:
             logits_fn = as_logits_fn(classifier, from_logits)
 
-            @tf.function(reduce_retracing=False, jit_compile=compile_whole_graph())
+            @tf.function(reduce_retracing=False, jit_compile=compile_whole_graph(), autograph=False)
             def attack_batch(*batch: tf.Tensor | None) -> AttackResult:
                 return self.run(logits_fn, *batch)
 
@@ -457,10 +457,10 @@ def _not_finite(rows: tf.Tensor) -> tf.Tensor:
 
 
 # Each compiled by itself: where a graph does not ask for certificates, it does not make the plans.
-_round_to_legal = tf.function(round_to_legal, jit_compile=True)
-_legal_plan = tf.function(legal_plan, jit_compile=True)
-_gibbs_plan = tf.function(gibbs_plan, jit_compile=True)
-_certify = tf.function(certify, jit_compile=True)
+_round_to_legal = tf.function(round_to_legal, jit_compile=True, autograph=False)
+_legal_plan = tf.function(legal_plan, jit_compile=True, autograph=False)
+_gibbs_plan = tf.function(gibbs_plan, jit_compile=True, autograph=False)
+_certify = tf.function(certify, jit_compile=True, autograph=False)
 
 
 def image_gradient(problem: Problem, images: tf.Tensor, loss: losses.AttackLoss) -> Gradient:
@@ -496,9 +496,12 @@ def as_logits_fn(classifier: Callable[..., tf.Tensor], from_logits: bool) -> Log
     Logits that a Keras softmax was made of are taken where they can be had, because a saturated softmax has no
     gradient; otherwise logarithms of the probabilities, which are logits too.
     """
+    # No graph here is made by AutoGraph, whose conversion takes as long as XLA. A callable of a user may need it, a
+    # Keras model does without, as in Keras' own `fit`.
+    in_graph = classifier if isinstance(classifier, keras.Model) else tf.function(classifier)
 
     def logits_fn(images: tf.Tensor) -> tf.Tensor:
-        outputs = classifier(images, training=False)
+        outputs = (in_graph if tf.inside_function() else classifier)(images, training=False)
         if from_logits:
             return tf.cast(outputs, tf.float32)
         before_softmax = getattr(outputs, "_keras_logits", None)

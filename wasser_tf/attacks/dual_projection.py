@@ -70,7 +70,7 @@ class DualProjection(Attack):
         return {**super().get_config(), "step_size": self.step_size}
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _advance(
     plan: tf.Tensor,
     gradient: tf.Tensor,

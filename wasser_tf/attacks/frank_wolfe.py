@@ -94,7 +94,7 @@ def clipped_gradient(problem: Problem, images: tf.Tensor) -> Gradient:
     return gradient._replace(image_gradient=tf.where(images <= 1.0, gradient.image_gradient, 0.0))
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _advance(
     state: _State,
     gradient: tf.Tensor,

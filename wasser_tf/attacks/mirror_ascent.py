@@ -205,7 +205,7 @@ class MirrorAscent(Attack):
         }
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _better(state: _State, found: Gradient, capacity: float | None) -> GibbsPlan:
     """Returns the better of the present plan, whose gradient is given, and the best so far."""
     return choose(_merit(found, state.now.image, capacity) > state.best_merit, state.now, state.best)
@@ -219,7 +219,7 @@ def _merit(found: Gradient, images: tf.Tensor, capacity: float | None) -> tf.Ten
     return found.loss - _EXCESS_WEIGHT * tf.reduce_max(tf.abs(found.image_gradient), axis=[1, 2, 3]) * excess
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _start(potential: tf.Tensor, images: tf.Tensor, budget: tf.Tensor, support: Support) -> GibbsPlan:
     """The plan of a potential within a small part of the budget; of potential 0, it is the one of largest entropy."""
     multiplier = tf.zeros_like(budget)[:, None, None, None]
@@ -227,7 +227,7 @@ def _start(potential: tf.Tensor, images: tf.Tensor, budget: tf.Tensor, support: 
     return project_to_budget(potential, multiplier, images, budget, support, _COLD_START_NEWTON_STEPS)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _step(
     state: _State,
     found: Gradient,
@@ -260,7 +260,7 @@ def _step(
     return _State(now, best, best_merit), merit
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _polish(
     plan: GibbsPlan, images: tf.Tensor, budget: tf.Tensor, capacity: float, support: Support, steps: int
 ) -> GibbsPlan:

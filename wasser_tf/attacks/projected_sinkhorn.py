@@ -128,4 +128,4 @@ def check_settings(step_size: float, regularization: float, sinkhorn_iterations:
         raise ValueError(f"sinkhorn_iterations must be a whole number of at least 1, got {sinkhorn_iterations!r}.")
 
 
-compiled_projection = tf.function(sinkhorn_projection, jit_compile=True)
+compiled_projection = tf.function(sinkhorn_projection, jit_compile=True, autograph=False)

@@ -119,7 +119,7 @@ class WasserAttack(Attack):
         }
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _start(images: tf.Tensor, support: Support) -> _State:
     """The identity plan, as near as a finite Φ comes to it; pixels without mass send nothing."""
     at_home = tf.atanh(2.0 * tf.clip_by_value(images, 1e-7, 1 - 1e-7) - 1.0)[:, None]
@@ -128,7 +128,7 @@ def _start(images: tf.Tensor, support: Support) -> _State:
     return _State(phi, tf.zeros_like(phi), support.push_forward(_plan(phi)))
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _ascend(
     state: _State,
     images: tf.Tensor,

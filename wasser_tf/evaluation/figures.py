@@ -1,31 +1,17 @@
-"""Pictures of attacks, in the format that the suffix of the path asks for. Matplotlib is imported on first use."""
+"""Pictures of attacks, in the format that the suffix of the path asks for."""
 
 import math
-import os
-import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from wasser_tf import storage
+from wasser_tf.evaluation import drawing
 from wasser_tf.evaluation.record import WORST_CASE, Record
-from wasser_tf.evaluation.tables import threat_model_caption
 from wasser_tf.threat_model import ThreatModel
-
-Path = str | os.PathLike[str]
-
-# Okabe and Ito's colours, which most colour-blind people can tell apart; the yellow, pale on white, is left out.
-# Black is kept for the worst case over attacks, which is dashed so as not to hide the attack it equals.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_WORST = {"color": "black", "linestyle": (0, (4, 3)), "linewidth": 1.3, "marker": "", "zorder": 5}
-_DASHES = ("-", "--", ":", "-.")
-_GREY = "#555555"
 
 
 def save_examples(
-    path: Path,
+    path: drawing.Path,
     images: np.ndarray,
     adversarial: np.ndarray,
     labels: np.ndarray,
@@ -65,18 +51,18 @@ def save_examples(
     limit = float(np.abs(change).max()) or 1.0
     names = [str(name) for name in class_names] if class_names is not None else None
 
-    figure = _new_figure(1.3 * count + 1.6, 4.9 if title else 4.6)
+    figure = drawing.new_figure(1.3 * count + 1.6, 4.9 if title else 4.6)
     # A column of its own for the colour bar, or it would push the images of its row aside.
     grid = figure.add_gridspec(3, count + 1, width_ratios=[1.0] * count + [0.08], wspace=0.06, hspace=0.05)
     axes = np.array([[figure.add_subplot(grid[row, column]) for column in range(count)] for row in range(3)])
     for axis, label in zip(axes[:, 0], ("clean", "perturbation", "adversarial"), strict=True):
         axis.set_ylabel(label, fontsize=10)
     for column in range(count):
-        _show_image(axes[0, column], images[column])
+        drawing.show_image(axes[0, column], images[column])
         painted = axes[1, column].imshow(change[column], cmap="RdBu_r", vmin=-limit, vmax=limit)
-        _show_image(axes[2, column], adversarial[column])
+        drawing.show_image(axes[2, column], adversarial[column])
         for row, predictions in ((0, clean_predictions), (2, adversarial_predictions)):
-            _title_image(axes[row, column], int(labels[column]), int(predictions[column]), names)
+            drawing.title_image(axes[row, column], int(labels[column]), int(predictions[column]), names)
     for axis in axes.ravel():
         axis.set_xticks([])
         axis.set_yticks([])
@@ -86,11 +72,11 @@ def save_examples(
     caption = "Above each image: label → prediction, red where the classifier is wrong."
     if threat_model is not None:
         caption += f"\n{threat_model}."
-    _save(figure, path, title, caption)
+    drawing.save(figure, path, title, caption)
 
 
 def save_success_curves(
-    path: Path,
+    path: drawing.Path,
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     *,
     threat_model: ThreatModel | None = None,
@@ -109,18 +95,18 @@ def save_success_curves(
     Raises:
       ValueError: There are no curves.
     """
-    _check_some(curves, "curves")
-    figure = _new_figure(6.4, 4.4)
+    drawing.check_some(curves, "curves")
+    figure = drawing.new_figure(6.4, 4.4)
     axis = figure.subplots()
     for number, (name, (radii, success)) in enumerate(curves.items()):
-        axis.plot(radii, 100 * np.asarray(success), label=name, **_style(number))
-    _percent_axis(axis, "attack success rate [%]")
-    _radius_axis(axis, threat_model)
+        axis.plot(radii, 100 * np.asarray(success), label=name, **drawing.style(number))
+    drawing.percent_axis(axis, "attack success rate [%]")
+    drawing.radius_axis(axis, threat_model)
     axis.legend(fontsize=9, frameon=False, loc="best")
-    _save(figure, path, title, _caption(threat_model, num_images))
+    drawing.save(figure, path, title, drawing.caption(threat_model, num_images))
 
 
-def save_panels(path: Path, records: Sequence[Record], *, title: str = "") -> None:
+def save_panels(path: drawing.Path, records: Sequence[Record], *, title: str = "") -> None:
     """Draws the four panels of the paper's Fig. 4 and 5 for one classifier, a line for each attack.
 
     Success rate and cross-entropy of the certified examples; and, of the raw ones, how far they break the rules: the
@@ -135,13 +121,13 @@ def save_panels(path: Path, records: Sequence[Record], *, title: str = "") -> No
     Raises:
       ValueError: There are no records, or they are of several classifiers.
     """
-    _check_some(records, "records")
+    drawing.check_some(records, "records")
     if len({record.model for record in records}) > 1:
         raise ValueError("The records must be of one classifier; draw a figure for each.")
     lines: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.epsilon):
         lines.setdefault(record.attack, []).append(record)
-    figure = _new_figure(10, 7.4)
+    figure = drawing.new_figure(10, 7.4)
     panels = figure.subplots(2, 2)
     for number, (attack, members) in enumerate(lines.items()):
         radii = [record.epsilon for record in members]
@@ -153,12 +139,12 @@ def save_panels(path: Path, records: Sequence[Record], *, title: str = "") -> No
             [record.raw.max_pixel for record in members],
         ]
         # The worst case is of certified examples; what its members were before says nothing.
-        style, drawn = (_WORST, drawn[:2]) if attack == WORST_CASE else (_style(number), drawn)
+        style, drawn = (drawing.WORST, drawn[:2]) if attack == WORST_CASE else (drawing.style(number), drawn)
         for axis, values in zip(panels.ravel(), drawn, strict=False):
             axis.plot(radii, values, label=attack, **style)
     threat_model = ThreatModel.from_config(records[0].threat_model)
     (success, loss), (precision, pixel) = panels
-    _percent_axis(success, "attack success rate [%]")
+    drawing.percent_axis(success, "attack success rate [%]")
     loss.set_ylabel("mean cross-entropy [nats]")
     loss.set_ylim(bottom=0)
     precision.set_ylabel("raw: mean precision error")
@@ -167,9 +153,9 @@ def save_panels(path: Path, records: Sequence[Record], *, title: str = "") -> No
     pixel.set_ylabel("raw: largest pixel")
     pixel.set_ylim(0, max(1.25, 1.05 * pixel.get_ylim()[1]))
     if threat_model.capacity is not None:
-        pixel.axhline(threat_model.capacity, color=_GREY, linewidth=1, linestyle=":")
+        pixel.axhline(threat_model.capacity, color=drawing.GREY, linewidth=1, linestyle=":")
     for axis in panels.ravel():
-        _radius_axis(axis, threat_model)
+        drawing.radius_axis(axis, threat_model)
     handles, labels = success.get_legend_handles_labels()
     # The title goes into the legend: above it, Matplotlib would draw one over the other.
     figure.legend(
@@ -184,11 +170,11 @@ def save_panels(path: Path, records: Sequence[Record], *, title: str = "") -> No
         title_fontsize=12,
     )
     raw = "\nAbove: certified examples. Below, raw: as the attack made them, before certifying; dotted is the capacity."
-    _save(figure, path, "", _caption(threat_model, records[0].num_images) + raw)
+    drawing.save(figure, path, "", drawing.caption(threat_model, records[0].num_images) + raw)
 
 
 def save_radius_histogram(
-    path: Path,
+    path: drawing.Path,
     radii: Mapping[str, np.ndarray],
     *,
     threat_model: ThreatModel | None = None,
@@ -208,14 +194,14 @@ def save_radius_histogram(
     Raises:
       ValueError: There is nothing to draw.
     """
-    _check_some(radii, "radii")
+    drawing.check_some(radii, "radii")
     finite = np.concatenate([np.asarray(values)[np.isfinite(values)] for values in radii.values()])
     edges = np.linspace(0, float(finite.max(initial=0)) or 1.0, bins + 1)
-    figure = _new_figure(6.8, 1.1 + 1.9 * len(radii))
+    figure = drawing.new_figure(6.8, 1.1 + 1.9 * len(radii))
     axes = figure.subplots(len(radii), 1, sharex=True, squeeze=False)[:, 0]
     for number, (axis, (name, values)) in enumerate(zip(axes, radii.items(), strict=True)):
         values = np.asarray(values, np.float64)
-        axis.hist(values[np.isfinite(values)], edges, color=_style(number)["color"], alpha=0.75)
+        axis.hist(values[np.isfinite(values)], edges, color=drawing.style(number)["color"], alpha=0.75)
         median = float(np.quantile(values, 0.5, method="inverted_cdf"))
         if np.isfinite(median):
             axis.axvline(median, color="black", linewidth=1, linestyle="--")
@@ -224,16 +210,16 @@ def save_radius_histogram(
         axis.set_title(note, fontsize=10, loc="left")
         axis.set_ylabel("images")
         axis.yaxis.get_major_locator().set_params(integer=True)
-        _clear(axis)
+        drawing.clear(axis)
         axis.set_xlim(0, edges[-1])
-    axes[-1].set_xlabel("minimal radius" + _unit(threat_model))
+    axes[-1].set_xlabel("minimal radius" + drawing.unit(threat_model))
     counts = {len(values) for values in radii.values()}
     note = "0: wrong without an attack. Dashed: the median.\n"
-    _save(figure, path, title, note + _caption(threat_model, counts.pop() if len(counts) == 1 else None))
+    drawing.save(figure, path, title, note + drawing.caption(threat_model, counts.pop() if len(counts) == 1 else None))
 
 
 def save_accuracy_curves(
-    path: Path,
+    path: drawing.Path,
     radii: Mapping[str, np.ndarray],
     *,
     threat_model: ThreatModel | None = None,
@@ -254,107 +240,22 @@ def save_accuracy_curves(
     Raises:
       ValueError: There is nothing to draw.
     """
-    _check_some(radii, "radii")
+    drawing.check_some(radii, "radii")
     finite = np.concatenate([np.asarray(values)[np.isfinite(values)] for values in radii.values()])
     end = max_radius or 1.03 * float(finite.max(initial=0)) or 1.0
-    figure = _new_figure(6.4, 4.4)
+    figure = drawing.new_figure(6.4, 4.4)
     axis = figure.subplots()
     for number, (name, values) in enumerate(radii.items()):
         steps = np.sort(np.asarray(values, np.float64))
         places = np.concatenate([[0.0], steps[steps <= end], [end]])
         accuracy = [100 * float(np.mean(steps > place)) for place in places]
-        style = {key: value for key, value in _style(number).items() if key in ("color", "linestyle", "linewidth")}
+        style = {
+            key: value for key, value in drawing.style(number).items() if key in ("color", "linestyle", "linewidth")
+        }
         axis.step(places, accuracy, where="post", label=name, **style)
-    _percent_axis(axis, "robust accuracy, at most [%]")
-    _radius_axis(axis, threat_model)
+    drawing.percent_axis(axis, "robust accuracy, at most [%]")
+    drawing.radius_axis(axis, threat_model)
     axis.set_xlim(0, end)
     axis.legend(fontsize=9, frameon=False, loc="best")
     counts = {len(values) for values in radii.values()}
-    _save(figure, path, title, _caption(threat_model, counts.pop() if len(counts) == 1 else None))
-
-
-def _new_figure(width: float, height: float) -> Any:
-    """A figure of its own canvas: no window system, and nothing of the caller's pyplot is touched."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Any, path: Path, title: str, caption: str) -> None:
-    if title:
-        figure.suptitle(title, fontsize=12)
-    if caption:
-        lines = [line for paragraph in caption.split("\n") for line in _wrapped(paragraph, figure.get_figwidth())]
-        figure.supxlabel("\n".join(lines), fontsize=7.5, color=_GREY, x=0.01, ha="left")
-    with storage.atomic_path(path) as beside:
-        figure.savefig(beside, dpi=150)
-
-
-def _wrapped(text: str, inches: float) -> list[str]:
-    """Breaks a caption into lines of like length, so that no word is left alone on the last."""
-    # Some 18 characters of this size fit into an inch.
-    widest = int(18 * inches)
-    count = len(textwrap.wrap(text, widest))
-    widths = range(len(text) // max(count, 1), widest)
-    return next((lines for lines in (textwrap.wrap(text, width) for width in widths) if len(lines) == count), [text])
-
-
-def _show_image(axis: Any, image: np.ndarray) -> None:
-    axis.imshow(np.clip(image if image.shape[-1] == 3 else image[..., 0], 0, 1), cmap="gray", vmin=0, vmax=1)
-
-
-def _title_image(axis: Any, label: int, prediction: int, names: Sequence[str] | None) -> None:
-    pair = [
-        names[number] if names is not None and number < len(names) else str(number) for number in (label, prediction)
-    ]
-    # Names such as "automobile" need a line each.
-    text = (" → " if max(map(len, pair)) <= 4 else "\n→ ").join(pair)
-    axis.set_title(text, fontsize=9, pad=3, color="#B00020" if prediction != label else "black")
-
-
-def _style(number: int) -> dict[str, Any]:
-    return {
-        "color": _COLOURS[number % len(_COLOURS)],
-        "marker": _MARKERS[number % len(_MARKERS)],
-        "linestyle": _DASHES[number // len(_COLOURS) % len(_DASHES)],
-        "markersize": 4.5,
-        "linewidth": 1.6,
-    }
-
-
-def _percent_axis(axis: Any, label: str) -> None:
-    axis.set_ylabel(label)
-    axis.set_ylim(-3, 103)
-
-
-def _radius_axis(axis: Any, threat_model: ThreatModel | None) -> None:
-    axis.set_xlabel("radius ε" + _unit(threat_model))
-    axis.set_xlim(left=0)
-    _clear(axis)
-
-
-def _unit(threat_model: ThreatModel | None) -> str:
-    if threat_model is None:
-        return ""
-    power = "" if threat_model.p == 1 else f"^{threat_model.p:g}"
-    return f" [pixel{power} per unit of mass]" if threat_model.normalize_mass else f" [pixel{power} × mass]"
-
-
-def _clear(axis: Any) -> None:
-    axis.grid(alpha=0.3, linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _caption(threat_model: ThreatModel | None, num_images: int | None) -> str:
-    if threat_model is None:
-        return "" if num_images is None else f"{num_images} images."
-    return threat_model_caption(threat_model.get_config(), num_images)
-
-
-def _check_some(given: Sequence[Any] | Mapping[str, Any], name: str) -> None:
-    if not given:
-        raise ValueError(f"{name} must hold at least one to draw, got none.")
+    drawing.save(figure, path, title, drawing.caption(threat_model, counts.pop() if len(counts) == 1 else None))

@@ -5,19 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wasser_tf.evaluation.figures import (
-    Path,
-    _caption,
-    _check_some,
-    _clear,
-    _new_figure,
-    _percent_axis,
-    _radius_axis,
-    _save,
-    _show_image,
-    _style,
-    _title_image,
-)
+from wasser_tf.evaluation import drawing
 from wasser_tf.evaluation.record import WORST_CASE, Record
 from wasser_tf.threat_model import ThreatModel
 
@@ -31,7 +19,7 @@ class Attacked(NamedTuple):
 
 
 def save_side_by_side(
-    path: Path,
+    path: drawing.Path,
     images: np.ndarray,
     labels: np.ndarray,
     attacked: Sequence[Attacked],
@@ -56,14 +44,14 @@ def save_side_by_side(
     Raises:
       ValueError: There is nothing to draw.
     """
-    _check_some(attacked, "attacked")
+    drawing.check_some(attacked, "attacked")
     count, rows = len(images), 1 + 2 * len(attacked)
-    figure = _new_figure(1.25 * count + 1.8, 1.3 * rows + 0.9)
+    figure = drawing.new_figure(1.25 * count + 1.8, 1.3 * rows + 0.9)
     grid = figure.add_gridspec(rows, count + 1, width_ratios=[1.0] * count + [0.08], wspace=0.06, hspace=0.05)
     axes = np.array([[figure.add_subplot(grid[row, column]) for column in range(count)] for row in range(rows)])
     for column in range(count):
-        _show_image(axes[0, column], images[column])
-        _title_image(axes[0, column], int(labels[column]), int(labels[column]), class_names)
+        drawing.show_image(axes[0, column], images[column])
+        drawing.title_image(axes[0, column], int(labels[column]), int(labels[column]), class_names)
     axes[0, 0].set_ylabel("clean", fontsize=9)
     for number, one in enumerate(attacked):
         above, below = axes[1 + 2 * number], axes[2 + 2 * number]
@@ -71,8 +59,8 @@ def save_side_by_side(
         limit = float(np.abs(change).max()) or 1.0
         for column in range(count):
             painted = above[column].imshow(change[column], cmap="RdBu_r", vmin=-limit, vmax=limit)
-            _show_image(below[column], one.images[column])
-            _title_image(below[column], int(labels[column]), int(one.predictions[column]), class_names)
+            drawing.show_image(below[column], one.images[column])
+            drawing.title_image(below[column], int(labels[column]), int(one.predictions[column]), class_names)
         above[0].set_ylabel(f"{one.name}:\nperturbation", fontsize=9)
         below[0].set_ylabel("example", fontsize=9)
         bar = figure.colorbar(painted, cax=figure.add_subplot(grid[1 + 2 * number, count]))
@@ -80,11 +68,11 @@ def save_side_by_side(
     for axis in axes.ravel():
         axis.set_xticks([])
         axis.set_yticks([])
-    _save(figure, path, title, caption)
+    drawing.save(figure, path, title, caption)
 
 
 def save_epoch_curves(
-    path: Path, curves: Mapping[str, Sequence[float]], *, title: str = "", caption: str = "", label: str = ""
+    path: drawing.Path, curves: Mapping[str, Sequence[float]], *, title: str = "", caption: str = "", label: str = ""
 ) -> None:
     """Draws accuracies (0 to 1) against epochs, from the first on (the paper's Fig. 3).
 
@@ -98,21 +86,21 @@ def save_epoch_curves(
     Raises:
       ValueError: There are no curves.
     """
-    _check_some(curves, "curves")
-    figure = _new_figure(6.8, 4.4)
+    drawing.check_some(curves, "curves")
+    figure = drawing.new_figure(6.8, 4.4)
     axis = figure.subplots()
     for number, (name, values) in enumerate(curves.items()):
-        style = {**_style(number), "markersize": 3}
+        style = {**drawing.style(number), "markersize": 3}
         axis.plot(range(1, len(values) + 1), 100 * np.asarray(values), label=name, **style)
     axis.set_xlabel("epoch")
     axis.set_ylabel(label)
     axis.xaxis.get_major_locator().set_params(integer=True)
-    _clear(axis)
+    drawing.clear(axis)
     axis.legend(fontsize=9, frameon=False, loc="best", ncols=2 if len(curves) > 5 else 1)
-    _save(figure, path, title, caption)
+    drawing.save(figure, path, title, caption)
 
 
-def save_raw_and_certified(path: Path, records: Mapping[str, Sequence[Record]], *, title: str = "") -> None:
+def save_raw_and_certified(path: drawing.Path, records: Mapping[str, Sequence[Record]], *, title: str = "") -> None:
     """Draws success, cross-entropy and precision error against ε: above raw, as papers score; below certified.
 
     The worst case over attacks is drawn among the certified alone: what its members were before says nothing.
@@ -125,8 +113,8 @@ def save_raw_and_certified(path: Path, records: Mapping[str, Sequence[Record]], 
     Raises:
       ValueError: There are no records.
     """
-    _check_some(records, "records")
-    figure = _new_figure(11.5, 7.6)
+    drawing.check_some(records, "records")
+    figure = drawing.new_figure(11.5, 7.6)
     panels = figure.subplots(2, 3)
     for number, (name, members) in enumerate(records.items()):
         members = sorted(members, key=lambda record: record.epsilon)
@@ -136,25 +124,25 @@ def save_raw_and_certified(path: Path, records: Mapping[str, Sequence[Record]], 
                 continue
             scores = [getattr(record, kind) for record in members]
             success, loss, precision = panels[row]
-            success.plot(radii, [100 * one.success_rate for one in scores], label=name, **_style(number))
-            loss.plot(radii, [one.cross_entropy for one in scores], **_style(number))
+            success.plot(radii, [100 * one.success_rate for one in scores], label=name, **drawing.style(number))
+            loss.plot(radii, [one.cross_entropy for one in scores], **drawing.style(number))
             # Rounding below float32's own would only stretch the axis.
-            precision.plot(radii, [max(one.precision_error_mean, 1e-8) for one in scores], **_style(number))
+            precision.plot(radii, [max(one.precision_error_mean, 1e-8) for one in scores], **drawing.style(number))
     first = next(iter(records.values()))[0]
     threat_model = ThreatModel.from_config(first.threat_model)
     for row, kind in enumerate(("raw", "certified")):
         success, loss, precision = panels[row]
-        _percent_axis(success, f"{kind}: attack success rate [%]")
+        drawing.percent_axis(success, f"{kind}: attack success rate [%]")
         loss.set_ylabel(f"{kind}: mean cross-entropy [nats]")
         loss.set_ylim(bottom=0)
         precision.set_ylabel(f"{kind}: mean precision error")
         precision.set_yscale("log")
         precision.set_ylim(5e-9, 2)
         for axis in panels[row]:
-            _radius_axis(axis, threat_model)
+            drawing.radius_axis(axis, threat_model)
     handles, labels = panels[1, 0].get_legend_handles_labels()
     # The title goes into the legend: above it, Matplotlib would draw one over the other.
     legend: dict[str, Any] = {"loc": "outside upper center", "ncols": min(len(labels), 5), "frameon": False}
     figure.legend(handles, labels, fontsize=10, title=title, title_fontsize=12, **legend)
     words = "\nRaw: as the attack made them, which need not be legal. Certified: legal, every one."
-    _save(figure, path, "", _caption(threat_model, first.num_images) + words)
+    drawing.save(figure, path, "", drawing.caption(threat_model, first.num_images) + words)
