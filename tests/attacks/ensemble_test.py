@@ -53,6 +53,15 @@ def test_it_is_as_strong_as_its_best_member_image_by_image(linear_classifier, im
     assert result.certificate.valid().all()
 
 
+def test_its_own_members_run_and_leave_no_more_standing_than_the_first_alone(linear_classifier, images, labels):
+    first = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=4)(linear_classifier, images, labels)
+    result = attacks.Ensemble(THREAT_MODEL, iterations=4)(linear_classifier, images, labels)
+    assert result.certificate.valid().all()
+    assert (result.success >= first.success).all() and not result.success.all()
+    # Six members, the last two of twice as many iterations, one with six starts and one with four.
+    np.testing.assert_array_equal(result.iterations[~result.success], 4 + 6 * 4 + 4 + 4 + 8 + 4 * 8)
+
+
 def test_config_round_trip_keeps_its_own_members(linear_classifier):
     made = attacks.Ensemble(THREAT_MODEL, members=[wasser_tf.MirrorAscent(THREAT_MODEL, iterations=7)])
     again = attacks.deserialize(attacks.serialize(made))
