@@ -14,7 +14,7 @@ CASES = [(5, (6, 6, 1), 1.0), (3, (5, 7, 2), 2.0), (None, (5, 4, 2), 1.0)]
 
 
 @pytest.mark.parametrize(("kernel_size", "shape", "p"), CASES)
-@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 110.0])
 def test_the_projection_meets_the_budget_and_gives_the_image_of_its_plan(kernel_size, shape, p, scale):
     support = make_support(ThreatModel(kernel_size=kernel_size, p=p), shape)
     images = tf.random.stateless_uniform([3, *shape], seed=[0, 1])
