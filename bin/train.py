@@ -19,6 +19,7 @@ from absl import flags
 
 from wasser_tf import models, pipeline
 from wasser_tf.attacks import ATTACKS
+from wasser_tf.augmentation import AUGMENTATIONS
 from wasser_tf.evaluation import comparison
 from wasser_tf.training.config import PRECISIONS, TrainConfig
 from wasser_tf.training.distribution import STRATEGIES
@@ -41,7 +42,14 @@ flags.DEFINE_float("omega", TrainConfig.omega, "ω, the weight of the adversaria
 flags.DEFINE_integer("standard_epochs", TrainConfig.standard_epochs, "Epochs of standard training.")
 flags.DEFINE_integer("epochs", TrainConfig.epochs, "Epochs of WasserTrain.")
 flags.DEFINE_string("optimizer", TrainConfig.optimizer, "A Keras optimiser: adam, adamw, sgd, ….")
-flags.DEFINE_float("learning_rate", TrainConfig.learning_rate, "The first learning rate; it falls to 0 along a cosine.")
+flags.DEFINE_float("learning_rate", TrainConfig.learning_rate, "The highest one; it falls to 0 along a cosine.")
+flags.DEFINE_float("warmup", TrainConfig.warmup, "The part of each training in which it first rises from 0.")
+flags.DEFINE_float("momentum", TrainConfig.momentum, "Nesterov momentum of sgd.")
+flags.DEFINE_float("weight_decay", TrainConfig.weight_decay, "What weights lose a step, times the learning rate.")
+flags.DEFINE_float("ema_momentum", TrainConfig.ema_momentum, "Of a moving average of the weights to keep; 0: none.")
+flags.DEFINE_enum(
+    "augment", TrainConfig.augment, list(AUGMENTATIONS), "What changes training images: shifts; or crops and mirroring."
+)
 flags.DEFINE_enum("precision", TrainConfig.precision, PRECISIONS, "Precision of the classifier.")
 flags.DEFINE_enum("jit_compile", "auto", ["auto", "true", "false"], "Whether XLA compiles the step (auto: on a GPU).")
 flags.DEFINE_list("radii", [f"{radius:g}" for radius in TrainConfig.radii], "The ε of the report, rising.")
@@ -63,9 +71,9 @@ FLAGS.set_default("iterations", 10)
 
 def main() -> None:
     """Turns the flags into a config, runs it and prints the table."""
-    same = """dataset data_dir download model width initial omega standard_epochs epochs batch_size optimizer
-        learning_rate seed precision report_iterations num_attack_examples distribute attack_chunk
-        random_radius deterministic output_dir resume overwrite"""
+    same = """dataset data_dir download model width initial omega standard_epochs epochs batch_size augment
+        optimizer learning_rate warmup momentum weight_decay ema_momentum seed precision report_iterations
+        num_attack_examples distribute attack_chunk random_radius deterministic output_dir resume overwrite"""
     config = TrainConfig(
         **{name: FLAGS[name].value for name in same.split()},
         attack=_flags.make_attack(FLAGS.attack, _flags.threat_model(FLAGS.epsilon)),

@@ -250,6 +250,33 @@ def test_shapes_are_static_without_a_remainder():
     assert dataset.element_spec[0].shape == (10, 1, 1, 1) and len(dataset) == len(_labels(dataset)) == 2
 
 
+def test_augmented_batches_are_a_function_of_seed_epoch_and_step():
+    def draw(seed):
+        return tf.random.stateless_uniform([], seed, 0, 2**20, tf.int32)
+
+    def augmented(**options):
+        # Images are their labels' hundredths, and what is added to them a whole number.
+        return data.batches(
+            _split(), 10, shuffle=True, augment=lambda images, seed: images + tf.cast(draw(seed), tf.float32), **options
+        )
+
+    def added(dataset):
+        return [int(images.numpy()[0].item()) for images, _ in dataset]
+
+    dataset = augmented(seed=7)
+    passes = [added(dataset) for _ in range(3)]
+    assert len({value for one in passes for value in one}) == 9
+    assert [added(augmented(seed=7, epoch=epoch)) for epoch in range(3)] == passes
+    assert [[int(draw(data.step_seed(7, epoch, step))) for step in range(3)] for epoch in range(3)] == passes
+    # The rest of an epoch that was left within.
+    assert added(augmented(seed=7, epoch=1).skip(2)) == passes[1][2:]
+    assert added(augmented(seed=8)) != passes[0]
+    plain = data.batches(_split(), 10, shuffle=True, seed=7, epoch=1)
+    assert _labels(augmented(seed=7, epoch=1)) == _labels(plain)
+    with pytest.raises(ValueError, match="augment needs shuffle=True"):
+        data.batches(_split(), 10, augment=lambda images, seed: images)
+
+
 class _Recorder(keras.Model):
     """Learns nothing, notes the labels of every batch by epoch."""
 

@@ -40,7 +40,8 @@ def test_resnets_are_of_their_size():
         return sum(int(np.prod(weight.shape)) for weight in models.build(name, (32, 32, 3), 10).trainable_weights)
 
     assert 11.1e6 < trainable("resnet18") < 11.3e6
-    assert 0.15e6 < trainable("resnet_small") < 0.2e6
+    convolutions = 9 * (3 * 16 + 16 * 32 + 32 * 32 + 32 * 96 + 96 * 96 + 96 * 160 + 160 * 160)
+    assert trainable("resnet_small") == convolutions + 2 * (16 + 2 * (32 + 96 + 160)) + 161 * 10
 
 
 def test_width_multiplies_the_hidden_layers():

@@ -1,9 +1,21 @@
 import json
+import signal
 
 import numpy as np
 import pytest
 
-from wasser_tf import MirrorAscent, ThreatModel, models, pipeline, storage
+from wasser_tf import (
+    MirrorAscent,
+    ThreatModel,
+    augmentation,
+    data,
+    interruption,
+    models,
+    pipeline,
+    storage,
+)
+from wasser_tf.training import run_folder
+from wasser_tf.training.callbacks import EpochTable
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
 
@@ -110,3 +122,79 @@ def test_refuses_a_saved_classifier_of_other_images(tmp_path, shape, classes):
     with pytest.raises(ValueError, match=r"other.keras must take images of \(8, 8, 1\) to 10 logits"):
         pipeline.run(_config(tmp_path / "run", initial=str(tmp_path / "other.keras")))
     assert not (tmp_path / "run").exists()
+
+
+def _train_standard(folder, dataset, config):
+    """The first phase of a run; returns its classifier."""
+    first, _ = pipeline._build(config, dataset, Distribution())
+    pipeline._train("standard", first, first, config, dataset, Distribution(), folder, [])
+    return first
+
+
+def test_stopped_and_resumed_it_augments_and_averages_as_if_it_had_not(tmp_path, monkeypatch):
+    dataset = data.load("digits")
+    dataset = dataset._replace(train=data.Split(*(array[:40] for array in dataset.train)))
+    config = _config(
+        tmp_path,
+        model="mlp",
+        batch_size=10,
+        standard_epochs=3,
+        augment="shift",
+        ema_momentum=0.8,
+        optimizer="sgd",
+        momentum=0.9,
+        weight_decay=1e-3,
+        learning_rate=0.05,
+        warmup=0.3,
+    )
+    whole = _train_standard(tmp_path / "whole", dataset, config)
+
+    class Stopping(EpochTable):
+        def on_train_batch_end(self, batch, logs=None):
+            if (self._epoch, batch) == (1, 1):
+                signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(interruption.Interrupted), interruption.watched():
+        patch.setattr(pipeline, "EpochTable", Stopping)
+        _train_standard(tmp_path / "parts", dataset, config)
+    resumed = _train_standard(tmp_path / "parts", dataset, config)
+    saved = [dict(np.load(tmp_path / name / "checkpoints" / "standard.npz")) for name in ("whole", "parts")]
+    assert saved[0].keys() == saved[1].keys()
+    for key, array in saved[0].items():
+        np.testing.assert_array_equal(array, saved[1][key], err_msg=key)
+    for one, two in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    # What is left is the average that was best, not the weights that were trained.
+    best = [array for key, array in sorted(saved[0].items()) if key.startswith("best_")]
+    for one, two in zip(whole.get_weights(), best, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(best[0], saved[0]["variable_0000"])
+
+
+def test_the_batch_that_was_not_finite_is_the_augmented_one(tmp_path):
+    dataset = data.load("digits")
+    config = _config(tmp_path, model="linear", augment="shift", batch_size=16, seed=3)
+    change = augmentation.make("shift", dataset.image_shape)
+    batches = data.batches(dataset.train, 16, shuffle=True, seed=3, epoch=2, drop_remainder=True, augment=change)
+    images, labels = list(batches.take(5))[-1]
+    found = pipeline._finite("standard", config, dataset, change, tmp_path, 0)._batch(2, 4)
+    np.testing.assert_array_equal(found["image"], images)
+    np.testing.assert_array_equal(found["label"], labels)
+    rows = np.searchsorted(dataset.train.index, found["index"])
+    assert not np.array_equal(found["image"], dataset.train.images[rows])
+
+
+def test_refuses_an_augmentation_of_small_images_and_resumes_what_an_older_version_began(tmp_path):
+    small = data.load("digits", image_size=(6, 6))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", lambda *_, **__: small)
+        with pytest.raises(ValueError, match="augment=shift .* at least 8×8 pixels, got 6×6"):
+            pipeline.run(_config(tmp_path / "small", augment="shift"))
+    assert not (tmp_path / "small").exists()
+    _another_run(tmp_path / "run")
+    about = storage.read_json(tmp_path / "run" / "config.json")
+    del about["config"]["ema_momentum"], about["config"]["augment"]
+    storage.write_json(tmp_path / "run" / "config.json", about)
+    run_folder.check(tmp_path / "run", _config(tmp_path / "run", resume=True))
+    with pytest.raises(ValueError, match="ema_momentum is 0.0 there and 0.5 here"):
+        run_folder.check(tmp_path / "run", _config(tmp_path / "run", resume=True, ema_momentum=0.5))

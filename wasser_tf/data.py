@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf._checks import check_fits, is_whole
+from wasser_tf.augmentation import Augmentation
 
 SPLITS = ("train", "validation", "test")
 
@@ -137,6 +138,7 @@ def batches(
     seed: int = 0,
     epoch: int | EpochFollower = 0,
     drop_remainder: bool = False,
+    augment: Augmentation | None = None,
 ) -> tf.data.Dataset:
     """Makes batches of (images float32 [b, H, W, C], labels int32 [b]); a pass over them is an epoch.
 
@@ -148,6 +150,7 @@ def batches(
       epoch: The epoch of the first pass; each further pass counts one up. Give `fit` an `EpochFollower`, and the
         same one here, to follow Keras' own count instead: that is what makes a resumed run exact.
       drop_remainder: Whether to leave a smaller last batch out, which makes all shapes static.
+      augment: What changes the images of shuffled batches: a pure function of (seed, epoch, step) too.
 
     Returns:
       The batches, with a known cardinality.
@@ -168,23 +171,35 @@ def batches(
         raise ValueError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}.")
     if not isinstance(epoch, EpochFollower) and not is_whole(epoch, 0):
         raise ValueError(f"epoch must be an EpochFollower or a whole number of at least 0, got {epoch!r}.")
+    if augment is not None and not shuffle:
+        raise ValueError("augment needs shuffle=True: only training images are changed.")
     if not shuffle:
         plain = tf.data.Dataset.from_tensor_slices((split.images, split.labels))
         return plain.batch(batch_size, drop_remainder=drop_remainder).prefetch(2)
 
     passes = itertools.count(0 if isinstance(epoch, EpochFollower) else epoch)
 
-    def orders() -> Iterator[np.ndarray]:
+    def orders() -> Iterator[tuple[np.ndarray, int]]:
         current = epoch.epoch if isinstance(epoch, EpochFollower) else next(passes)
-        yield epoch_order(count, seed, current)
+        yield epoch_order(count, seed, current), current
 
     # A dataset that is asked for its order when a pass begins, not a keras PyDataset: `fit` shuffles the batches of
     # those once more, from the global random state, unless told not to.
-    order = tf.data.Dataset.from_generator(orders, output_signature=tf.TensorSpec([count], tf.int64))
+    order = tf.data.Dataset.from_generator(
+        orders, output_signature=(tf.TensorSpec([count], tf.int64), tf.TensorSpec([], tf.int64))
+    )
     with tf.device("CPU:0"):
         images, labels = tf.constant(split.images), tf.constant(split.labels)
-    shuffled = order.flat_map(tf.data.Dataset.from_tensor_slices).batch(batch_size, drop_remainder=drop_remainder)
-    shuffled = shuffled.map(lambda rows: (tf.gather(images, rows), tf.gather(labels, rows)))
+
+    def one_pass(rows: tf.Tensor, current: tf.Tensor) -> tf.data.Dataset:
+        parts = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size, drop_remainder=drop_remainder)
+        return parts.enumerate().map(lambda step, rows: batch(rows, current, step))
+
+    def batch(rows: tf.Tensor, current: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        chosen = tf.gather(images, rows)
+        return chosen if augment is None else augment(chosen, step_seed(seed, current, step)), tf.gather(labels, rows)
+
+    shuffled = order.flat_map(one_pass)
     steps = count // batch_size if drop_remainder else -(-count // batch_size)
     options = tf.data.Options()
     # A generator has no files to share out; said here, a strategy does not warn about it.
@@ -196,6 +211,12 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """Returns the rows of so many examples in the order of an epoch (from 0) of shuffled `batches`, int64 [count]."""
     # RandomState, because NumPy keeps its stream for ever: an order outlives the version that drew it.
     return np.random.RandomState([seed, epoch]).permutation(count).astype(np.int64)
+
+
+def step_seed(seed: int, epoch: int | tf.Tensor, step: int | tf.Tensor) -> tf.Tensor:
+    """Returns the seed, int64 [2], from which a step (from 0) of an epoch of `batches` augments its images."""
+    # int64 all of it, for the type of what is folded in decides which number comes out.
+    return tf.random.fold_in(tf.stack([tf.cast(value, tf.int64) for value in (seed, epoch)]), tf.cast(step, tf.int64))
 
 
 def _load_digits(splits: Sequence[str], validation_size: int, image_size: tuple[int, int] | None) -> Dataset:

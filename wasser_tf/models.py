@@ -236,13 +236,29 @@ def _lenet_wide(image: Any, layers: _Layers) -> Any:
 
 
 def _resnet_small(image: Any, layers: _Layers) -> Any:
-    """A pre-activation ResNet-14, 0.18 M weights: quick enough to train on a CPU."""
-    return _resnet(image, layers, channels=16, stages=3)
+    """A residual network for CPUs, 0.50 M weights: few convolutions, wide where maps are small, after DAWNBench's.
+
+    A step of training takes less time than that of a ResNet-14 of a third of its weights. What passes through memory
+    is what costs on a CPU, so maps are halved before they are normalised.
+    """
+    x = _norm_relu(layers.resnet_conv(16, 3)(_rescaled(image)))
+    for channels in (32, 96, 160):
+        # Of the same padding, so that images of any size go through.
+        x = _norm_relu(keras.layers.MaxPooling2D(padding="same")(layers.resnet_conv(channels, 3)(x)))
+        x = keras.layers.Add()([x, _norm_relu(layers.resnet_conv(channels, 3)(x))])
+    return keras.layers.GlobalAveragePooling2D()(x)
 
 
 def _resnet18(image: Any, layers: _Layers) -> Any:
-    """The pre-activation ResNet-18 for 32×32 images (a 3×3 stem, no pooling), 11.2 M weights."""
-    return _resnet(image, layers, channels=64, stages=4)
+    """The pre-activation ResNet-18 for 32×32 images (a 3×3 stem, no pooling), 11.2 M weights.
+
+    Identity mappings in deep residual networks (He et al., 2016): two blocks a stage, each stage twice as wide.
+    """
+    x = layers.resnet_conv(64, 3)(_rescaled(image))
+    for stage in range(4):
+        for block in range(2):
+            x = _residual(x, layers, 64 * 2**stage, strides=2 if stage and not block else 1)
+    return keras.layers.GlobalAveragePooling2D()(_norm_relu(x))
 
 
 def _mlp(image: Any, layers: _Layers) -> Any:
@@ -255,15 +271,9 @@ def _linear(image: Any, layers: _Layers) -> Any:
     return keras.layers.Flatten()(image)
 
 
-def _resnet(image: Any, layers: _Layers, channels: int, stages: int) -> Any:
-    """Identity mappings in deep residual networks (He et al., 2016): two blocks a stage, each stage twice as wide."""
+def _rescaled(image: Any) -> Any:
     # Within the model, so that attacks and clients see images in [0, 1]; 0.5 and 0.25 suit most images.
-    x = keras.layers.Rescaling(1 / 0.25, offset=-0.5 / 0.25)(image)
-    x = layers.resnet_conv(channels, 3)(x)
-    for stage in range(stages):
-        for block in range(2):
-            x = _residual(x, layers, channels * 2**stage, strides=2 if stage and not block else 1)
-    return keras.layers.GlobalAveragePooling2D()(_norm_relu(x))
+    return keras.layers.Rescaling(1 / 0.25, offset=-0.5 / 0.25)(image)
 
 
 def _residual(x: Any, layers: _Layers, channels: int, strides: int) -> Any:

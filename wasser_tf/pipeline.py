@@ -16,12 +16,13 @@ import numpy as np
 import tensorflow as tf
 
 import wasser_tf
-from wasser_tf import data, interruption, models, provenance, storage
+from wasser_tf import augmentation, data, interruption, models, provenance, storage
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.data import Dataset, Split
 from wasser_tf.evaluation import comparison
 from wasser_tf.saved_model import exporting
-from wasser_tf.training import run_folder
+from wasser_tf.training import optimizer, run_folder
+from wasser_tf.training.averaging import WeightAverage
 from wasser_tf.training.callbacks import EpochTable, RobustValidation
 from wasser_tf.training.checkpoint import Checkpoint
 from wasser_tf.training.config import TrainConfig
@@ -146,6 +147,7 @@ def _load(config: TrainConfig, distribution: Distribution) -> Dataset:
             f"batch_size is that of all replicas together and must be a multiple of their number, "
             f"{distribution.num_replicas}, got {config.batch_size}."
         )
+    augmentation.make(config.augment, dataset.image_shape)  # Refuses images that are too small.
     return dataset
 
 
@@ -221,14 +223,18 @@ def _train(
     adversarial = trained is not classifier
     epochs = config.epochs if adversarial else config.standard_epochs
     steps = len(dataset.train.labels) // config.batch_size
+    augment = augmentation.make(config.augment, dataset.image_shape)
+    # What is validated, chosen and left behind.
+    kept = classifier
+    if config.ema_momentum:
+        with distribution.scope():
+            kept = _classifier(config, dataset)
+            kept.set_weights(classifier.get_weights())
     # Layers that are random take their seeds from here when they have none of their own.
     keras.utils.set_random_seed(config.seed)
     with distribution.scope():
-        optimizer = keras.optimizers.get(config.optimizer)
-        # Of the step alone, so that it resumes with the optimiser's count of steps.
-        optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, max(1, epochs * steps))
         trained.compile(
-            optimizer,
+            optimizer.make(config, epochs * steps),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
             jit_compile=config.jit_compile,
@@ -236,18 +242,20 @@ def _train(
         trained.optimizer.build(trained.trainable_variables)
     follower = data.EpochFollower()
     callbacks: list[keras.callbacks.Callback] = [follower]
+    if kept is not classifier:
+        callbacks.append(WeightAverage(classifier, kept, config.ema_momentum))
     checkpoint = None
     if folder is not None and history is not None:
         omega = config.omega if adversarial else 0.0
         checkpoint = Checkpoint(
             folder / run_folder.CHECKPOINTS / f"{phase}.npz",
             trained,
-            classifier,
+            kept,
             omega,
             within_epochs=distribution.strategy is None,
         )
-        callbacks.append(_finite(phase, config, dataset, folder, checkpoint.steps_done))
-        callbacks += [_validation(classifier, config, dataset, adversarial), EpochTable(), checkpoint]
+        callbacks.append(_finite(phase, config, dataset, augment, folder, checkpoint.steps_done))
+        callbacks += [_validation(kept, config, dataset, adversarial), EpochTable(), checkpoint]
         earlier = list(history)
 
         def write(*_: Any) -> None:
@@ -260,14 +268,21 @@ def _train(
         callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: interruption.check()))
     at = [checkpoint.epochs_done, checkpoint.steps_done] if checkpoint else [0, 0]
     done, steps_done = (int(value) for value in distribution.share(at))
-    distribution.synchronize([*trained.variables, *trained.optimizer.variables])
+    averages = [] if kept is classifier else kept.variables
+    distribution.synchronize([*trained.variables, *trained.optimizer.variables, *averages])
     if checkpoint:
         before = f", of which {done} were done before" + (f", and {steps_done} steps" if steps_done else "")
         _say(f"\n{phase}: {epochs} epochs" + (before if done or steps_done else ""))
     if done < epochs:
         # Without the smaller last batch: one shape, one compilation.
         batches = data.batches(
-            dataset.train, config.batch_size, shuffle=True, seed=config.seed, epoch=follower, drop_remainder=True
+            dataset.train,
+            config.batch_size,
+            shuffle=True,
+            seed=config.seed,
+            epoch=follower,
+            drop_remainder=True,
+            augment=augment,
         )
         if steps_done:
             # The rest of the epoch that the run was stopped in, whose metrics go on too.
@@ -281,6 +296,8 @@ def _train(
         checkpoint.restore_best()
         if checkpoint.best_epoch:
             _say(f"{phase}: the best epoch on the validation split is {checkpoint.best_epoch}")
+    if kept is not classifier:
+        classifier.set_weights(kept.get_weights())
     distribution.synchronize(classifier.variables)
     return checkpoint.best_epoch if checkpoint else 0
 
@@ -298,7 +315,12 @@ def _validation(
 
 
 def _finite(
-    phase: str, config: TrainConfig, dataset: Dataset, folder: pathlib.Path, first_step: int
+    phase: str,
+    config: TrainConfig,
+    dataset: Dataset,
+    augment: augmentation.Augmentation | None,
+    folder: pathlib.Path,
+    first_step: int,
 ) -> keras.callbacks.Callback:
     """The callback that stops at numbers that are not finite; the batch is found again by its number."""
     train = dataset.train
@@ -306,8 +328,11 @@ def _finite(
     def batch(epoch: int, step: int) -> dict[str, np.ndarray]:
         order = data.epoch_order(len(train.labels), config.seed, epoch)
         rows = order[step * config.batch_size : (step + 1) * config.batch_size]
+        images = train.images[rows]
+        if augment is not None:
+            images = augment(tf.constant(images), data.step_seed(config.seed, epoch, step)).numpy()
         return {
-            "image": train.images[rows],
+            "image": images,
             "label": train.labels[rows],
             "index": train.index[rows],
             "phase": np.array(phase),

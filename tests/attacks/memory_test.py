@@ -21,6 +21,9 @@ def test_tells_how_much_plans_would_need(small_machine):
     # 784 targets for each of 784 pixels, 4 bytes each, four plans at once, 64 images: 586 MiB.
     with pytest.raises(ValueError, match=r"784 targets a pixel for 64 images of 28×28×1 need about 0.586 GiB and this"):
         inputs.check_memory(make_support(ThreatModel(kernel_size=None), (28, 28, 1)), 64)
+    # Each channel has plans of its own.
+    with pytest.raises(ValueError, match=r"1024 targets a pixel for 2 images of 32×32×3 need about 0.0938 GiB"):
+        inputs.check_memory(make_support(ThreatModel(kernel_size=None), (32, 32, 3)), 2)
     inputs.check_memory(make_support(ThreatModel(kernel_size=3), (28, 28, 1)), 8)
 
 

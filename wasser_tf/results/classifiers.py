@@ -14,6 +14,11 @@ from wasser_tf.training.config import TrainConfig
 # Of WasserTrain: ours trains on mirror ascent at a fixed radius, the paper's on WasserAttack with an adaptive one.
 RECIPES = ("ours", "paper")
 _PAPER_ITERATIONS = 50
+# What a training takes from the scale by the same name.
+_OF_THE_SCALE = (
+    *("model", "batch_size", "augment", "optimizer", "learning_rate", "warmup", "momentum", "weight_decay"),
+    "ema_momentum",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,9 +125,9 @@ class Workshop:
             dataset=self.dataset,
             data_dir=self.data_dir,
             download=self.download,
-            model=self.scale.model,
-            batch_size=self.scale.batch_size,
-            learning_rate=self.scale.learning_rate,
+            **{name: getattr(self.scale, name) for name in _OF_THE_SCALE},
+            # An adaptive radius is one already, and PGD trains as its paper says.
+            random_radius=self.scale.random_radius and attack.name == "mirror_ascent",
             seed=self.seed,
             radii=(self.scale.epsilon,),
             # The experiments attack better than this report does; it is there to choose the best epoch by.

@@ -18,8 +18,15 @@ class Scale:
       omega_epochs: Epochs of each training of Fig. 3, from scratch.
       omegas: ω of Fig. 3, rising.
       batch_size: Images a training step.
-      learning_rate: The first one.
+      learning_rate: The highest one, as the next six in `wasser_tf.training.config.TrainConfig`.
+      augment: What changes training images.
+      optimizer: The optimiser.
+      warmup: The part of each training in which the learning rate rises.
+      momentum: Of sgd.
+      weight_decay: What weights lose.
+      ema_momentum: Of the average of weights that is kept.
       epsilon: The radius of training, where it is fixed.
+      random_radius: Whether mirror ascent trains at radii from 0 to `epsilon`.
       iterations: Mirror steps of training.
       pgd_iterations: Iterations of PGD in training.
       adaptive_pgd: Whether PGD trains with the adaptive radius of [14] and the paper; at `epsilon` otherwise.
@@ -41,7 +48,14 @@ class Scale:
     omegas: tuple[float, ...]
     batch_size: int = 128
     learning_rate: float = 2e-3
+    augment: str = "none"
+    optimizer: str = "adam"
+    warmup: float = 0.0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    ema_momentum: float = 0.0
     epsilon: float
+    random_radius: bool = False
     iterations: int = 10
     pgd_iterations: int = 50
     adaptive_pgd: bool = True

@@ -48,7 +48,8 @@ class Checkpoint(keras.callbacks.Callback):
         Args:
           path: The .npz file.
           trained: The compiled model whose `fit` is called; it and its optimiser are brought to where the file stands.
-          classifier: The classifier in it, or the same model.
+          classifier: The classifier in it, or the same model; or another one, such as that of averaged weights, which
+            then is saved and brought to where the file stands too.
           omega: An epoch's score is ω · `val_robust_accuracy` + (1 − ω) · `val_accuracy`, as Eq. 10 weighs the two
             losses; of equal scores the one with the lower `val_loss` is the better.
           within_epochs: Whether a run that is asked to stop is saved within an epoch. Not where several workers train,
@@ -128,7 +129,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _variables(self) -> list[Any]:
         # A model's variables hold the states of its random seeds, which its weights do not.
-        return [*self._trained.variables, *self._trained.optimizer.variables]
+        trained = self._trained.variables
+        known = {id(variable) for variable in trained}
+        beside = [variable for variable in self._classifier.variables if id(variable) not in known]
+        return [*trained, *self._trained.optimizer.variables, *beside]
 
     def _save(self) -> None:
         names = ("epochs_done", "steps_done", "best_epoch", "history")

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from wasser_tf import attacks, models
+from wasser_tf import attacks, augmentation, models
 from wasser_tf._checks import is_whole
 from wasser_tf.attacks import Attack
 from wasser_tf.threat_model import ThreatModel
@@ -37,8 +37,15 @@ class TrainConfig:
       standard_epochs: Epochs of standard training; 0 leaves the classifier as it was initialised.
       epochs: Epochs of WasserTrain.
       batch_size: Images a step.
+      augment: What changes training images, before they are attacked; one of `wasser_tf.augmentation.AUGMENTATIONS`.
       optimizer: Name of a Keras optimiser.
-      learning_rate: Its first learning rate; it falls to 0 along a cosine in both trainings.
+      learning_rate: Its highest learning rate; it falls to 0 along a cosine in both trainings.
+      warmup: The part of each training in which the learning rate first rises, evenly, from 0; at 0 it starts highest.
+      momentum: Of "sgd", where it is Nesterov's.
+      weight_decay: What weights lose a step, times the learning rate (decoupled), but for biases and the scales and
+        offsets of normalisations; 0 leaves the optimiser its own, which only adamw has.
+      ema_momentum: Of an exponential moving average of the weights, which then is what is validated, chosen and saved;
+        0 for none.
       seed: Of initial weights, data order and all else that is random.
       precision: "float32", or "mixed_float16" or "mixed_bfloat16" (transport stays in float32).
       jit_compile: Whether XLA compiles the training step; "auto" leaves it to Keras (on a GPU, yes).
@@ -71,8 +78,13 @@ class TrainConfig:
     standard_epochs: int = 30
     epochs: int = 40
     batch_size: int = 64
+    augment: str = "none"
     optimizer: str = "adam"
     learning_rate: float = 2e-3
+    warmup: float = 0.0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    ema_momentum: float = 0.0
     seed: int = 0
     precision: str = "float32"
     jit_compile: bool | str = "auto"
@@ -106,6 +118,14 @@ class TrainConfig:
             raise ValueError(f"optimizer must be one of Keras', such as adam, adamw or sgd, got {self.optimizer!r}.")
         if not _is_number(self.learning_rate) or not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be a finite number above 0, got {self.learning_rate!r}.")
+        augmentation.check_suits(self.augment, self.dataset)
+        for name in ("warmup", "momentum", "ema_momentum"):
+            if not _is_number(value := getattr(self, name)) or not 0 <= value < 1:
+                raise ValueError(f"{name} must be a number from 0 to below 1, got {value!r}.")
+        if self.momentum and self.optimizer.lower() != "sgd":
+            raise ValueError(f"momentum is a setting of sgd, got it with optimizer={self.optimizer}: leave it out.")
+        if not _is_number(self.weight_decay) or not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be a finite number of at least 0, got {self.weight_decay!r}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
         if self.jit_compile not in (True, False, "auto"):

@@ -1,5 +1,6 @@
 """The folder of a training run: which run it holds, and what is written into it."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -44,6 +45,10 @@ def check(folder: pathlib.Path, config: TrainConfig) -> None:
         )
     saved = storage.read_json(folder / CONFIG)["config"]
     given = json.loads(json.dumps(config.identity()))
+    if isinstance(saved, dict):
+        # What runs of older versions do not name was as it is by default today.
+        usual = {field.name: field.default for field in dataclasses.fields(config) if field.name in given}
+        saved = {**{name: value for name, value in usual.items() if value is not dataclasses.MISSING}, **saved}
     differing = _differences(saved, given)
     if differing:
         raise ValueError(
