@@ -102,6 +102,8 @@ def test_dense_plans_and_channels(name):
     assert result.certificate.valid().all()
     assert np.isfinite(result.raw).all()
     assert result.certificate.cost[:2].min() > 0.03
+    # Mass stays in its channel.
+    np.testing.assert_allclose(result.adversarial.sum(axis=(1, 2)), images.sum(axis=(1, 2)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -58,9 +58,23 @@ def test_each_role_trains_as_the_papers_do(workshop, trained):
     for config in (fig3, wasser):
         assert config.attack.name == "wasser_attack" and config.attack.iterations == 50
         assert config.attack.schedule is not None
-    colour = dataclasses.replace(alone, scale=FULL["cifar10"], folder=alone.folder / "colour")
+    colour = dataclasses.replace(alone, dataset="cifar10", scale=FULL["cifar10"], folder=alone.folder / "colour")
     colour.path("pgd", print)
-    assert trained[-1].attack.regularization == 3000
+    assert trained[-1].attack.regularization == 3000 and not trained[-1].random_radius
+
+
+def test_trainings_take_their_settings_from_the_scale(workshop, trained):
+    colour = dataclasses.replace(workshop, dataset="cifar10", scale=FULL["cifar10"], given={})
+    colour.path("wasser_train", print)
+    (config,) = trained
+    assert (config.model, config.augment, config.optimizer, config.momentum) == (
+        "resnet_small",
+        "crop_flip",
+        "sgd",
+        0.9,
+    )
+    assert (config.learning_rate, config.warmup, config.weight_decay) == (0.1, 0.2, 5e-3)
+    assert config.ema_momentum == 0.99 and config.random_radius and config.threat_model.epsilon == 0.1
 
 
 def test_an_unknown_recipe_is_refused(workshop):

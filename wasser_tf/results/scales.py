@@ -108,13 +108,22 @@ _MNIST = Scale(
     linf_epsilon=0.3,
     num_examples=1000,
 )
+# As docs/training.md has it.
 _CIFAR10 = Scale(
     model="resnet_small",
     standard_epochs=30,
     epochs=15,
     omega_epochs=20,
     omegas=_TENTHS,
-    epsilon=0.05,
+    learning_rate=0.1,
+    augment="crop_flip",
+    optimizer="sgd",
+    warmup=0.2,
+    momentum=0.9,
+    weight_decay=5e-3,
+    ema_momentum=0.99,
+    epsilon=0.1,
+    random_radius=True,
     iterations=5,
     radii=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
     epsilon_drawn=0.05,
