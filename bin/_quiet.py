@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Iterator
 
+import _memory  # noqa: F401
+
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:

@@ -1,0 +1,39 @@
+"""bin/_memory.py, by what it is for."""
+
+import ctypes
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+_BIN = pathlib.Path(__file__).parents[2] / "bin"
+_PROGRAM = """
+import resource, sys, threading
+if sys.argv[1] == "kept":
+    import _memory
+import numpy as np
+
+def work():
+    for _ in range(20):
+        np.ones(2**22)
+
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_memory_that_was_freed_is_not_taken_anew():
+    faults = {}
+    for name in ("kept", "given back"):
+        command = [sys.executable, "-c", _PROGRAM, name]
+        finished = subprocess.run(command, cwd=_BIN, capture_output=True, text=True, timeout=60, check=True)
+        faults[name] = int(finished.stdout)
+    # 32 MB twenty times, in pages of 4 kB or, where the system joins them, 2 MB.
+    assert faults["kept"] < 100 < faults["given back"]
