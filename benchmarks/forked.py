@@ -59,11 +59,18 @@ def import_all() -> None:
     """Imports what the binaries need, so that forks need not."""
     sys.path.insert(0, str(_ROOT / "bin"))
     import _flags  # noqa: F401
-    import sklearn.datasets  # noqa: F401
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
+    import sklearn.datasets
 
     from wasser_tf import pipeline  # noqa: F401
     from wasser_tf.evaluation import attack_run, evaluation_run  # noqa: F401
+    from wasser_tf.results import experiments, publish  # noqa: F401
     from wasser_tf.serving import export, predict_run  # noqa: F401
+
+    # Both read files and import more when they are first used.
+    sklearn.datasets.load_digits()
+    matplotlib.figure.Figure().text(0, 0, "ε")
 
 
 def binary(name: str, arguments: Sequence[str]) -> Callable[[], object]:

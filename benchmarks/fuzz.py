@@ -13,15 +13,14 @@ import shutil
 import sys
 import time
 import traceback
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
+from wasser_tf import storage
 
-BINARIES = ("attack", "evaluate", "export", "predict", "train")
+BINARIES = ("attack", "evaluate", "export", "leaderboard", "predict", "publish", "reproduce", "train")
 # Longest answer to bad input, on a busy machine.
-_SECONDS = 60.0
+SECONDS = 60.0
 
 _WORDS = ("", "x", "-1", "nan", "1e3", "0xg", "--", "1.5.2", "é", "None", "9" * 30, "-" + "9" * 30)
 _NOT_WHOLE = tuple(word for word in _WORDS if word not in ("1e3",)) + ("2.5", "inf")
@@ -109,6 +108,43 @@ _MORE: dict[str, dict[str, tuple[str, ...]]] = {
         "robustness_rounds": (*_NOT_WHOLE, "0"),
         "robustness_iterations": (*_NOT_WHOLE, "0"),
     },
+    # What is no size of theirs, they have no flag for.
+    "leaderboard": {
+        "attack": (),
+        "model": (),
+        "epsilon": (),
+        "attacks": ("nope", "", "mirror_ascent:iterations=x", "random_plan,nope"),
+        "models": (*_NOWHERE, "a=nowhere,a=nowhere", "=", "a="),
+        "page_dir": ("/dev/null/x", "/proc/nowhere/x"),
+    },
+    "publish": {
+        "attack": (),
+        "model": (),
+        "epsilon": (),
+        "attacks": ("nope", "", "mirror_ascent:iterations=x", "random_plan,nope"),
+        "run": _NOWHERE,
+        "name": ("", "../x", "a/b", "é", "a b", "a\n", "A"),
+        "file": ("nowhere.keras", "config.json", "../..", ""),
+    },
+    "reproduce": {
+        "attack": (),
+        "experiment": ("nope", "", "table1,nope"),
+        "dataset": ("nope", "", "é"),
+        "model": ("nope", "", "é"),
+        "standard": _NOWHERE,
+        "pgd": _NOWHERE,
+        "wasser_train": _NOWHERE,
+        "others": (*_NOWHERE[1:], "standard=x", "a=nowhere,a=nowhere", "="),
+        "recipe": ("nope", ""),
+        "attacks": ("nope", "random_plan,nope"),
+        "standard_epochs": _NOT_WHOLE,
+        "epochs": (*_NOT_WHOLE, "0"),
+        "omega_epochs": (*_NOT_WHOLE, "0"),
+        "omegas": (*_NOT_NUMBERS, "2"),
+        "attack_iterations": _NOT_WHOLE,
+        "original_index": _NOWHERE,
+        "publish_dir": ("/dev/null/x", "/proc/nowhere/x"),
+    },
     "predict": {
         "server": ("", "nowhere", "localhost:x", "localhost:99999", "é:1", "http://localhost:1"),
         "protocol": ("soap", ""),
@@ -123,6 +159,27 @@ _GOOD: dict[str, Callable[[pathlib.Path], dict[str, str]]] = {
     "attack": lambda at: {"model": f"{at}/good.keras", "output_dir": f"{at}/out", "attack": "random_plan"},
     "evaluate": lambda at: {"models": f"a={at}/good.keras", "output_dir": f"{at}/out", "attacks": "mirror_ascent"},
     "export": lambda at: {"model": f"{at}/good.keras", "base_dir": f"{at}/out", "name": "m", "robustness": "true"},
+    "leaderboard": lambda at: {
+        "models": f"a={at}/good.keras",
+        "output_dir": f"{at}/out",
+        "page_dir": f"{at}/out/page",
+        "attacks": "mirror_ascent",
+    },
+    "publish": lambda at: {
+        "run": f"{at}/run",
+        "name": "nothing",
+        "output_dir": f"{at}/out",
+        "page_dir": f"{at}/out/page",
+        "attacks": "mirror_ascent",
+    },
+    # One classifier is not given: a bad size of its training is told before that.
+    "reproduce": lambda at: {
+        "experiment": "table1,fig4",
+        "quick": "true",
+        "standard": f"{at}/good.keras",
+        "pgd": f"{at}/good.keras",
+        "output_dir": f"{at}/out",
+    },
     "predict": lambda at: {
         "model": "m",
         "server": "localhost:1",
@@ -161,6 +218,8 @@ def fuzz_binary(name: str, folder: pathlib.Path, count: int, seed: int = 0) -> l
     known = set(flags.FLAGS)
     pairs = [(flag, word) for flag, words in bad.items() for word in words if flag in known or flag == "nonsense"]
     chance.shuffle(pairs)
+    if name == "publish":
+        _training_run(folder / "run", folder / "good.keras")
     outcomes = []
     for flag, word in itertools.islice(itertools.cycle(pairs), count):
         given = {**_GOOD[name](folder), flag: word}
@@ -190,7 +249,7 @@ def fuzz_binary(name: str, folder: pathlib.Path, count: int, seed: int = 0) -> l
 
 
 def _judge(code: Any, text: str, seconds: float) -> str:
-    if seconds > _SECONDS:
+    if seconds > SECONDS:
         return f"took {seconds:.0f} s"
     if "Traceback" in text or code not in (0, 1):
         return f"exit {code}: {text.strip()[-300:]}"
@@ -199,234 +258,13 @@ def _judge(code: Any, text: str, seconds: float) -> str:
     return "refused" if text.strip() else "exit without a word"
 
 
-def fuzz_library(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
-    """Gives the entry points of the library bad arguments and bad files.
-
-    Args:
-      folder: Holds good.keras, and may be written into.
-      count: How many.
-      seed: Of the choice.
-    """
-    chance = random.Random(seed)
-    cases = [*_argument_cases(folder), *_file_cases(folder, chance)]
-    chance.shuffle(cases)
-    outcomes = []
-    for name, call, must in itertools.islice(cases, count):
-        started = time.monotonic()
-        try:
-            with contextlib.redirect_stderr(io.StringIO()):
-                call()
-            what = "was taken" if must else "refused"
-        except (ValueError, OSError) as error:
-            told = str(error).strip()
-            what = "refused" if told and "Traceback" not in told else f"without a sentence: {error!r}"
-        except Exception as error:
-            what = f"{type(error).__name__}: {str(error)[:200]} at {traceback.extract_tb(error.__traceback__)[-1]}"
-        if time.monotonic() - started > _SECONDS:
-            what = f"took {time.monotonic() - started:.0f} s"
-        outcomes.append(Outcome(what, name))
-    return outcomes
-
-
-# Nothing of this is a number, an array, a path or a threat model.
-_JUNK = (None, "x", "", b"x", [], {}, (), object(), float("nan"), float("inf"), -1, -0.5, 2**70, [None], 1j, lambda: 0)
-
-
-def _argument_cases(folder: pathlib.Path) -> Iterator[tuple[str, Callable[[], Any], bool]]:
-    """Yields what is called, the call, and whether it must be refused (what junk stands for "none" may be taken)."""
-    from wasser_tf import RadiusSchedule, ThreatModel, WasserTrain, attacks, data, models
-    from wasser_tf.evaluation.attack_run import AttackRun
-    from wasser_tf.evaluation.evaluation_run import EvaluationRun
-    from wasser_tf.evaluation.selection import ImageSource
-    from wasser_tf.serving.predict_run import PredictRun
+def _training_run(folder: pathlib.Path, classifier: pathlib.Path) -> None:
+    """Makes what bin/publish.py takes for a run of bin/train.py."""
+    from wasser_tf import pipeline
+    from wasser_tf.attacks import RandomPlan
+    from wasser_tf.threat_model import ThreatModel
     from wasser_tf.training.config import TrainConfig
 
-    ball = ThreatModel(epsilon=0.1, kernel_size=3)
-    plan = attacks.make("random_plan", ball)
-    model = models.build("linear", (4, 4, 1), 3, seed=0)
-    images, labels = np.full((2, 4, 4, 1), 0.5, np.float32), np.zeros(2, np.int32)
-    split = data.Split(images, labels, labels)
-    calls: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-        "ThreatModel": (
-            ThreatModel,
-            {"epsilon": 0.1, "p": 1.0, "kernel_size": 5, "normalize_mass": True, "capacity": 1.0},
-        ),
-        "RadiusSchedule": (RadiusSchedule, {"start": 0.1, "factor": 1.4, "every": 5, "minimum": 0.1, "maximum": 2.0}),
-        "WasserTrain": (WasserTrain, {"classifier": model, "attack": plan, "omega": 0.5, "attack_chunk": 1}),
-        "data.load": (
-            data.load,
-            {"name": "digits", "data_dir": "x", "splits": ("test",), "validation_size": 3, "image_size": (4, 4)},
-        ),
-        "data.batches": (data.batches, {"batch_size": 1, "seed": 0, "epoch": 0, "split": split, "shuffle": True}),
-        "models.build": (
-            models.build,
-            {"name": "linear", "image_shape": (4, 4, 1), "num_classes": 3, "seed": 0, "width": 1.0},
-        ),
-        "models.load_classifier": (models.load_classifier, {"path": "x"}),
-        "models.load_published": (models.load_published, {"path": "x"}),
-        "attack": (
-            plan,
-            {
-                "classifier": model,
-                "images": images,
-                "labels": labels,
-                "radius": 0.1,
-                "index": labels,
-                "targets": labels,
-                "batch_size": 2,
-            },
-        ),
-        "ImageSource": (
-            lambda **fields: ImageSource(**fields).load(),
-            {"dataset": "digits", "split": "test", "num_examples": 2, "indices": None},
-        ),
-        "AttackRun": (
-            AttackRun,
-            {"model": "x", "source": ImageSource(), "attack": plan, "output_dir": "x", "batch_size": 2},
-        ),
-        "EvaluationRun": (
-            EvaluationRun,
-            {
-                "models": {"a": "x"},
-                "source": ImageSource(),
-                "attacks": {"a": plan},
-                "radii": (0.1,),
-                "output_dir": "x",
-                "batch_size": 2,
-                "sanity_examples": 1,
-            },
-        ),
-        "TrainConfig": (
-            TrainConfig,
-            {
-                "output_dir": "x",
-                "attack": plan,
-                "omega": 0.5,
-                "epochs": 1,
-                "standard_epochs": 1,
-                "batch_size": 1,
-                "optimizer": "adam",
-                "learning_rate": 0.1,
-                "augment": "none",
-                "warmup": 0.1,
-                "momentum": 0.0,
-                "weight_decay": 0.1,
-                "ema_momentum": 0.9,
-                "seed": 0,
-                "precision": "float32",
-                "radii": (0.1,),
-                "report_iterations": 1,
-                "attack_chunk": 1,
-                "distribute": "none",
-            },
-        ),
-        "PredictRun": (
-            PredictRun,
-            {"server": "x:1", "model": "m", "protocol": "grpc", "images": ("a.png",), "batch_size": 1},
-        ),
-    }
-    for name, kind in attacks.ATTACKS.items():
-        import inspect
-
-        settings = inspect.signature(kind.__init__).parameters
-        good = {key: value.default for key, value in settings.items() if key not in ("self", "threat_model")}
-        calls[name] = (kind, {"threat_model": ball, **good})
-    for name, (call, good) in calls.items():
-        for key in good:
-            for junk in _JUNK:
-                yield (
-                    f"{name}({key}={junk!r:.40})",
-                    lambda call=call, good=good, key=key, junk=junk: call(**{**good, key: junk}),
-                    False,
-                )
-
-
-def _file_cases(folder: pathlib.Path, chance: random.Random) -> Iterator[tuple[str, Callable[[], Any], bool]]:
-    """Yields readers on files that are cut short, overwritten in places, of another kind, or made to do harm."""
-    from wasser_tf import data, models, storage
-    from wasser_tf.evaluation import examples, selection
-    from wasser_tf.serving import predict_run
-    from wasser_tf.training.checkpoint import Checkpoint
-
-    def checkpoint(path: pathlib.Path) -> Any:
-        model = models.build("linear", (8, 8, 1), 10, seed=0)
-        model.compile("sgd", "mse")
-        return Checkpoint(path, model, model, 0.5)
-
-    def images(path: pathlib.Path) -> Any:
-        return list(predict_run._read([str(path)]))
-
-    bad = folder / "bad"
-    bad.mkdir(exist_ok=True)
-    readers: dict[str, tuple[Callable[[pathlib.Path], Any], str]] = {
-        "load_classifier": (models.load_classifier, ".keras"),
-        "load_published": (models.load_published, ".npz"),
-        "examples.load": (examples.load, ".npz"),
-        "Checkpoint": (checkpoint, ".npz"),
-        "read_positions": (lambda path: selection.read_positions(str(path)), ".npy"),
-        "predict_run": (images, ".npy"),
-        "read_json": (storage.read_json, ".json"),
-    }
-    whole = (folder / "good.keras").read_bytes()
-    arrays = io.BytesIO()
-    np.savez_compressed(arrays, index=np.arange(9), image=np.zeros((9, 8, 8, 1), np.float32))
-    number = itertools.count()
-    for reader, (read, suffix) in readers.items():
-        good = {".keras": whole, ".npz": arrays.getvalue(), ".npy": _npy(np.arange(99)), ".json": b'{"a": [1, 2]}'}[
-            suffix
-        ]
-        harmful = {**_HARMFUL, **({"a pickle": _pickled(suffix)} if suffix in (".npy", ".npz") else {})}
-        if suffix in (".npz", ".keras"):
-            harmful |= {
-                "a path out of the folder": _zip({"../../escaped.txt": b"x", "config.json": b"{}"}),
-                "a bomb": _bomb(),
-            }
-        for place in range(12):
-            cut = good[: chance.randrange(len(good))]
-            harmful[f"cut short {place}"] = cut
-            spoilt = bytearray(good)
-            for _ in range(1 + place):
-                spoilt[chance.randrange(len(spoilt))] = chance.randrange(256)
-            harmful[f"spoilt {place}"] = bytes(spoilt)
-        for what, content in harmful.items():
-            path = bad / f"{next(number)}{suffix}"
-            path.write_bytes(content)
-            # Some spoilt bytes change only a value.
-            yield f"{reader}: {what}", lambda read=read, path=path: read(path), not what.startswith(("spoilt", "cut"))
-    del data
-
-
-_HARMFUL = {
-    "nothing in it": b"",
-    "text": b"hello\nthere\n" * 50,
-    "zeros": bytes(2000),
-    # 400 TB of floats.
-    "an absurd shape": b"\x93NUMPY\x01\x00v\x00"
-    + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000, 100), }".ljust(117)
-    + b"\n",
-    "nested lists": b"[" * 100000,
-}
-
-
-def _npy(array: np.ndarray, **options: Any) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, **options)
-    return file.getvalue()
-
-
-def _zip(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
-def _pickled(suffix: str) -> bytes:
-    array = _npy(np.array([{"a": 1}, print], object), allow_pickle=True)
-    return array if suffix == ".npy" else _zip({"index.npy": array, "conv1_kernel.npy": array, "state.npy": array})
-
-
-def _bomb() -> bytes:
-    """An archive whose arrays say that they unpack to a terabyte."""
-    return _zip({f"{name}.npy": _HARMFUL["an absurd shape"] for name in ("index", "conv1_kernel", "state", "image")})
+    config = TrainConfig(output_dir=str(folder), attack=RandomPlan(ThreatModel()), model="linear")
+    storage.write_json(folder / "config.json", pipeline._about(config))
+    shutil.copyfile(classifier, folder / "best.keras")

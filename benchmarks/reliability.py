@@ -1,18 +1,22 @@
-r"""Puts the binaries under fire and writes docs/reliability.md, the table of what they withstood.
+r"""Puts the binaries and the library under fire and writes docs/reliability.md, the table of what they withstood.
 
-  python benchmarks/reliability.py                       20 kills of each binary, 1,500 bad inputs, 200 epochs
-  python benchmarks/reliability.py --quick               one kill each, 100 bad inputs, 6 epochs
-  python benchmarks/reliability.py --sections=kills --output_dir=runs/reliability
+  python benchmarks/reliability.py             20 kills of each binary, 1,280 bad inputs, 200 epochs, 60,000 images
+  python benchmarks/reliability.py --resume    what an earlier, interrupted one at this commit has left
+  python benchmarks/reliability.py --quick     one kill each, 100 bad inputs, 6 epochs
+  python benchmarks/reliability.py --sections=kills --parts=train,export --output_dir=runs/reliability
 
-Sections that are not asked for keep what is in the output_dir's reliability.json.
+Every part is saved when it is done, in the output_dir's reliability.json, and parts that are not asked for keep what
+they have there. About an hour on one core.
 """
 
 import argparse
 import collections
 import datetime
+import functools
 import json
 import os
 import pathlib
+import platform
 import sys
 import tempfile
 import time
@@ -25,94 +29,112 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT))
 
-from benchmarks import forked, fuzz, kills, report  # noqa: E402
-from wasser_tf import storage  # noqa: E402
+from benchmarks import disks, forked, fuzz, fuzz_library, kills, report  # noqa: E402
+from wasser_tf import provenance, storage  # noqa: E402
 
 _SECTIONS = {
     "kills": "kill -9 at random moments",
+    "disks": "A disk that is full or read-only",
     "inputs": "Bad input",
-    "long run": "A long run",
+    "long": "Long and large",
 }
-_INTRODUCTION = """# Reliability
-
-What the library and its binaries withstood, by `python benchmarks/reliability.py` (a small version is in `make test`).
-
-- **Kills**: SIGKILL at moments drawn uniformly over an undisturbed run, five in a row, then the run is left to end.
-  "Recovered" counts kills after which checkpoints agree to 1e-6, histories, examples and tables exactly, and nothing
-  half-written is left. All attacks are the control here: what is saved is under test, not what is attacked.
-- **Bad input**: generated flags, arguments and files. Documented are ValueError and OSError of the library, and of the
-  binaries a message with the exit code 1.
-- **A long run**: WasserTrain on the digits with validation and checkpoints; traces are counted in Python.
-"""
+_PAGE = _ROOT / "benchmarks" / "reliability_page.md"
+_MARK = "<!-- {} -->"
 
 
 def main() -> None:
-    """Runs the sections, each in forked processes, and saves after each."""
+    """Runs the parts of the sections, each in forked processes, and saves after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="less of everything")
+    parser.add_argument("--resume", action="store_true", help="leave out what was done at this commit")
     parser.add_argument("--sections", default=",".join(_SECTIONS), help="some of them")
-    parser.add_argument("--binaries", default=",".join(kills.BINARIES), help="which of them are killed")
+    parser.add_argument("--parts", help="only these of a section: binaries, library, digits, mnist")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and of the bad inputs")
+    parser.add_argument("--data_dir", default=_data_dir(), help="the parent of the prepared mnist/")
     parser.add_argument("--output_dir", type=pathlib.Path, default=_ROOT / "docs")
     given = parser.parse_args()
-    chosen = given.sections.split(",")
-    if unknown := set(chosen) - set(_SECTIONS):
+    if unknown := set(given.sections.split(",")) - set(_SECTIONS):
         parser.error(f"--sections must be some of {', '.join(_SECTIONS)}, got {', '.join(sorted(unknown))}.")
-    killed = given.binaries.split(",")
-    if unknown := set(killed) - set(kills.BINARIES):
-        parser.error(f"--binaries must be some of {', '.join(kills.BINARIES)}, got {', '.join(sorted(unknown))}.")
+    commit, command = provenance.commit(), provenance.command()
     forked.import_all()
     path = given.output_dir / "reliability.json"
     results = storage.read_json(path) if path.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         _call(lambda: _make_model(folder / "good.keras"), folder, 300)
-        make: dict[str, Callable[[], list[dict[str, Any]]]] = {
-            "kills": lambda: kills.kills(folder / "kills", folder / "good.keras", 1 if given.quick else 20, killed),
-            "inputs": lambda: _inputs(folder, given.quick),
-            "long run": lambda: [_call(lambda: _long_run(given.quick), folder, 7200)],
-        }
-        for section in chosen:
-            started = time.monotonic()
-            rows = make[section]()
-            results[section] = {
-                "date": datetime.date.today().isoformat(),
-                "quick": given.quick,
-                "seconds": round(time.monotonic() - started),
-                "rows": rows,
-            }
-            storage.write_json(path, results)
-            storage.write_text(given.output_dir / "reliability.md", _page(results))
-            print(report.table(rows), flush=True)
+        for section, parts in _parts(given, folder).items():
+            for name, make in parts.items():
+                there = results.get(section, {}).get(name)
+                if given.resume and there and (there["commit"], there["quick"]) == (commit, given.quick):
+                    continue
+                started = time.monotonic()
+                rows = make()
+                print(report.table(rows), flush=True)
+                about = {"commit": commit, "command": command, "quick": given.quick, "seed": given.seed}
+                about |= {"date": datetime.date.today().isoformat(), "seconds": round(time.monotonic() - started)}
+                results.setdefault(section, {})[name] = {**about, "machine": _machine(), "rows": rows}
+                storage.write_json(path, results)
+                storage.write_text(given.output_dir / "reliability.md", _page(results))
 
 
-def _inputs(folder: pathlib.Path, quick: bool) -> list[dict[str, Any]]:
-    """Fuzzes the library and each binary, each in a process of its own."""
-    rows = []
-    for name in ("library", *fuzz.BINARIES):
-        count = (60 if name == "library" else 8) if quick else (1000 if name == "library" else 100)
-        at = folder / f"fuzz_{name}"
-        at.mkdir()
-        (at / "good.keras").write_bytes((folder / "good.keras").read_bytes())
+def _parts(given: argparse.Namespace, folder: pathlib.Path) -> dict[str, dict[str, Callable[[], list[dict[str, Any]]]]]:
+    """Returns what there is to do, by section and name."""
+    quick, seed, model = given.quick, given.seed, folder / "good.keras"
+    count, rooms = (3, (0.5,)) if quick else (20, disks.ROOMS)
+    partial = functools.partial
+    parts: dict[str, dict[str, Callable[[], list[dict[str, Any]]]]] = {
+        "kills": {name: partial(kills.kills, folder / "kills", model, count, [name], seed) for name in kills.BINARIES},
+        "disks": {name: partial(disks.disks, folder / "disks", model, [name], rooms) for name in kills.BINARIES},
+        "inputs": {name: partial(_inputs, folder, name, quick, seed) for name in ("library", *fuzz.BINARIES)},
+        "long": {
+            "digits": lambda: [_call(partial(_long_run, quick), folder, 7200)],
+            "mnist": lambda: [_call(partial(_large, given.data_dir, quick), folder, 7200)],
+        },
+    }
+    chosen = given.parts.split(",") if given.parts else [name for names in parts.values() for name in names]
+    if unknown := set(chosen) - {name for names in parts.values() for name in names}:
+        raise SystemExit(f"reliability.py: --parts names {', '.join(sorted(unknown))}, which there is not.")
+    return {
+        section: {name: make for name, make in parts[section].items() if name in chosen}
+        for section in given.sections.split(",")
+    }
 
-        def work(name: str = name, at: pathlib.Path = at, count: int = count) -> list[list[str]]:
-            os.chdir(at)
-            found = fuzz.fuzz_library(at, count) if name == "library" else fuzz.fuzz_binary(name, at, count)
-            return [list(outcome) for outcome in found]
 
-        outcomes = _call(work, at, 60 + 20 * count)
-        bad = [f"{given}: {what}" for what, given in outcomes if what != "refused"]
-        print("\n".join(bad[:50]), flush=True)
-        answered = collections.Counter(what for what, _ in outcomes)
-        rows.append(
-            {"what": name, "inputs": len(outcomes), "documented": answered["refused"], "undocumented": len(bad)}
-        )
-    return rows
+def _inputs(folder: pathlib.Path, name: str, quick: bool, seed: int) -> list[dict[str, Any]]:
+    """Fuzzes the library or a binary, in a process of its own."""
+    count = (60 if name == "library" else 12) if quick else (800 if name == "library" else 60)
+    at = folder / f"fuzz_{name}"
+    at.mkdir()
+    (at / "good.keras").write_bytes((folder / "good.keras").read_bytes())
+
+    def work() -> list[list[str]]:
+        os.chdir(at)
+        library = name == "library"
+        found = fuzz_library.fuzz_library(at, count, seed) if library else fuzz.fuzz_binary(name, at, count, seed)
+        return [list(outcome) for outcome in found]
+
+    outcomes = _call(work, at, 60 + 20 * count)
+    bad = [f"{given}: {what}" for what, given in outcomes if what != "refused"]
+    print("\n".join(bad[:50]), flush=True)
+    answered = collections.Counter(what for what, _ in outcomes)
+    return [{"what": name, "inputs": len(outcomes), "documented": answered["refused"], "undocumented": len(bad)}]
 
 
 def _long_run(quick: bool) -> dict[str, Any]:
     from benchmarks.long_run import long_run
 
     return long_run(6, 128) if quick else long_run(200)
+
+
+def _large(data_dir: str | None, quick: bool) -> dict[str, Any]:
+    from benchmarks.long_run import large
+
+    return large(data_dir, 2000 if quick else None)
+
+
+def _data_dir() -> str | None:
+    shared = os.environ.get("WASSER_TF_SHARED_DATA")
+    return f"{shared}/tfds" if shared else None
 
 
 def _make_model(path: pathlib.Path) -> None:
@@ -137,14 +159,39 @@ def _call(work: Callable[[], Any], folder: pathlib.Path, seconds: float) -> Any:
     return json.loads(answer.read_text())
 
 
+def _machine() -> str:
+    """Says what this runs on."""
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = (f"{name} {sys.modules[name].__version__}" for name in ("tensorflow", "keras", "numpy"))
+    return (
+        f"{names[0] if names else platform.processor()}, {cores} core{'s' if cores != 1 else ''}, "
+        f"{platform.system()}, Python {platform.python_version()}, {', '.join(versions)}"
+    )
+
+
 def _page(results: dict[str, Any]) -> str:
-    parts = [_INTRODUCTION]
+    """Puts the tables into the page's text, each where its section is marked."""
+    page = _PAGE.read_text(encoding="utf-8")
     for section, title in _SECTIONS.items():
-        if section in results:
-            found = results[section]
-            about = f"{found['date']}, {found['seconds']} s" + (", quick" if found["quick"] else "")
-            parts.append(f"## {title}\n\n{about}\n\n{report.table(found['rows'])}\n")
-    return "\n".join(parts)
+        page = page.replace(_MARK.format(section), f"### {title}\n\n{_section(results.get(section, {}))}")
+    return page
+
+
+def _section(parts: dict[str, Any]) -> str:
+    if not parts:
+        return "Not run yet."
+    # Sections of one kind of rows make one table; where it was made is told once if it is the same for all.
+    rows = [row for part in parts.values() for row in part["rows"]]
+    made = {
+        f"{part['machine']}; commit {str(part['commit'])[:12]}, {part['date']}, seed {part['seed']}"
+        + (", quick" if part["quick"] else "")
+        + f": `{part['command']}`."
+        for part in parts.values()
+    }
+    seconds = sum(part["seconds"] for part in parts.values())
+    return "\n\n".join([report.table(rows), *sorted(made), f"{seconds:,} s in all."])
 
 
 if __name__ == "__main__":

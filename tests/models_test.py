@@ -1,3 +1,4 @@
+import json
 import pathlib
 import zipfile
 
@@ -220,6 +221,32 @@ def test_a_lambda_is_not_run(tmp_path):
     keras.Model(image, keras.layers.Lambda(lambda x: x * 2)(image)).save(tmp_path / "net.keras")
     with pytest.raises(ValueError, match="cannot be loaded"):
         models.load_classifier(tmp_path / "net.keras")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layers: layers[-1]["config"].update(units=10**9),
+        # Two layers, each of which would fit.
+        lambda layers: [layer["config"].update(units=10**6) for layer in layers if layer["class_name"] == "Dense"],
+        lambda layers: layers[0]["config"].update(batch_shape=[None, 100000, 100000, 3000]),
+    ],
+)
+def test_a_file_that_asks_for_more_than_there_is_is_refused_before_it_is_made(tmp_path, monkeypatch, change):
+    models.build("mlp", (4, 4, 1), 3, seed=0).save(tmp_path / "good.keras")
+    with zipfile.ZipFile(tmp_path / "good.keras") as good, zipfile.ZipFile(tmp_path / "bad.keras", "w") as bad:
+        for name in good.namelist():
+            content = good.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                change(config["config"]["layers"])
+                for layer in config["config"]["layers"]:
+                    layer.pop("build_config", None)
+                content = json.dumps(config)
+            bad.writestr(name, content)
+    monkeypatch.setattr(keras.saving, "load_model", lambda *_, **__: pytest.fail("Keras was asked to make it."))
+    with pytest.raises(ValueError, match=r"bad\.keras asks for need about .* GiB and this machine has .* GiB"):
+        models.load_classifier(tmp_path / "bad.keras")
 
 
 def _export(classifier, path: pathlib.Path, **outputs):

@@ -1,9 +1,11 @@
 """Classifiers: built by name, or loaded from a file."""
 
 import importlib
+import json
 import math
 import numbers
 import os
+import pathlib
 import random
 import zipfile
 from collections.abc import Callable, Sequence
@@ -11,9 +13,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from wasser_tf import pretrained, storage
-from wasser_tf._checks import as_path, check_fits, first_line, is_whole
+from wasser_tf._checks import as_path, check_fits, first_line, is_whole, physical_memory
 from wasser_tf.saved_model import SavedModelClassifier
 
 # The layers of a published checkpoint, and those of our LeNet that take their kernels and biases.
@@ -153,6 +156,7 @@ def load_classifier(path: str | os.PathLike[str]) -> keras.Model | SavedModelCla
             f"{path} is cut short or no .keras file: save it again with model.save(...), or copy it again."
         )
     importlib.import_module("wasser_tf")  # Registers our classes with Keras, WasserTrain among them.
+    _check_memory(path)
     try:
         # safe_mode refuses a Lambda, which would run whatever code the file brings.
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -165,6 +169,35 @@ def load_classifier(path: str | os.PathLike[str]) -> keras.Model | SavedModelCla
     if not isinstance(model, keras.Model):
         raise ValueError(f"{path} must hold a keras.Model, got a {type(model).__name__}: save the whole classifier.")
     return model
+
+
+def _check_memory(path: pathlib.Path) -> None:
+    """Refuses a .keras file that asks for more weights than this machine holds, before Keras makes them.
+
+    Raises:
+      ValueError: It does.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+            config: Any = (
+                json.loads(archive.read("config.json")) if unpacked <= (physical_memory() or unpacked) else None
+            )
+    except Exception:  # What is wrong with it, Keras says.
+        return
+    check_fits(unpacked, f"The parts of {path}", "mistrust it")
+    state = random.getstate()
+    try:
+        # Within a graph, variables are no more than their shapes.
+        with tf.Graph().as_default():
+            model = keras.saving.deserialize_keras_object({**config, "compile_config": None}, safe_mode=True)
+            needed = sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.variables)
+    except Exception:  # As above.
+        return
+    finally:
+        # Seeds of layers that were given none came out of it.
+        random.setstate(state)
+    check_fits(needed, f"The weights that {path} asks for", "mistrust it, or load it on a larger machine")
 
 
 def returns_logits(classifier: Any) -> bool | None:

@@ -5,6 +5,7 @@ from wasser_tf import ThreatModel, attacks
 from wasser_tf.attacks import RandomPlan
 from wasser_tf.evaluation.selection import Selection
 from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, rescore, safe_name
+from wasser_tf.evaluation.worst_case import worst_case
 
 
 class Counted(RandomPlan):
@@ -107,6 +108,20 @@ def test_rescoring_finds_the_same(tmp_path, random_plan, classifier, other_class
     np.testing.assert_array_equal(again.result.certificate.cost, stored.result.certificate.cost)
     elsewhere = rescore(other_classifier, stored)
     assert np.abs(elsewhere.result.loss - stored.result.loss).max() > 0.1
+
+
+def test_scores_need_the_images_of_a_few_only(tmp_path, random_plan, classifier, digits):
+    sweep, model = make_sweep(tmp_path, random_plan, classifier, digits, radii=(0.3,))
+    sweep.run()
+    whole = next(sweep.results(model, 0.3)).examples
+    # More than a chunk of 8.
+    few = next(sweep.results(model, 0.3, images=10)).examples
+    for one, two in ((whole.images, few.images), (whole.result.raw, few.result.raw)):
+        np.testing.assert_array_equal(one[:10], two)
+    np.testing.assert_array_equal(whole.result.loss, few.result.loss)
+    worst, wanted = worst_case([few, few]), worst_case([whole, whole])
+    np.testing.assert_array_equal(worst.result.success, wanted.result.success)
+    np.testing.assert_array_equal(worst.result.adversarial, wanted.result.adversarial[:10])
 
 
 def test_bad_sweeps(tmp_path, classifier, digits):

@@ -84,3 +84,7 @@ def test_an_unknown_recipe_is_refused(workshop):
         dataclasses.replace(QUICK["digits"], radii=())
     with pytest.raises(ValueError, match="omegas must be numbers from 0 to 1"):
         dataclasses.replace(QUICK["digits"], omegas=(2.0,))
+    with pytest.raises(ValueError, match="radii must differ"):
+        dataclasses.replace(QUICK["digits"], radii=(0.1, 0.1))
+    with pytest.raises(ValueError, match="epochs must be a whole number of at least 1, got 0"):
+        dataclasses.replace(QUICK["digits"], epochs=0)

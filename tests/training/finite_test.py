@@ -57,3 +57,37 @@ def test_a_gradient_that_is_nan_stops(tmp_path):
     # The loss of this step is a number.
     with pytest.raises(ValueError, match="After step 1 of epoch 1 2 of 2 weights are not finite, the first"):
         _fit(tmp_path / "batch.npz", activation=broken)
+
+
+def _fit_scaled(path, *, initial_scale, activation=None):
+    """Trains in float16 with a scaled loss, from outputs of 600: five epochs of three steps."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input(_SHAPE)
+    dense = keras.layers.Dense(2, activation=activation, dtype="mixed_float16")
+    model = keras.Model(image, dense(keras.layers.Flatten(dtype="mixed_float16")(image)))
+    dense.set_weights([np.full((6, 2), 100.0, np.float32), np.zeros(2, np.float32)])
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-3), initial_scale=initial_scale)
+    model.compile(optimizer, "mse")
+    x, y = np.ones((12, *_SHAPE), np.float32), np.zeros((12, 2), np.float32)
+    callback = StopWhenNotFinite(path, _batch)
+    model.fit(x, y, batch_size=4, epochs=5, shuffle=False, callbacks=[callback], verbose=0)
+    return dense, optimizer
+
+
+def test_steps_that_loss_scaling_leaves_out_pass(tmp_path):
+    # The gradient is 600; times a scale above 109 it is none of float16's numbers.
+    dense, optimizer = _fit_scaled(tmp_path / "batch.npz", initial_scale=2.0**15)
+    assert float(optimizer.dynamic_scale) == 64 and int(optimizer.iterations) == 15 - 9
+    assert (dense.get_weights()[0] < 100).all() and not list(tmp_path.iterdir())
+
+
+def test_a_gradient_that_no_scale_mends_stops(tmp_path):
+    @tf.custom_gradient
+    def broken(x):
+        return x, lambda upstream: upstream * np.nan
+
+    # At the scales 4, 2 and 1.
+    with pytest.raises(ValueError, match="After step 3 of epoch 1 the gradient is not finite, though the loss is not"):
+        _fit_scaled(tmp_path / "batch.npz", initial_scale=4.0, activation=broken)
+    with np.load(tmp_path / "batch.npz") as saved:
+        assert (saved["epoch"], saved["step"], saved["image"].max()) == (1, 3, 2)

@@ -551,3 +551,6 @@ def test_a_schedule_and_random_radii_exclude_one_another():
     attack = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(), schedule=wasser_tf.RadiusSchedule())
     with pytest.raises(ValueError, match="random_radius needs an attack without a schedule"):
         WasserTrain(_classifier(), attack, random_radius=True)
+    without = attacks.make("distributional", wasser_tf.ThreatModel())
+    with pytest.raises(ValueError, match="an attack that has a radius, and distributional has none"):
+        WasserTrain(_classifier(), without, random_radius=True)

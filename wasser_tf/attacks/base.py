@@ -272,8 +272,9 @@ class Attack(abc.ABC):
         for start in range(0, count, size):
             # The last batch is filled up with its last image: one shape, one compilation.
             rows = np.minimum(np.arange(start, start + size), count - 1)
-            aims = None if targets is None else targets[rows]
-            result = attack_batch(images[rows], labels[rows], radius[rows], index[rows], aims)
+            # Tensors, for functions that TensorFlow was told to run eagerly make none of arrays.
+            batch = [tf.constant(array[rows]) for array in (images, labels, radius, index)]
+            result = attack_batch(*batch, None if targets is None else tf.constant(targets[rows]))
             kept = min(size, count - start)
             parts.append(tf.nest.map_structure(lambda field, kept=kept: field.numpy()[:kept], result))
             if progress:

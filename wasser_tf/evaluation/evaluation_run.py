@@ -16,10 +16,10 @@ from wasser_tf.evaluation import sanity
 from wasser_tf.evaluation.attack_run import check_output_dir, model_name
 from wasser_tf.evaluation.minimal_radius import minimal_radii
 from wasser_tf.evaluation.record import WORST_CASE
-from wasser_tf.evaluation.report import ModelReport, write_report
+from wasser_tf.evaluation.report import PICTURES, ModelReport, write_report
 from wasser_tf.evaluation.sanity import worst_case_is_per_example
 from wasser_tf.evaluation.selection import ImageSource, Selection
-from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, rescore, safe_name
+from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, safe_name
 from wasser_tf.evaluation.verify import verify
 from wasser_tf.evaluation.worst_case import least_costs, worst_case
 
@@ -214,13 +214,15 @@ def run_evaluation(
 def _report_on(
     config: EvaluationRun, sweep: Sweep, model: Model, images: Selection, rescored: bool, verify_exact: int | None
 ) -> ModelReport:
-    """Scores a model's cells, one radius at a time, for all of them together may not fit into memory."""
+    """Scores a model's cells, one radius at a time and without the images, which may not fit into memory."""
     report = ModelReport(name=model.name, path=config.models[model.name], fingerprint=model.fingerprint)
     worst, smallest, seconds = None, np.full(len(images.labels), np.inf), 0.0
+    # Those that are drawn, and those that are verified, of which 0 means all.
+    kept = PICTURES if verify_exact is None else max(PICTURES, verify_exact) if verify_exact else None
     for radius in sweep.radii:
         results = []
-        for cell in sweep.results(model, radius):
-            examples = rescore(model.classifier, cell.examples) if rescored else cell.examples
+        for cell in sweep.results(model, radius, rescored=rescored, images=kept):
+            examples = cell.examples
             results.append(examples)
             seconds += cell.seconds
             report.add(cell.label, cell.attack, radius, images.name, examples, cell.seconds)

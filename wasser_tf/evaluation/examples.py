@@ -119,5 +119,16 @@ def first(whole: Examples, count: int) -> Examples:
     return tf.nest.map_structure(lambda field: field[:count], whole)
 
 
+def keep_images(whole: Examples, count: int) -> Examples:
+    """Returns all examples, but the images of the first few only; scores and worst cases need no others."""
+    if count >= len(whole.labels):
+        return whole
+    # Copies, for a view would keep all of them.
+    images, adversarial, raw = (
+        array[:count].copy() for array in (whole.images, whole.result.adversarial, whole.result.raw)
+    )
+    return whole._replace(images=images, result=whole.result._replace(adversarial=adversarial, raw=raw))
+
+
 def _certificate(arrays: dict[str, np.ndarray], prefix: str) -> Certificate:
     return Certificate(radius=arrays["radius"], **{name: arrays[prefix + name] for name in _CERTIFICATE})

@@ -18,7 +18,7 @@ from wasser_tf.evaluation.sweep import safe_name
 from wasser_tf.evaluation.verify import ExactCheck
 from wasser_tf.threat_model import ThreatModel
 
-_PICTURES = 8
+PICTURES = 8
 
 
 class Pictures(NamedTuple):
@@ -83,10 +83,10 @@ class ModelReport:
 
     def keep_pictures(self, radius: float, examples: Examples, classifier: Any) -> None:
         """Keeps the first few examples of a radius for drawing."""
-        images, labels = examples.images[:_PICTURES], examples.labels[:_PICTURES]
-        adversarial = examples.result.adversarial[:_PICTURES]
+        images, labels = examples.images[:PICTURES], examples.labels[:PICTURES]
+        adversarial = examples.result.adversarial[:PICTURES]
         predicted = metrics.predict_unchecked(classifier, adversarial, labels).predicted
-        self.pictures[radius] = Pictures(images, adversarial, labels, examples.clean.predicted[:_PICTURES], predicted)
+        self.pictures[radius] = Pictures(images, adversarial, labels, examples.clean.predicted[:PICTURES], predicted)
 
 
 def write_report(

@@ -130,8 +130,16 @@ class Sweep:
         paths = (self._path(*cell) for cell in self._cells())
         return [path for path in paths if not path.exists()]
 
-    def results(self, model: Model, radius: float) -> Iterator[CellResult]:
+    def results(
+        self, model: Model, radius: float, *, rescored: bool = False, images: int | None = None
+    ) -> Iterator[CellResult]:
         """Yields what is stored of a model at a radius, attack by attack; all its cells must be there.
+
+        Args:
+          model: One of the models.
+          radius: One of the radii.
+          rescored: Whether to ask the classifier about the examples anew, see `rescore`.
+          images: Of how many examples, the first ones, images are kept; None for all. Memory is in proportion to it.
 
         Raises:
           ValueError: A file is missing or unreadable.
@@ -140,7 +148,8 @@ class Sweep:
             parts, seconds = [], 0.0
             for rows in self._chunks():
                 part, extra = examples.load(self._path(model, label, radius, rows))
-                parts.append(part)
+                part = rescore(model.classifier, part) if rescored else part
+                parts.append(part if images is None else examples.keep_images(part, max(0, images - int(rows[0]))))
                 seconds += float(extra.get("seconds", 0.0))
             yield CellResult(label, attack, examples.concatenate(parts), seconds)
 

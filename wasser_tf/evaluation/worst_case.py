@@ -30,7 +30,9 @@ def worst_case(runs: Sequence[Examples]) -> Examples:
     raw = _worst([run.result.raw_success for run in runs], [run.result.raw_loss for run in runs])
 
     def pick(choice: np.ndarray, *fields: np.ndarray) -> np.ndarray:
-        return np.stack(fields)[choice, np.arange(len(choice))]
+        # Of images there may be fewer, the first ones.
+        count = len(fields[0])
+        return np.stack(fields)[choice[:count], np.arange(count)]
 
     results = [run.result for run in runs]
     return first._replace(

@@ -20,15 +20,16 @@ def training_of(run: pathlib.Path) -> dict[str, Any]:
       ValueError: It holds no training run.
     """
     about = storage.read_json(run / "config.json")
-    if "config" not in about:
-        raise ValueError(f"{run} holds no training run: give the --output_dir of bin/train.py.")
-    return {
-        "config": about["config"],
-        "command": command(about["config"]),
-        "threat_model_in_words": about["threat_model_in_words"],
-        "commit": about.get("commit"),
-        "versions": about["versions"],
-    }
+    try:
+        return {
+            "config": about["config"],
+            "command": command(about["config"]),
+            "threat_model_in_words": about["threat_model_in_words"],
+            "commit": about.get("commit"),
+            "versions": about["versions"],
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{run} holds no training run: give the --output_dir of bin/train.py.") from error
 
 
 def command(config: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ class Publication:
     file: str = "best.keras"
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ValueError(f"name must be of small letters, digits and underscores, got {self.name!r}.")
 
 

@@ -48,7 +48,7 @@ class Reproduction:
       publish_dir: Where artefacts are copied and the dataset's page is rendered, such as docs/results; or None.
 
     Raises:
-      ValueError: A role is unknown, or a classifier of `others` is called like a role.
+      ValueError: A field is not what is needed, a role is unknown, or a classifier of `others` is called like a role.
     """
 
     experiments: Sequence[str]
@@ -67,6 +67,15 @@ class Reproduction:
     publish_dir: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.experiments, str) or not isinstance(self.experiments, Sequence) or not self.experiments:
+            raise ValueError(f"experiments must be a list that names at least one, got {self.experiments!r}.")
+        if not isinstance(self.scale, Scale):
+            raise ValueError(f"scale must be a wasser_tf.results.scales.Scale, got {self.scale!r}.")
+        for name in ("given", "others"):
+            if not isinstance(value := getattr(self, name), Mapping):
+                raise ValueError(f"{name} must be a dict of paths, got {value!r}.")
+        if not isinstance(self.output_dir, str) or not self.output_dir:
+            raise ValueError(f"output_dir must be the path of a folder, got {self.output_dir!r}.")
         if unknown := sorted(set(self.given) - set(ROLES)):
             raise ValueError(f"given must be classifiers of {', '.join(ROLES)}, got {', '.join(unknown)}.")
         if taken := sorted(set(self.others) & set(ROLES)):

@@ -1,10 +1,22 @@
 """How large a reproduction is: for each dataset a quick one, of minutes on a laptop, and the full one."""
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
-from wasser_tf._checks import is_whole
+from wasser_tf._checks import check_number, is_whole
+
+_LEAST = {
+    "standard_epochs": 0,
+    "epochs": 1,
+    "omega_epochs": 1,
+    "batch_size": 1,
+    "iterations": 1,
+    "pgd_iterations": 1,
+    "num_examples": 1,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,12 +79,27 @@ class Scale:
     attack_settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.radii or any(not radius > 0 for radius in self.radii):
-            raise ValueError(f"radii must be numbers above 0, got {self.radii!r}.")
-        if not self.omegas or any(not 0 <= omega <= 1 for omega in self.omegas):
-            raise ValueError(f"omegas must be numbers from 0 to 1, got {self.omegas!r}.")
-        if not is_whole(self.num_examples, 1):
-            raise ValueError(f"num_examples must be a whole number of at least 1, got {self.num_examples!r}.")
+        for name, needed, most in (("radii", "above 0", math.inf), ("omegas", "from 0 to 1", 1.0)):
+            values = getattr(self, name)
+            listed = isinstance(values, (tuple, list)) and len(values) > 0
+            if not listed or not all(_in_range(value, most, name == "omegas") for value in values):
+                raise ValueError(f"{name} must be numbers {needed}, got {values!r}.")
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} must differ from one another, got {values!r}.")
+        for name in ("epsilon", "epsilon_drawn", "linf_epsilon"):
+            check_number(name, getattr(self, name), least=0)
+        for name, least in _LEAST.items():
+            if not is_whole(value := getattr(self, name), least):
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+        if self.attack_iterations is not None and not is_whole(self.attack_iterations, 1):
+            raise ValueError(
+                f"attack_iterations must be a whole number of at least 1, or None, got {self.attack_iterations!r}."
+            )
+
+
+def _in_range(value: Any, most: float, with_zero: bool) -> bool:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    return number and (0 <= value if with_zero else 0 < value) and value <= most
 
 
 _TENTHS = tuple(tenth / 10 for tenth in range(1, 11))

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from wasser_tf.attacks import Attack
+from wasser_tf.attacks.distributional import Distributional
 from wasser_tf.attacks.inputs import check_batch
 
 _PIXELS = (
@@ -64,3 +66,16 @@ def check_output_shape(shape: Any) -> None:
     one = isinstance(shape, (tuple, tf.TensorShape)) and len(shape) == 2
     if not one or (shape[1] is not None and shape[1] < 2):
         raise ValueError(f"The classifier must return [B, classes] with at least 2 classes, got {shape}.")
+
+
+def check_has_radius(random_radius: bool, attack: Attack) -> None:
+    """Refuses random radii for an attack that has no radius.
+
+    Raises:
+      ValueError: It has none.
+    """
+    if random_radius and isinstance(attack, Distributional):
+        raise ValueError(
+            "random_radius needs an attack that has a radius, and distributional has none, only γ: leave random_radius "
+            "out, or give another attack."
+        )

@@ -12,6 +12,7 @@ from wasser_tf import attacks, augmentation, models
 from wasser_tf._checks import is_whole
 from wasser_tf.attacks import Attack
 from wasser_tf.threat_model import ThreatModel
+from wasser_tf.training.checks import check_has_radius
 from wasser_tf.training.distribution import STRATEGIES
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -140,6 +141,7 @@ class TrainConfig:
             )
         if self.random_radius and self.attack.schedule is not None:
             raise ValueError("random_radius and an adaptive radius exclude one another: give one of them.")
+        check_has_radius(self.random_radius, self.attack)
         given = self.radii
         try:
             # Floats, so that equal runs have equal configs; flags give them as text.

@@ -14,10 +14,12 @@ from wasser_tf import storage
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):
-    """Stops at the first batch after which the loss or a weight is NaN or infinite, and saves that batch.
+    """Stops at the first batch after which the loss, a gradient or a weight is NaN or infinite, and saves that batch.
 
     A gradient that is not finite makes the weights so in the same step, unless the optimiser scales the loss
-    (mixed_float16): then such a step is left out, which is what the scaling is for.
+    (mixed_float16): then the step is left out and the scale s halved, which is what the scaling is for, as long as it
+    is s · loss whose gradient overflows. One that is not finite at s ≤ 1 is so of the loss itself, and no scale mends
+    it: that stops too. Such a gradient in a single batch among good ones is left out as any other.
 
     To look costs one pass over the weights a batch. Goes before callbacks that save.
 
@@ -43,6 +45,7 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         self.path = pathlib.Path(path)
         self._batch, self._step, self._epoch = batch, first_step, 0
         self._finite: Callable[[], Any] | None = None
+        self._scale: Any = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Makes the function that looks at the weights."""
@@ -54,6 +57,10 @@ class StopWhenNotFinite(keras.callbacks.Callback):
             return tf.stack([tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(weight))) for weight in weights])
 
         self._finite = finite
+        optimizer = self.model.optimizer
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer.build(weights)
+            self._scale = optimizer.dynamic_scale
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Notes the epoch."""
@@ -71,12 +78,15 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         # Keras' loss is the mean of the epoch so far: one that is not finite stays so.
         loss = float((logs or {}).get("loss", 0.0))
         finite = np.ones(0, bool) if self._finite is None else np.asarray(self._finite())
-        if math.isfinite(loss) and finite.all():
+        # It was halved from 1 or less.
+        vanished = self._scale is not None and float(np.asarray(self._scale)) < 1
+        if math.isfinite(loss) and finite.all() and not vanished:
             return
         broken = [weight.path for weight, good in zip(self.model.trainable_variables, finite, strict=False) if not good]
         what = ([] if math.isfinite(loss) else [f"the loss is {loss}"]) + (
             [f"{len(broken)} of {len(finite)} weights are not finite, the first {broken[0]}"] if broken else []
         )
+        what += ["the gradient is not finite, though the loss is not scaled any more"] if vanished else []
         with storage.atomic_path(self.path) as beside:
             np.savez_compressed(
                 beside,

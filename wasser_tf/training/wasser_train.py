@@ -88,6 +88,7 @@ class WasserTrain(keras.Model):
             raise ValueError(f"random_radius must be True or False, got {random_radius!r}.")
         if random_radius and attack.schedule is not None:
             raise ValueError("random_radius needs an attack without a schedule, which sets the radius itself.")
+        checks.check_has_radius(random_radius, attack)
         kwargs.setdefault("dtype", _dtype_policy(classifier))
         # The classifier casts for itself; a cast here would round the images before it sees them.
         super().__init__(autocast=False, **kwargs)

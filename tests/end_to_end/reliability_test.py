@@ -1,0 +1,48 @@
+"""The small version of benchmarks/reliability.py: kills, a small disk, bad input, a long run; forks of one process."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reliability")
+    command = [sys.executable, str(_ROOT / "benchmarks" / "reliability.py"), "--quick", f"--output_dir={folder}"]
+    # train_test and evaluate_test kill two of the others. MNIST is not everywhere.
+    command += ["--parts=export,library,predict,digits"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = json.loads((folder / "reliability.json").read_text())
+    assert "Not run yet" not in (folder / "reliability.md").read_text()
+    return {section: [row for part in parts.values() for row in part["rows"]] for section, parts in found.items()}
+
+
+def test_every_kill_is_recovered(results):
+    (row,) = results["kills"]
+    assert row["binary"] == "export" and row["recovered"] == row["kills"] == 3 and row["half-written files"] == 0
+
+
+def test_a_full_and_a_read_only_disk_are_told_and_recovered_from(results):
+    (row,) = results["disks"]
+    if "not allowed" in row:
+        pytest.skip(f"No disk of its own for this process: {row['not allowed']}")
+    assert row["told in a sentence, exit 1"] == row["attempts on a full disk"] == 1
+    assert row["read-only, told"] == "2 of 2" and row["read-only, files as before"] == "yes"
+    assert row["ends as if nothing had been"] == "yes" and row["half-written files"] == 0
+
+
+def test_every_bad_input_gets_a_documented_error(results):
+    assert sum(row["inputs"] for row in results["inputs"]) >= 80
+    assert all(row["undocumented"] == 0 for row in results["inputs"])
+
+
+def test_a_long_run_traces_nothing_again(results):
+    (row,) = results["long"]
+    assert row["traces in the warm-up"] >= 2 and row["retraces after it"] == 0
