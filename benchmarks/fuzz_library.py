@@ -7,7 +7,6 @@ import itertools
 import json
 import pathlib
 import random
-import time
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fuzz import SECONDS, Outcome
+from benchmarks.fuzz import Outcome, stopwatch
 
 
 def fuzz_library(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcome]:
@@ -31,7 +30,7 @@ def fuzz_library(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcom
     chance.shuffle(cases)
     outcomes = []
     for name, call, must in itertools.islice(cases, count):
-        started = time.monotonic()
+        taken = stopwatch()
         try:
             with contextlib.redirect_stderr(io.StringIO()):
                 call()
@@ -41,9 +40,7 @@ def fuzz_library(folder: pathlib.Path, count: int, seed: int = 0) -> list[Outcom
             what = "refused" if told and "Traceback" not in told else f"without a sentence: {error!r}"
         except Exception as error:
             what = f"{type(error).__name__}: {str(error)[:200]} at {traceback.extract_tb(error.__traceback__)[-1]}"
-        if time.monotonic() - started > SECONDS:
-            what = f"took {time.monotonic() - started:.0f} s"
-        outcomes.append(Outcome(what, name))
+        outcomes.append(Outcome(taken() or what, name))
     return outcomes
 
 

@@ -16,7 +16,7 @@ from benchmarks import forked
 _SECONDS = 900.0
 # Kills before a run is left to end: what a chain of them would break, one of them would break too.
 _CHAIN = 5
-_TRAIN = """--model=linear --attack=random_plan --standard_epochs=1 --epochs=3 --batch_size=128 --learning_rate=0.01
+_TRAIN = """--model=linear --attack=random_plan --standard_epochs=1 --epochs=2 --batch_size=128 --learning_rate=0.01
     --radii=0.1 --report_iterations=1 --num_attack_examples=8""".split()
 _ATTACK = "--dataset=digits --attack=random_plan --num_examples=48 --batch_size=8 --epsilon=0.1".split()
 _EVALUATE = """--attacks=random_plan,random_plan:seed=1 --radii=0.1 --num_examples=32 --batch_size=8

@@ -1,6 +1,6 @@
 r"""Puts the binaries and the library under fire and writes docs/reliability.md, the table of what they withstood.
 
-  python benchmarks/reliability.py             20 kills of each binary, 1,280 bad inputs, 200 epochs, 60,000 images
+  python benchmarks/reliability.py             20 kills of each binary, 3,000 bad inputs, 200 epochs, 60,000 images
   python benchmarks/reliability.py --resume    what an earlier, interrupted one at this commit has left
   python benchmarks/reliability.py --quick     one kill each, 100 bad inputs, 6 epochs
   python benchmarks/reliability.py --sections=kills --parts=train,export --output_dir=runs/reliability
@@ -102,7 +102,7 @@ def _parts(given: argparse.Namespace, folder: pathlib.Path) -> dict[str, dict[st
 
 def _inputs(folder: pathlib.Path, name: str, quick: bool, seed: int) -> list[dict[str, Any]]:
     """Fuzzes the library or a binary, in a process of its own."""
-    count = (60 if name == "library" else 12) if quick else (800 if name == "library" else 60)
+    count = (60 if name == "library" else 12) if quick else (3000 if name == "library" else 60)
     at = folder / f"fuzz_{name}"
     at.mkdir()
     (at / "good.keras").write_bytes((folder / "good.keras").read_bytes())

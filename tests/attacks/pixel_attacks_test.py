@@ -203,7 +203,7 @@ def test_serialisation_keeps_every_setting(made):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("linf_pgd", {"step_size": 0.0}, "step_size must be above 0"),
+        ("linf_pgd", {"step_size": 0.0}, "step_size must be a finite number above 0"),
         ("linf_pgd", {"random_start": 1}, "random_start must be True or False"),
         ("linf_pgd", {"loss": "hinge"}, "Unknown attack loss"),
         ("distributional", {"gamma": 0.0}, "gamma must be a finite number above 0"),

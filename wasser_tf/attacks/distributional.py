@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from wasser_tf._checks import check_number
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack, Perturbation, Problem, image_gradient
 from wasser_tf.threat_model import ThreatModel
@@ -46,8 +47,7 @@ class Distributional(Attack):
         seed: int = 0,
     ):
         super().__init__(threat_model, iterations=iterations, stop_when_fooled=stop_when_fooled, seed=seed)
-        if not 0 < gamma < math.inf:
-            raise ValueError(f"gamma must be a finite number above 0, got {gamma!r}.")
+        check_number("gamma", gamma, above=0)
         self.gamma = gamma
         self.loss = loss
         self._loss = losses.get(loss)

@@ -92,8 +92,10 @@ def check_transports(attack: Any) -> None:
     """Refuses an attack whose examples may not be scored as those of a Wasserstein ball.
 
     Raises:
-      ValueError: It moves no mass by a plan.
+      ValueError: It is no attack, or moves no mass by a plan.
     """
+    if not hasattr(attack, "transports"):
+        raise ValueError(f"attack must be a wasser_tf.attacks.Attack, got {attack!r}.")
     if not attack.transports:
         raise ValueError(
             f"{attack.name} is no Wasserstein attack ({attack.ball()}), and its examples have no place among scores in "

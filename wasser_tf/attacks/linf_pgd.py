@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from wasser_tf._checks import check_number
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack, Perturbation, Problem, image_gradient
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
@@ -45,8 +46,8 @@ class LinfPGD(Attack):
         super().__init__(
             threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
         )
-        if step_size is not None and not step_size > 0:
-            raise ValueError(f"step_size must be above 0, or None for 2.5 · radius / iterations, got {step_size!r}.")
+        if step_size is not None:
+            check_number("step_size", step_size, above=0)
         if not isinstance(random_start, bool):
             raise ValueError(f"random_start must be True or False, got {random_start!r}.")
         self.step_size = step_size

@@ -109,10 +109,8 @@ class MirrorAscent(Attack):
             raise ValueError(f"restarts must be a whole number from 1 to 1000, got {restarts!r}.")
         if polish is not None and not is_whole(polish, 0):
             raise ValueError(f"polish must be a whole number of at least 0, or None, got {polish!r}.")
-        if not 0 <= gradient_noise < math.inf:
-            raise ValueError(f"gradient_noise must be a finite number of at least 0, got {gradient_noise!r}.")
-        if not 0 < ramp_from < math.inf:
-            raise ValueError(f"ramp_from must be a finite number above 0, got {ramp_from!r}.")
+        check_number("gradient_noise", gradient_noise, least=0)
+        check_number("ramp_from", ramp_from, above=0)
         self.step_size = step_size
         self.loss = loss
         self.restarts = restarts

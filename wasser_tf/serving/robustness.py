@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from wasser_tf._checks import is_whole
+from wasser_tf._checks import check_number, is_whole
 from wasser_tf.attacks import MirrorAscent, losses
 from wasser_tf.attacks.base import LogitsFn
 from wasser_tf.threat_model import ThreatModel
@@ -37,8 +37,7 @@ class RobustnessProbe:
     def __post_init__(self) -> None:
         if not isinstance(self.threat_model, ThreatModel):
             raise ValueError(f"threat_model must be a wasser_tf.ThreatModel, got {self.threat_model!r}.")
-        if not 0 < self.largest < math.inf:
-            raise ValueError(f"largest must be a finite number above 0, got {self.largest!r}.")
+        check_number("largest", self.largest, above=0)
         for name in ("rounds", "iterations"):
             if not is_whole(getattr(self, name), 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}.")
