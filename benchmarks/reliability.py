@@ -29,11 +29,12 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT))
 
-from benchmarks import disks, forked, fuzz, fuzz_library, kills, report  # noqa: E402
+from benchmarks import disks, forked, fuzz, fuzz_library, kills, report, stops  # noqa: E402
 from wasser_tf import provenance, storage  # noqa: E402
 
 _SECTIONS = {
     "kills": "kill -9 at random moments",
+    "stops": "SIGINT and SIGTERM at random moments",
     "disks": "A disk that is full or read-only",
     "inputs": "Bad input",
     "long": "Long and large",
@@ -84,6 +85,10 @@ def _parts(given: argparse.Namespace, folder: pathlib.Path) -> dict[str, dict[st
     partial = functools.partial
     parts: dict[str, dict[str, Callable[[], list[dict[str, Any]]]]] = {
         "kills": {name: partial(kills.kills, folder / "kills", model, count, [name], seed) for name in kills.BINARIES},
+        "stops": {
+            name: partial(stops.stops, folder / "stops", model, [name], 1 if quick else 2, seed)
+            for name in stops.BINARIES
+        },
         "disks": {name: partial(disks.disks, folder / "disks", model, [name], rooms) for name in kills.BINARIES},
         "inputs": {name: partial(_inputs, folder, name, quick, seed) for name in ("library", *fuzz.BINARIES)},
         "long": {

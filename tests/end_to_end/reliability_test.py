@@ -16,7 +16,7 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reliability")
     command = [sys.executable, str(_ROOT / "benchmarks" / "reliability.py"), "--quick", f"--output_dir={folder}"]
     # train_test and evaluate_test kill two of the others. MNIST is not everywhere.
-    command += ["--parts=export,library,predict,digits"]
+    command += ["--parts=attack,export,library,predict,digits"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads((folder / "reliability.json").read_text())
@@ -25,17 +25,24 @@ def results(tmp_path_factory):
 
 
 def test_every_kill_is_recovered(results):
-    (row,) = results["kills"]
-    assert row["binary"] == "export" and row["recovered"] == row["kills"] == 3 and row["half-written files"] == 0
+    assert [row["binary"] for row in results["kills"]] == ["attack", "export"]
+    assert all(row["recovered"] == row["kills"] == 3 for row in results["kills"])
+    assert all(row["half-written files"] == 0 for row in results["kills"])
+
+
+def test_a_signal_lets_the_batch_end_and_says_how_to_go_on(results):
+    (row,) = results["stops"]
+    assert row["signals"] == 2 == row["saved and told, exit 130 or 143"] + row["was through"]
+    assert row["ends as if nothing had been"] == "2 of 2"
 
 
 def test_a_full_and_a_read_only_disk_are_told_and_recovered_from(results):
-    (row,) = results["disks"]
-    if "not allowed" in row:
-        pytest.skip(f"No disk of its own for this process: {row['not allowed']}")
-    assert row["told in a sentence, exit 1"] == row["attempts on a full disk"] == 1
-    assert row["read-only, told"] == "2 of 2" and row["read-only, files as before"] == "yes"
-    assert row["ends as if nothing had been"] == "yes" and row["half-written files"] == 0
+    for row in results["disks"]:
+        if "not allowed" in row:
+            pytest.skip(f"No disk of its own for this process: {row['not allowed']}")
+        assert row["told in a sentence, exit 1"] == row["attempts on a full disk"] == 1, row
+        assert row["read-only, told"] == "2 of 2" and row["read-only, files as before"] == "yes", row
+        assert row["ends as if nothing had been"] == "yes" and row["half-written files"] == 0, row
 
 
 def test_every_bad_input_gets_a_documented_error(results):
