@@ -107,7 +107,8 @@ def export_classifier(
             about = model_card.describe(name, version, signatures, shape, names, robustness, card or {})
             model_card.write(beside, about)
             _verify(beside, signatures, probes, wanted)
-        written = deployment.write(base_dir, name)
+            # Before the version has its name: killed between the two, the same command does both.
+            written = deployment.write(base_dir, name)
     return Exported(folder / str(version), version, tuple(signatures), written)
 
 
