@@ -40,6 +40,9 @@ def test_removes_what_a_killed_process_left(tmp_path):
     (tmp_path / "inner" / half / "part").write_text("")
     (tmp_path / ".folder.0123abcd.replaced").mkdir()
     (tmp_path / ".hidden").write_text("someone else's")
+    storage.remove_leftovers(tmp_path, below=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "inner", "model.keras"]
+    assert (tmp_path / "inner" / half / "part").exists()
     storage.remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".hidden", "inner", "model.keras"]
 

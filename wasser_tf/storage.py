@@ -91,11 +91,18 @@ def remove(path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: pathlib.Path) -> None:
-    """Removes what `atomic_path` was writing in the folder, or below it, when a process was killed."""
+def remove_leftovers(folder: pathlib.Path, *, below: bool = True) -> None:
+    """Removes what `atomic_path` was writing in the folder when a process was killed, and below it unless told not to.
+
+    Raises:
+      OSError: It cannot be removed; the message is one sentence.
+    """
     for pattern in (".*.partial*", ".*.replaced"):
-        for path in list(folder.rglob(pattern)):
-            remove(path)
+        for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
+            try:
+                remove(path)
+            except OSError as error:
+                raise cannot_write(folder, error) from error
 
 
 @contextlib.contextmanager

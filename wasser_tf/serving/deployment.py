@@ -156,6 +156,8 @@ def check(base_dir: pathlib.Path) -> None:
 def write(base_dir: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]:
     """Adds a model to models.config, writes the templates that are not there yet, and returns all these files."""
     with storage.locked(base_dir):
+        # Not below: in the folders of other models there may be exports at work.
+        storage.remove_leftovers(base_dir, below=False)
         config = _read(base_dir)
         models = config.model_config_list.config
         if name not in {model.name for model in models}:
