@@ -12,8 +12,9 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from wasser_tf import ThreatModel, attacks, storage
+from wasser_tf import ThreatModel, attacks, models, storage
 from wasser_tf.attacks import Attack
+from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.evaluation.evaluation_run import EvaluationRun, run_evaluation
 from wasser_tf.evaluation.report import ModelReport
 from wasser_tf.evaluation.selection import ImageSource, Selection
@@ -171,6 +172,14 @@ def reproduce(config: Reproduction, tell: Callable[[str], None] | None = None) -
     tell = tell or (lambda line: None)
     bench = Bench(config, tell)
     bench.workshop.prepare_process()
+    # What is wrong with these is told before hours of training.
+    images = bench.source(config.scale.num_examples).load()
+    for path in (*config.given.values(), *config.others.values()):
+        check_batch(models.load_classifier(path), images.images[:1], images.labels[:1])
+    for name in config.attacks:
+        bench.attack(name)
+    if config.publish_dir is not None:
+        storage.make_folder(pathlib.Path(config.publish_dir).expanduser())
     written = []
     for name in config.experiments:
         tell(f"{name}")
