@@ -1,9 +1,13 @@
 import errno
+import io
 import math
+import os
 import signal
 import subprocess
 import sys
+import zipfile
 
+import numpy as np
 import pytest
 
 from wasser_tf import storage
@@ -79,3 +83,47 @@ def test_a_disk_that_is_full_or_read_only_is_told_in_a_sentence(tmp_path):
     # A file in the place of a folder: what root may not write to either.
     with pytest.raises(OSError, match="inner cannot be written"):
         storage.write_text(tmp_path / "file" / "inner" / "x", "new")
+
+
+class _Harm:
+    """An object whose pickle makes a folder when it is loaded."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_no_pickle_is_run(tmp_path):
+    array = np.array([_Harm(tmp_path / "harm")], object)
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    np.savez(tmp_path / "a.npz", index=array)
+    with pytest.raises(ValueError, match=r"a\.npy cannot be read as an \.npy file"):
+        storage.read_array(tmp_path / "a.npy")
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read as an \.npz file"):
+        storage.read_arrays(tmp_path / "a.npz")
+    assert not (tmp_path / "harm").exists()
+    # It would have been.
+    np.load(tmp_path / "a.npy", allow_pickle=True)
+    assert (tmp_path / "harm").exists()
+
+
+def test_an_archive_writes_nothing_and_promises_no_more_than_fits(tmp_path):
+    file = io.BytesIO()
+    np.save(file, np.arange(3))
+    folder = tmp_path / "inner" / "most"
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "a.npz", "w") as archive:
+        archive.writestr("../../escaped.npy", file.getvalue())
+    storage.read_arrays(folder / "a.npz")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.npz"]
+    # 400 TB of floats, by the header of an array of which nothing more is there.
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000, 100), }".ljust(117) + b"\n"
+    absurd = b"\x93NUMPY\x01\x00v\x00" + header
+    (tmp_path / "a.npy").write_bytes(absurd)
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+        archive.writestr("index.npy", absurd)
+    for read, name in ((storage.read_array, "a.npy"), (storage.read_arrays, "b.npz")):
+        with pytest.raises(ValueError, match="cannot be read as an"):
+            read(tmp_path / name)
