@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 
-def long_run(epochs: int, examples: int = 1197) -> dict[str, Any]:
+def long_run(epochs: int, examples: int = 1197, *, control: bool = False) -> dict[str, Any]:
     """Trains on the digits for so many epochs, with validation, checkpoints and the check of numbers, as a run does.
 
     Args:
       epochs: How many.
       examples: Training images.
+      control: Whether the control attacks, which compiles in a third of the time, or mirror ascent.
 
     Returns:
       The traces of the training step and of the attacks after the first epoch (which is the warm-up), and by how much
@@ -27,7 +28,7 @@ def long_run(epochs: int, examples: int = 1197) -> dict[str, Any]:
     import keras
 
     from wasser_tf import MirrorAscent, ThreatModel, WasserTrain, data, models
-    from wasser_tf.attacks import Attack
+    from wasser_tf.attacks import Attack, RandomPlan
     from wasser_tf.training.callbacks import RobustValidation
     from wasser_tf.training.checkpoint import Checkpoint
     from wasser_tf.training.finite import StopWhenNotFinite
@@ -38,7 +39,11 @@ def long_run(epochs: int, examples: int = 1197) -> dict[str, Any]:
     )
     ball = ThreatModel(epsilon=0.1)
     classifier = models.build("mlp", (8, 8, 1), 10, seed=0)
-    model = WasserTrain(classifier, MirrorAscent(ball, iterations=2, polish=1))
+    attack, judge = (
+        RandomPlan(ball, seed=seed) if control else MirrorAscent(ball, iterations=iterations, polish=1)
+        for seed, iterations in enumerate((2, 3))
+    )
+    model = WasserTrain(classifier, attack)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     traces: list[int] = []
     memory: list[float] = []
@@ -55,7 +60,7 @@ def long_run(epochs: int, examples: int = 1197) -> dict[str, Any]:
             callbacks = [
                 follower,
                 StopWhenNotFinite(path / "batch.npz", lambda epoch, step: {}),
-                RobustValidation(classifier, validation, MirrorAscent(ball, iterations=3), num_attack_examples=64),
+                RobustValidation(classifier, validation, judge, num_attack_examples=64),
                 Checkpoint(path / "checkpoint.npz", model, classifier, 0.5),
                 keras.callbacks.LambdaCallback(on_epoch_end=note),
             ]

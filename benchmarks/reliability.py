@@ -2,7 +2,7 @@ r"""Puts the binaries and the library under fire and writes docs/reliability.md,
 
   python benchmarks/reliability.py             20 kills of each binary, 3,000 bad inputs, 200 epochs, 60,000 images
   python benchmarks/reliability.py --resume    what an earlier, interrupted one at this commit has left
-  python benchmarks/reliability.py --quick     one kill each, 100 bad inputs, 6 epochs
+  python benchmarks/reliability.py --quick     three kills each, 150 bad inputs, 6 epochs
   python benchmarks/reliability.py --sections=kills --parts=train,export --output_dir=runs/reliability
 
 Every part is saved when it is done, in the output_dir's reliability.json, and parts that are not asked for keep what
@@ -107,7 +107,7 @@ def _parts(given: argparse.Namespace, folder: pathlib.Path) -> dict[str, dict[st
 
 def _inputs(folder: pathlib.Path, name: str, quick: bool, seed: int) -> list[dict[str, Any]]:
     """Fuzzes the library or a binary, in a process of its own."""
-    count = (60 if name == "library" else 12) if quick else (3000 if name == "library" else 60)
+    count = (100 if name == "library" else 6) if quick else (3000 if name == "library" else 60)
     at = folder / f"fuzz_{name}"
     at.mkdir()
     (at / "good.keras").write_bytes((folder / "good.keras").read_bytes())
@@ -128,7 +128,7 @@ def _inputs(folder: pathlib.Path, name: str, quick: bool, seed: int) -> list[dic
 def _long_run(quick: bool) -> dict[str, Any]:
     from benchmarks.long_run import long_run
 
-    return long_run(6, 128) if quick else long_run(200)
+    return long_run(6, 128, control=True) if quick else long_run(200)
 
 
 def _large(data_dir: str | None, quick: bool) -> dict[str, Any]:

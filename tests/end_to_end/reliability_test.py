@@ -16,7 +16,7 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reliability")
     command = [sys.executable, str(_ROOT / "benchmarks" / "reliability.py"), "--quick", f"--output_dir={folder}"]
     # train_test and evaluate_test kill two of the others. MNIST is not everywhere.
-    command += ["--parts=attack,export,library,predict,digits"]
+    command += ["--parts=attack,export,library,digits"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads((folder / "reliability.json").read_text())
@@ -46,7 +46,7 @@ def test_a_full_and_a_read_only_disk_are_told_and_recovered_from(results):
 
 
 def test_every_bad_input_gets_a_documented_error(results):
-    assert sum(row["inputs"] for row in results["inputs"]) >= 80
+    assert sum(row["inputs"] for row in results["inputs"]) >= 100
     assert all(row["undocumented"] == 0 for row in results["inputs"])
 
 
