@@ -180,23 +180,24 @@ def _page(results: dict[str, Any]) -> str:
     """Puts the tables into the page's text, each where its section is marked."""
     page = _PAGE.read_text(encoding="utf-8")
     for section, title in _SECTIONS.items():
-        page = page.replace(_MARK.format(section), f"### {title}\n\n{_section(results.get(section, {}))}")
+        page = page.replace(_MARK.format(section), f"### {title}\n\n{_section(section, results.get(section, {}))}")
     return page
 
 
-def _section(parts: dict[str, Any]) -> str:
+def _section(section: str, parts: dict[str, Any]) -> str:
     if not parts:
         return "Not run yet."
-    # Sections of one kind of rows make one table; where it was made is told once if it is the same for all.
-    rows = [row for part in parts.values() for row in part["rows"]]
-    made = {
-        f"{part['machine']}; commit {str(part['commit'])[:12]}, {part['date']}, seed {part['seed']}"
-        + (", quick" if part["quick"] else "")
-        + f": `{part['command']}`."
-        for part in parts.values()
-    }
-    seconds = sum(part["seconds"] for part in parts.values())
-    return "\n\n".join([report.table(rows), *sorted(made), f"{seconds:,} s in all."])
+
+    def every(key: str) -> str:
+        return ", ".join(dict.fromkeys(str(part[key]) for part in parts.values()))
+
+    quick = " --quick" if any(part["quick"] for part in parts.values()) else ""
+    commits = ", ".join(dict.fromkeys(str(part["commit"])[:12] for part in parts.values()))
+    made = (
+        f"`python benchmarks/reliability.py --sections={section}{quick}`, {every('date')}, commit {commits}, seed "
+        f"{every('seed')}; {sum(part['seconds'] for part in parts.values()):,} s on {every('machine')}."
+    )
+    return f"{report.table([row for part in parts.values() for row in part['rows']])}\n\n{made}"
 
 
 if __name__ == "__main__":

@@ -80,6 +80,8 @@ def test_a_disk_that_is_full_or_read_only_is_told_in_a_sentence(tmp_path):
             beside.write_text("half of the n")
             raise OSError(errno.ENOSPC, "No space left on device")
     assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    inside = Exception("{{function_node __wrapped__SaveV2}} /x/.1.0123.partial/v; No space left on device [Op:SaveV2]")
+    assert str(storage.cannot_write("/x/1", inside)).startswith("/x/1 cannot be written (No space left on device): ")
     # A file in the place of a folder: what root may not write to either.
     with pytest.raises(OSError, match="inner cannot be written"):
         storage.write_text(tmp_path / "file" / "inner" / "x", "new")

@@ -63,6 +63,6 @@ def physical_memory() -> int | None:
         return None
 
 
-def first_line(error: BaseException) -> str:
-    """Returns what an error says in its first line, to be told within a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(". ")
+def first_line(error: BaseException, most: int | None = 300) -> str:
+    """Returns what an error says in its first line, of so many characters, to be told within a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most].rstrip(". ")

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import zipfile
@@ -76,7 +77,9 @@ class CannotWrite(OSError):
 
 def cannot_write(path: str | os.PathLike[str], error: Exception) -> CannotWrite:
     """Returns the error that says in one sentence that a path cannot be written, and why."""
-    why = getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    # TensorFlow's own errors read "{{node}} path; why [Op:name]".
+    said = re.sub(r"^\{\{.*?\}\} | \[Op:.*", "", first_line(error, None)).rpartition("; ")[2]
+    why = getattr(error, "strerror", None) or said[:200]
     return CannotWrite(
         f"{path} cannot be written ({why.rstrip('. ')}): make room or give another folder, and start again; what was "
         "there before is as it was."

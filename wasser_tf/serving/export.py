@@ -102,7 +102,7 @@ def export_classifier(
         storage.remove_leftovers(folder)
         version = next_version(folder, version)
         with storage.atomic_path(folder / str(version)) as beside:
-            _write(signatures, beside)
+            _write(signatures, beside, folder / str(version))
             warmup.write(beside, name, signatures, probes)
             about = model_card.describe(name, version, signatures, shape, names, robustness, card or {})
             model_card.write(beside, about)
@@ -197,13 +197,13 @@ def _call(logits_fn: Callable[[tf.Tensor], tf.Tensor], probes: np.ndarray) -> np
     return logits.numpy()
 
 
-def _write(signatures: dict[str, Any], path: pathlib.Path) -> None:
-    """Writes the SavedModel."""
+def _write(signatures: dict[str, Any], path: pathlib.Path, known_as: pathlib.Path) -> None:
+    """Writes the SavedModel to a path that is renamed next."""
     module = tf.Module()
     # The variables alone: a Keras model here would bring names that only Keras can make objects of.
     module.weights = list({id(kept): kept for made in signatures.values() for kept in made.variables}.values())
     try:
-        with exporting(path):
+        with exporting(known_as):
             tf.saved_model.save(module, str(path), signatures=signatures)
     except AssertionError as error:
         raise ValueError(
