@@ -9,8 +9,9 @@ from typing import Any
 
 from benchmarks import forked, kills
 
-# What a binary prints when it is at work. An export is one batch, and ends.
-_AT_WORK = {"train": "Devices: ", "attack": "[1/", "evaluate": "[1/", "reproduce": "table1"}
+# What a binary prints when it is at work, and the part of its time in which the signal comes then. An export is one
+# batch, and ends.
+_AT_WORK = {"train": ("Devices: ", 0.3), "attack": ("[1/", 0.0), "evaluate": ("[1/", 0.03), "reproduce": ("[1/", 0.03)}
 BINARIES = tuple(_AT_WORK)
 _SECONDS = 900.0
 
@@ -47,11 +48,12 @@ def _stopped(case: kills.Case, at: pathlib.Path, each: int, chance: random.Rando
         run, log, sent = at / f"run_{number}", at / f"run_{number}.txt", (signal.SIGINT, signal.SIGTERM)[number % 2]
         process = forked.Process(kills.work(case, run, case.again), log)
         code = None
-        while code is None and not (log.exists() and _AT_WORK[case.binary] in log.read_text(errors="replace")):
+        mark, part = _AT_WORK[case.binary]
+        while code is None and not (log.exists() and mark in log.read_text(errors="replace")):
             time.sleep(0.02)
             code = process.ended()
         if code is None:
-            time.sleep(chance.uniform(0, length / 2))
+            time.sleep(chance.uniform(0, part * length))
             code = process.ended()
         if code is None:
             process.kill(sent)
