@@ -2,6 +2,7 @@ import errno
 import io
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_a_folder_is_one_process_s_own_until_it_is_killed(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_is_full_or_read_only_is_told_in_a_sentence(tmp_path):
+def test_a_disk_that_is_full_or_read_only_is_told_in_a_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("old")
     with pytest.raises(OSError, match=r"file cannot be written \(No space left on device\): make room .* as it was"):
         with storage.atomic_path(tmp_path / "file") as beside:
@@ -82,6 +83,10 @@ def test_a_disk_that_is_full_or_read_only_is_told_in_a_sentence(tmp_path):
     assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
     inside = Exception("{{function_node __wrapped__SaveV2}} /x/.1.0123.partial/v; No space left on device [Op:SaveV2]")
     assert str(storage.cannot_write("/x/1", inside)).startswith("/x/1 cannot be written (No space left on device): ")
+    silent = Exception("{{function_node __wrapped__MergeV2Checkpoints}} /x/.1.0123.partial/variables.index;")
+    assert "/1 cannot be written (the disk does not say why): make" in str(storage.cannot_write(tmp_path / "1", silent))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
+    assert "/1 cannot be written (No space left on device): make" in str(storage.cannot_write(tmp_path / "1", silent))
     # A file in the place of a folder: what root may not write to either.
     with pytest.raises(OSError, match="inner cannot be written"):
         storage.write_text(tmp_path / "file" / "inner" / "x", "new")

@@ -77,13 +77,18 @@ class CannotWrite(OSError):
 
 def cannot_write(path: str | os.PathLike[str], error: Exception) -> CannotWrite:
     """Returns the error that says in one sentence that a path cannot be written, and why."""
-    # TensorFlow's own errors read "{{node}} path; why [Op:name]".
-    said = re.sub(r"^\{\{.*?\}\} | \[Op:.*", "", first_line(error, None)).rpartition("; ")[2]
-    why = getattr(error, "strerror", None) or said[:200]
+    # TensorFlow's own errors read "{{node}} path; why [Op:name]", and of some disks it does not say why.
+    said = re.sub(r"^\{\{.*?\}\} (\S*; ?)?| \[Op:.*", "", first_line(error, None))[:200]
+    why = getattr(error, "strerror", None) or said or _why_not(pathlib.Path(path))
     return CannotWrite(
         f"{path} cannot be written ({why.rstrip('. ')}): make room or give another folder, and start again; what was "
         "there before is as it was."
     )
+
+
+def _why_not(path: pathlib.Path) -> str:
+    there = next((folder for folder in path.parents if folder.exists()), pathlib.Path())
+    return "No space left on device" if shutil.disk_usage(there).free < 2**20 else "the disk does not say why"
 
 
 def remove(path: pathlib.Path) -> None:
