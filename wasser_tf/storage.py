@@ -78,7 +78,7 @@ class CannotWrite(OSError):
 def cannot_write(path: str | os.PathLike[str], error: Exception) -> CannotWrite:
     """Returns the error that says in one sentence that a path cannot be written, and why."""
     # TensorFlow's own errors read "{{node}} path; why [Op:name]", and of some disks it does not say why.
-    said = re.sub(r"^\{\{.*?\}\} (\S*; ?)?| \[Op:.*", "", first_line(error, None))[:200]
+    said = re.sub(r"^\{\{.*?\}\} (\S*; ?)?|\s*\[Op:.*", "", first_line(error, None))[:200]
     why = getattr(error, "strerror", None) or said or _why_not(pathlib.Path(path))
     return CannotWrite(
         f"{path} cannot be written ({why.rstrip('. ')}): make room or give another folder, and start again; what was "
