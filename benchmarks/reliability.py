@@ -39,6 +39,14 @@ _SECTIONS = {
     "inputs": "Bad input",
     "long": "Long and large",
 }
+# What each is made of.
+_NAMES = {
+    "kills": kills.BINARIES,
+    "stops": stops.BINARIES,
+    "disks": kills.BINARIES,
+    "inputs": ("library", *fuzz.BINARIES),
+    "long": ("digits", "mnist"),
+}
 _PAGE = _ROOT / "benchmarks" / "reliability_page.md"
 _MARK = "<!-- {} -->"
 
@@ -197,6 +205,8 @@ def _section(section: str, parts: dict[str, Any]) -> str:
         f"`python benchmarks/reliability.py --sections={section}{quick}`, {every('date')}, commit {commits}, seed "
         f"{every('seed')}; {sum(part['seconds'] for part in parts.values()):,} s on {every('machine')}."
     )
+    missing = [name for name in _NAMES[section] if name not in parts]
+    made += f" Not run yet: {', '.join(missing)}." if missing else ""
     return f"{report.table([row for part in parts.values() for row in part['rows']])}\n\n{made}"
 
 
