@@ -1,5 +1,6 @@
 """What all figures share: their canvas, colours, axes and captions. Matplotlib is imported on first use."""
 
+import math
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -76,6 +77,25 @@ def style(number: int) -> dict[str, Any]:
         "markersize": 4.5,
         "linewidth": 1.6,
     }
+
+
+def legend_above(figure: Any, axis: Any, title: str) -> None:
+    """Puts an axis' legend above the figure, in rows of like length that fit its width, and the title above that."""
+    handles, labels = axis.get_legend_handles_labels()
+    # A line's sample and some twelve characters of this size to an inch.
+    columns = int(figure.get_figwidth() / (0.7 + max(map(len, labels)) / 12))
+    rows = math.ceil(len(labels) / max(1, min(columns, 5)))
+    # The title goes into the legend: beside it, Matplotlib would draw one over the other.
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=math.ceil(len(labels) / rows),
+        frameon=False,
+        fontsize=10,
+        title=title,
+        title_fontsize=12,
+    )
 
 
 def percent_axis(axis: Any, label: str) -> None:

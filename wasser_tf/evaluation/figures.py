@@ -1,6 +1,5 @@
 """Pictures of attacks, in the format that the suffix of the path asks for."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -156,19 +155,7 @@ def save_panels(path: drawing.Path, records: Sequence[Record], *, title: str = "
         pixel.axhline(threat_model.capacity, color=drawing.GREY, linewidth=1, linestyle=":")
     for axis in panels.ravel():
         drawing.radius_axis(axis, threat_model)
-    handles, labels = success.get_legend_handles_labels()
-    # The title goes into the legend: above it, Matplotlib would draw one over the other.
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        # Rows of like length.
-        ncols=math.ceil(len(labels) / math.ceil(len(labels) / 5)),
-        frameon=False,
-        fontsize=10,
-        title=title or records[0].model,
-        title_fontsize=12,
-    )
+    drawing.legend_above(figure, success, title or records[0].model)
     raw = "\nAbove: certified examples. Below, raw: as the attack made them, before certifying; dotted is the capacity."
     drawing.save(figure, path, "", drawing.caption(threat_model, records[0].num_images) + raw)
 

@@ -1,7 +1,7 @@
 """The paper's Fig. 1, 3, 4 and 5, drawn from our numbers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -140,9 +140,6 @@ def save_raw_and_certified(path: drawing.Path, records: Mapping[str, Sequence[Re
         precision.set_ylim(5e-9, 2)
         for axis in panels[row]:
             drawing.radius_axis(axis, threat_model)
-    handles, labels = panels[1, 0].get_legend_handles_labels()
-    # The title goes into the legend: above it, Matplotlib would draw one over the other.
-    legend: dict[str, Any] = {"loc": "outside upper center", "ncols": min(len(labels), 5), "frameon": False}
-    figure.legend(handles, labels, fontsize=10, title=title, title_fontsize=12, **legend)
+    drawing.legend_above(figure, panels[1, 0], title)
     words = "\nRaw: as the attack made them, which need not be legal. Certified: legal, every one."
     drawing.save(figure, path, "", drawing.caption(threat_model, first.num_images) + words)
