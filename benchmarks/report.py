@@ -94,7 +94,8 @@ def _lines(path: pathlib.Path, rows: list[Mapping[str, Any]]) -> pathlib.Path:
         axes.plot([str(row[key]) for row in chosen], [row["ns_per_pixel"] for row in chosen], "o-", color="#0072B2")
         axes.set_xlabel(over.replace("_", " "))
         axes.tick_params(axis="x", labelrotation=30)
-        axes.set_ylim(bottom=0)
+    # At last, for it ends the scaling of the axis that all share.
+    panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel("ns an iteration and pixel")
     return _saved(figure, path)
 
