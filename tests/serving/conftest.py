@@ -22,8 +22,8 @@ NAMES = ("zero", "one", "two")
 
 @pytest.fixture(scope="package")
 def classifier():
-    # Without dense layers, so that images of any size would pass through it.
-    return models.build("resnet_small", (8, 8, 1), 3, seed=0, width=0.25)
+    # Of a seed that leaves some images near an edge; without dense layers, so that images of any size pass through it.
+    return models.build("resnet_small", (8, 8, 1), 3, seed=4, width=0.25)
 
 
 @pytest.fixture(scope="package")
