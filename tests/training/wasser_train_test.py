@@ -509,6 +509,25 @@ def test_chunks_compiled_by_xla():
     _assert_same_weights(whole, chunks, atol=1e-5)
 
 
+def test_chunks_change_nothing_in_colour_with_batch_norm():
+    images = np.random.default_rng(2).random((16, 6, 5, 3), np.float32)
+    _, labels = _data(16)
+
+    def trained(chunk):
+        keras.utils.set_random_seed(3)
+        layers = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(), keras.layers.ReLU()]
+        classifier = keras.Sequential([keras.Input((6, 5, 3)), *layers, keras.layers.Flatten(), keras.layers.Dense(3)])
+        model = WasserTrain(classifier, _MIRROR, attack_chunk=chunk)
+        model.compile(keras.optimizers.SGD(0.1), loss=_SPARSE(from_logits=True))
+        model.fit(images, labels, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        return model
+
+    whole, chunks = trained(None), trained(3)
+    _assert_same_weights(whole, chunks, atol=1e-5)
+    # What would differ if a batch norm took its statistics from a chunk did move.
+    assert np.abs(whole.classifier.layers[1].moving_mean.numpy()).max() > 1e-3
+
+
 class Radii(Noise):
     """Notes the radii of what it attacks."""
 
