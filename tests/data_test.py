@@ -231,6 +231,7 @@ def test_unshuffled_batches_are_in_order():
     dataset = data.batches(_split(), 10)
     assert _labels(dataset) == [list(range(10)), list(range(10, 20)), [20, 21, 22]]
     assert len(dataset) == 3 and len(data.batches(_split(), 10, drop_remainder=True)) == 2
+    assert all(len(data.batches(_split(), 2**70, shuffle=shuffle)) == 1 for shuffle in (False, True))
 
 
 def test_shuffled_batches_are_a_function_of_seed_and_epoch():
@@ -342,6 +343,7 @@ def test_a_strategy_gets_every_example_of_the_same_order():
         ({"seed": -1}, "seed must be a whole number from 0"),
         ({"seed": 2**32}, "seed must be a whole number from 0"),
         ({"epoch": -1}, "epoch must be an EpochFollower or a whole number"),
+        ({"epoch": 2**32, "shuffle": True}, "epoch must be an EpochFollower or a whole number"),
         ({"split": _split(0)}, "no examples: name it in splits"),
     ],
 )

@@ -169,10 +169,12 @@ def batches(
         raise ValueError(f"batch_size must be at most the {count} examples with drop_remainder, got {batch_size}.")
     if not is_whole(seed, 0) or seed >= 2**32:
         raise ValueError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}.")
-    if not isinstance(epoch, EpochFollower) and not is_whole(epoch, 0):
-        raise ValueError(f"epoch must be an EpochFollower or a whole number of at least 0, got {epoch!r}.")
+    if not isinstance(epoch, EpochFollower) and not (is_whole(epoch, 0) and epoch < 2**32):
+        raise ValueError(f"epoch must be an EpochFollower or a whole number from 0 to 2**32 - 1, got {epoch!r}.")
     if augment is not None and not shuffle:
         raise ValueError("augment needs shuffle=True: only training images are changed.")
+    # A larger batch is the whole split too, and TensorFlow counts to 2**63.
+    batch_size = min(batch_size, count)
     if not shuffle:
         plain = tf.data.Dataset.from_tensor_slices((split.images, split.labels))
         return plain.batch(batch_size, drop_remainder=drop_remainder).prefetch(2)
