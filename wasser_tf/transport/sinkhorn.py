@@ -15,11 +15,12 @@ row update the plan is the Gibbs plan (transport/gibbs.py) of potential −β an
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from wasser_tf.transport.gibbs import log_sum_and_costs
+from wasser_tf.transport.gibbs import log_sum_and_costs, moments
 from wasser_tf.transport.neighbourhood import Support
 from wasser_tf.transport.plan import image_mass
 
@@ -27,6 +28,8 @@ _LOG_ZERO = -1e30
 # Hu's code sweeps until rows and budget are met however long that takes; here it stops after this many times the
 # allowed sweeps.
 _PATIENCE = 5
+# Of the exponents that sums in float32 take, whose exponential underflows at −87.
+_SPAN = 50.0
 # The halvings of a Newton step that would make ψ negative (the published code's t > 0.01).
 _HALVINGS = 7
 
@@ -56,7 +59,7 @@ class _Scaled(NamedTuple):
 
 
 class _Iterate(NamedTuple):
-    """One iterate; objective, mass and cost (of the plan, relative) are [B]."""
+    """One iterate; objective, mass and cost (of the plan, relative) are [B], and whether quick sums did so far."""
 
     columns: tf.Tensor
     duals: SinkhornDuals
@@ -65,6 +68,11 @@ class _Iterate(NamedTuple):
     cost: tf.Tensor
     sweeps: tf.Tensor
     done: tf.Tensor
+    narrow: tf.Tensor
+
+
+# (potential [B, H, W, C], multiplier [B, 1, 1, 1], support) -> `log_sum_and_costs`.
+_Sums = Callable[[tf.Tensor, tf.Tensor, Support], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
 def initial_duals(images: tf.Tensor) -> SinkhornDuals:
@@ -121,8 +129,8 @@ def sinkhorn_projection(
     true_mass = image_mass(scaled.images)
     epsilon = scaled.epsilon[:, 0, 0, 0]
 
-    def body(now: _Iterate) -> tuple[_Iterate]:
-        new = _sweep(now, scaled, regularization, support)
+    def body(now: _Iterate, sums: _Sums) -> tuple[_Iterate]:
+        new = _sweep(now, scaled, regularization, support, sums)
         settled = tf.abs(new.objective - now.objective) <= tolerance + tolerance * tf.abs(new.objective)
         feasible = (tf.abs(new.mass - true_mass) <= mass_tolerance) & (new.cost <= epsilon + cost_tolerance)
         new = new._replace(done=(settled | (new.sweeps >= sweeps)) & feasible)
@@ -138,18 +146,32 @@ def sinkhorn_projection(
         cost=nothing,
         sweeps=tf.zeros_like(nothing, tf.int32),
         done=tf.zeros_like(nothing, tf.bool),
+        narrow=tf.ones_like(nothing, tf.bool),
     )
-    last = tf.while_loop(lambda now: ~tf.reduce_all(now.done), body, (first,), maximum_iterations=_PATIENCE * sweeps)[0]
+
+    def solve(sums: _Sums) -> _Iterate:
+        return tf.while_loop(
+            lambda now: ~tf.reduce_all(now.done),
+            lambda now: body(now, sums),
+            (first,),
+            maximum_iterations=_PATIENCE * sweeps,
+        )[0]
+
+    def choose(quick: _Iterate, sure: _Iterate) -> _Iterate:
+        return tf.nest.map_structure(lambda one, other: _where(quick.narrow, one, other), quick, sure)
+
+    quick = solve(_quick_sums)
+    last = tf.cond(tf.reduce_all(quick.narrow), lambda: quick, lambda: choose(quick, solve(_log_sums)))
     return SinkhornProjection(last.columns * mass, last.duals, last.sweeps)
 
 
-def _sweep(now: _Iterate, scaled: _Scaled, regularization: tf.Tensor, support: Support) -> _Iterate:
+def _sweep(now: _Iterate, scaled: _Scaled, regularization: tf.Tensor, support: Support, sums: _Sums) -> _Iterate:
     images, targets, epsilon, capacity = scaled
     potential, multiplier = now.duals
-    log_rows, _, _ = log_sum_and_costs(support.log_rings(potential), multiplier)
+    log_rows, _, _ = sums(potential, multiplier, support)
     source = tf.where(images > 0, tf.math.log(tf.maximum(images, 1e-38)) - log_rows, _LOG_ZERO)  # −α
 
-    log_columns, mean_cost, mean_square = log_sum_and_costs(support.log_rings(source), multiplier)  # log S
+    log_columns, mean_cost, mean_square = sums(source, multiplier, support)  # log S
     pull = regularization * targets
     omega = wright_omega(tf.math.log(regularization) + pull + log_columns)
     columns = omega / regularization
@@ -168,6 +190,8 @@ def _sweep(now: _Iterate, scaled: _Scaled, regularization: tf.Tensor, support: S
     for _ in range(_HALVINGS):
         step = tf.where(multiplier + step < 0, 0.5 * step, step)
 
+    narrow = now.narrow & (_span(potential) < _SPAN) & (_span(source) < _SPAN)
+    narrow &= tf.reduce_max(source, axis=pixels) + tf.reduce_max(pull, axis=pixels) < _SPAN
     objective = (
         tf.reduce_sum(tf.where(images > 0, images * source, 0.0), axis=pixels)
         - tf.reduce_sum(fit * (0.5 * fit / regularization + targets), axis=pixels)
@@ -184,7 +208,33 @@ def _sweep(now: _Iterate, scaled: _Scaled, regularization: tf.Tensor, support: S
         cost=cost[:, 0, 0, 0],
         sweeps=now.sweeps + 1,
         done=now.done,
+        narrow=narrow,
     )
+
+
+def _span(potential: tf.Tensor) -> tf.Tensor:
+    """Returns how far a potential [B, H, W, C] spans where it is not `_LOG_ZERO`, [B]."""
+    there = potential > 0.5 * _LOG_ZERO
+    peak = tf.reduce_max(potential, axis=[1, 2, 3], keepdims=True)
+    return tf.reduce_max(tf.where(there, peak - potential, 0.0), axis=[1, 2, 3])
+
+
+def _quick_sums(
+    potential: tf.Tensor, multiplier: tf.Tensor, support: Support
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Sums with one exponential a pixel, where potentials span less than `_SPAN`: that is far less than float32 does.
+
+    What is so far from all mass that its sum is 0 in float32 gets `_LOG_ZERO`: nothing arrives there.
+    """
+    peak = tf.reduce_max(potential, axis=[1, 2, 3], keepdims=True)
+    partition, first, second = moments(support.rings(tf.exp(potential - peak)), multiplier)
+    log_sum = tf.where(partition > 0, peak + tf.math.log(tf.maximum(partition, 1e-38)), _LOG_ZERO)
+    return log_sum, tf.math.divide_no_nan(first, partition), tf.math.divide_no_nan(second, partition)
+
+
+def _log_sums(potential: tf.Tensor, multiplier: tf.Tensor, support: Support) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The same sums with an exponential a term, of any potentials."""
+    return log_sum_and_costs(support.log_rings(potential), multiplier)
 
 
 def wright_omega(argument: tf.Tensor) -> tf.Tensor:
