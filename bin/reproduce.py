@@ -37,6 +37,7 @@ flags.DEFINE_string("standard", None, "The standard classifier: a file, or pretr
 flags.DEFINE_string("pgd", None, "The classifier of PGD-based training. Trained if not given.")
 flags.DEFINE_string("wasser_train", None, "The classifier of WasserTrain. Trained if not given.")
 flags.DEFINE_list("others", None, "More classifiers for table1 and beyond, as path or name=path.")
+flags.DEFINE_list("leave_out", [], "Of pgd and wasser_train, what is neither trained nor attacked.")
 flags.DEFINE_enum("recipe", "ours", RECIPES, "How WasserTrain trains: on mirror ascent, or as the paper does.")
 flags.DEFINE_list(
     "attacks", list(Reproduction.attacks), f"Attacks beside the paper's two, of {_flags.TRANSPORT_ATTACKS}."
@@ -69,6 +70,7 @@ def main() -> None:
         scale=_scale(),
         given=given,
         others=parse_models(FLAGS.others or []),
+        leave_out=tuple(FLAGS.leave_out),
         attacks=tuple(FLAGS.attacks),
     )
     written = reproduce(config, tell=lambda line: print(line, flush=True))

@@ -100,6 +100,19 @@ def test_beyond_has_every_classifier_and_the_worst_case(bench, monkeypatch):
     assert "| other" in made.table and "60.00%" in made.table
 
 
+def test_what_is_left_out_is_not_there(bench, monkeypatch):
+    monkeypatch.setattr(figures, "save_accuracy_curves", lambda *given, **options: None)
+    monkeypatch.setattr(paper_figures, "save_raw_and_certified", lambda *given, **options: None)
+    given = {role: path for role, path in bench.config.given.items() if role != "pgd"}
+    bench.config = dataclasses.replace(bench.config, given=given, leave_out=["pgd"])
+    bench.workshop = None  # Nothing is trained.
+    monkeypatch.setattr(bench, "path", lambda name: {**given, **bench.config.others}[name])
+    kept = ["standard", "wasser_train", "other"]
+    for made in (experiments.table1(bench), experiments.beyond(bench)):
+        assert list(dict.fromkeys(row["classifier"] for row in made.rows)) == kept
+    assert {row["classifier"] for row in experiments.fig5(bench).rows} == {"wasser_train"}
+
+
 def test_table1_is_of_the_whole_test_set(bench):
     made = experiments.table1(bench)
     assert made.num_images == 400 and [row["classifier"] for row in made.rows][-1] == "other"
@@ -146,3 +159,7 @@ def test_what_is_refused(bench):
         dataclasses.replace(bench.config, given={"mine": "x"})
     with pytest.raises(ValueError, match="pgd is a classifier of the paper's"):
         dataclasses.replace(bench.config, others={"pgd": "x"})
+    with pytest.raises(ValueError, match="leave_out must be some of pgd, wasser_train, got .'standard'."):
+        dataclasses.replace(bench.config, leave_out=["standard"])
+    with pytest.raises(ValueError, match="leave_out must leave one of pgd, wasser_train for fig5"):
+        dataclasses.replace(bench.config, experiments=["fig5"], leave_out=["pgd", "wasser_train"])

@@ -12,7 +12,7 @@ from wasser_tf.evaluation.paper_figures import Attacked
 from wasser_tf.evaluation.record import WORST_CASE, Record
 from wasser_tf.results.artefact import Artefact, pivot
 from wasser_tf.results.leaderboard import percent
-from wasser_tf.results.paper import PAPERS, PGD, ROLES, WASSER
+from wasser_tf.results.paper import PAPERS, PGD, WASSER
 from wasser_tf.results.reproduce import Bench
 from wasser_tf.training import run_folder
 
@@ -25,7 +25,7 @@ def table1(bench: Bench) -> Artefact:
     paper = PAPERS[bench.config.dataset].natural if bench.config.dataset in PAPERS else {}
     images = bench.images
     rows: list[dict[str, Any]] = []
-    for name in (*ROLES, *bench.config.others):
+    for name in (*bench.config.roles, *bench.config.others):
         classifier = models.load_classifier(bench.path(name))
         wrong = metrics.predict(classifier, images.images, images.labels).wrong
         rows.append({"classifier": name, "natural_accuracy": float(np.mean(~wrong)), "paper": paper.get(name)})
@@ -143,16 +143,16 @@ def fig4(bench: Bench) -> Artefact:
 
 
 def fig5(bench: Bench) -> Artefact:
-    """The paper's two attacks on PGD-based training and WasserTrain."""
-    classifiers = ("pgd", "wasser_train")
+    """The paper's two attacks on PGD-based training and WasserTrain, or on what is not left out of them."""
+    classifiers = [role for role in bench.config.roles if role != "standard"]
     found = [record for name in classifiers for record in bench.evaluation(name, [WASSER, PGD]).records]
-    return _curves(bench, "fig5", "Fig. 5: the paper's attacks on both trained classifiers", classifiers, found)
+    return _curves(bench, "fig5", "Fig. 5: the paper's attacks on the trained classifiers", classifiers, found)
 
 
 def beyond(bench: Bench) -> Artefact:
     """What the paper lacks: all classifiers under all attacks, the ensemble among them; certified alone."""
     names = list(dict.fromkeys([WASSER, PGD, *bench.config.attacks]))
-    classifiers = [*ROLES, *bench.config.others]
+    classifiers = [*bench.config.roles, *bench.config.others]
     reports = [bench.evaluation(name, names) for name in classifiers]
     records = [record for report in reports for record in report.records]
     threat_model = ThreatModel.from_config(records[0].threat_model)

@@ -42,6 +42,7 @@ class Reproduction:
       scale: How large everything is.
       given: Paths of classifiers by role, "standard", "pgd" or "wasser_train"; those that lack are trained.
       others: Paths of more classifiers by name, which Table 1 and "beyond" have too.
+      leave_out: Roles that are neither trained nor attacked; not "standard".
       recipe: How WasserTrain trains, one of `wasser_tf.results.classifiers.RECIPES`.
       attacks: Names of the attacks beside the paper's two, in Fig. 4 and "beyond".
       seed: Of trainings and attacks.
@@ -61,6 +62,7 @@ class Reproduction:
     scale: Scale
     given: Mapping[str, str] = dataclasses.field(default_factory=dict)
     others: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    leave_out: Sequence[str] = ()
     recipe: str = "ours"
     attacks: tuple[str, ...] = ("mirror_ascent", "frank_wolfe", "constrained_sinkhorn", "ensemble")
     seed: int = 0
@@ -81,6 +83,15 @@ class Reproduction:
             raise ValueError(f"given must be classifiers of {', '.join(ROLES)}, got {', '.join(unknown)}.")
         if taken := sorted(set(self.others) & set(ROLES)):
             raise ValueError(f"{', '.join(taken)} is a classifier of the paper's: name the other one differently.")
+        if not isinstance(self.leave_out, (tuple, list)) or not set(self.leave_out) <= set(ROLES[1:]):
+            raise ValueError(f"leave_out must be some of {', '.join(ROLES[1:])}, got {self.leave_out!r}.")
+        if set(self.leave_out) == set(ROLES[1:]) and "fig5" in self.experiments:
+            raise ValueError(f"leave_out must leave one of {', '.join(ROLES[1:])} for fig5.")
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The paper's classifiers that are wanted."""
+        return tuple(role for role in ROLES if role not in self.leave_out)
 
 
 class Bench:
