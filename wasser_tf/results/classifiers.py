@@ -88,7 +88,8 @@ class Workshop:
         ball = ThreatModel(epsilon=self.scale.epsilon)
         if self.recipe == "paper":
             return attacks.make("wasser_attack", ball, iterations=_PAPER_ITERATIONS, schedule=RadiusSchedule())
-        return attacks.make("mirror_ascent", ball, iterations=self.scale.iterations)
+        # In few iterations stronger than the margin: BUILD_NOTES.md, Training.
+        return attacks.make("mirror_ascent", ball, iterations=self.scale.iterations, loss="cross_entropy")
 
     def _pgd(self) -> Attack:
         return attacks.make(
