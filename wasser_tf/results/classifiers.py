@@ -89,7 +89,8 @@ class Workshop:
         if self.recipe == "paper":
             return attacks.make("wasser_attack", ball, iterations=_PAPER_ITERATIONS, schedule=RadiusSchedule())
         # In few iterations stronger than the margin: BUILD_NOTES.md, Training.
-        return attacks.make("mirror_ascent", ball, iterations=self.scale.iterations, loss="cross_entropy")
+        iterations, step_size = self.scale.iterations, self.scale.step_size
+        return attacks.make("mirror_ascent", ball, iterations=iterations, loss="cross_entropy", step_size=step_size)
 
     def _pgd(self) -> Attack:
         return attacks.make(

@@ -40,6 +40,7 @@ class Scale:
       epsilon: The radius of training, where it is fixed.
       random_radius: Whether mirror ascent trains at radii from 0 to `epsilon`.
       iterations: Mirror steps of training.
+      step_size: Of the first of them; None for the attack's own.
       pgd_iterations: Iterations of PGD in training.
       adaptive_pgd: Whether PGD trains with the adaptive radius of [14] and the paper; at `epsilon` otherwise.
       radii: ε of Fig. 4 and 5, rising.
@@ -69,6 +70,7 @@ class Scale:
     epsilon: float
     random_radius: bool = False
     iterations: int = 10
+    step_size: float | None = None
     pgd_iterations: int = 50
     adaptive_pgd: bool = True
     radii: tuple[float, ...]
@@ -88,6 +90,8 @@ class Scale:
                 raise ValueError(f"{name} must differ from one another, got {values!r}.")
         for name in ("epsilon", "epsilon_drawn", "linf_epsilon"):
             check_number(name, getattr(self, name), least=0)
+        if self.step_size is not None:
+            check_number("step_size", self.step_size, above=0)
         for name, least in _LEAST.items():
             if not is_whole(value := getattr(self, name), least):
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
@@ -149,9 +153,10 @@ _CIFAR10 = Scale(
     momentum=0.9,
     weight_decay=5e-3,
     ema_momentum=0.99,
-    epsilon=0.1,
+    epsilon=0.06,
     random_radius=True,
     iterations=5,
+    step_size=3.0,
     radii=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
     epsilon_drawn=0.05,
     linf_epsilon=8 / 255,
