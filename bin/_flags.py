@@ -8,7 +8,7 @@ import ast
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import _quiet  # noqa: F401
@@ -222,18 +222,27 @@ def make_attacks(descriptions: Sequence[str], ball: ThreatModel) -> list[Attack]
         )
     made, unused = [], set(given) - {"seed"}
     for description in descriptions:
-        name, settings = _parse(description)
-        known = _settings_of(name)
-        if unknown := set(settings) - set(known):
-            raise ValueError(f"Attack {name!r} has no setting {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
-        unused -= set(known)
-        shared = {setting: value for setting, value in given.items() if setting in known}
-        made.append(attacks.make(name, ball, **{**shared, **settings}))
+        unused -= set(_settings_of(_parse(description)[0]))
+        made.append(make_attack_alone(description, ball, given))
     if unused:
         flag_names = [f"--{flag}" for flag, setting in _SETTINGS.items() if setting in unused]
         flag_names += ["--adaptive_radius"] if "schedule" in unused else []
         raise ValueError(f"{', '.join(flag_names)} is no setting of {', '.join(descriptions)}; leave it out.")
     return made
+
+
+def make_attack_alone(description: str, ball: ThreatModel, usual: Mapping[str, Any]) -> Attack:
+    """Makes an attack out of its description, without the flags; of the usual settings it takes those it has.
+
+    Raises:
+      ValueError: There is no such attack, or it lacks a setting of the description.
+    """
+    name, settings = _parse(description)
+    known = _settings_of(name)
+    if unknown := set(settings) - set(known):
+        raise ValueError(f"Attack {name!r} has no setting {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
+    usual = {setting: value for setting, value in usual.items() if setting in known}
+    return attacks.make(name, ball, **{**usual, **settings})
 
 
 def run(main: Callable[[], None], goes_on: str = "give the same command again") -> None:

@@ -6,7 +6,7 @@ r"""Trains a classifier, makes it robust with WasserTrain, and compares the two 
   python bin/train.py --dataset=mnist --distribute=mirrored --batch_size=1024 --output_dir=runs/mnist
 
 The output_dir gets:
-  best.keras, best_saved_model/  the WasserTrain classifier, of the epoch that was best on the validation split
+  best.keras, best_saved_model/  the WasserTrain classifier, of the epoch that was best on the validation split (--keep)
   standard.keras                 the classifier it started from
   report.md, report.json         both under attack on the test split, at each of --radii
   examples_*.png, success.png    clean images, perturbations and adversarial images; success against ε
@@ -18,10 +18,10 @@ import _flags
 from absl import flags
 
 from wasser_tf import models, pipeline
-from wasser_tf.attacks import ATTACKS
+from wasser_tf.attacks import ATTACKS, Attack
 from wasser_tf.augmentation import AUGMENTATIONS
 from wasser_tf.evaluation import comparison
-from wasser_tf.training.config import PRECISIONS, TrainConfig
+from wasser_tf.training.config import KEPT, PRECISIONS, TrainConfig
 from wasser_tf.training.distribution import STRATEGIES
 
 FLAGS = flags.FLAGS
@@ -52,6 +52,15 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum("precision", TrainConfig.precision, PRECISIONS, "Precision of the classifier.")
 flags.DEFINE_enum("jit_compile", "auto", ["auto", "true", "false"], "Whether XLA compiles the step (auto: on a GPU).")
+flags.DEFINE_enum(
+    "keep", TrainConfig.keep, KEPT, "Of which epoch the weights are kept; the best by the validation split."
+)
+flags.DEFINE_string(
+    "validation_attack",
+    None,
+    "What attacks validation images after each epoch, at the middle one of --radii: name or name:setting=value:…; "
+    "mirror_ascent:iterations=20 by default. One with restarts is not as easily misled.",
+)
 flags.DEFINE_list("radii", [f"{radius:g}" for radius in TrainConfig.radii], "The ε of the report, rising.")
 flags.DEFINE_integer(
     "report_iterations", TrainConfig.report_iterations, "Iterations of the report's attack, each restart."
@@ -73,9 +82,10 @@ def main() -> None:
     """Turns the flags into a config, runs it and prints the table."""
     same = """dataset data_dir download model width initial omega standard_epochs epochs batch_size augment
         optimizer learning_rate warmup momentum weight_decay ema_momentum seed precision report_iterations
-        num_attack_examples distribute attack_chunk random_radius deterministic output_dir resume overwrite"""
+        num_attack_examples distribute attack_chunk random_radius keep deterministic output_dir resume overwrite"""
     config = TrainConfig(
         **{name: FLAGS[name].value for name in same.split()},
+        validation_attack=_validation_attack(),
         attack=_flags.make_attack(FLAGS.attack, _flags.threat_model(FLAGS.epsilon)),
         jit_compile={"true": True, "false": False}.get(FLAGS.jit_compile, "auto"),
         radii=tuple(FLAGS.radii),
@@ -85,6 +95,13 @@ def main() -> None:
         return
     print(f"\n{comparison.table(finished.compared)}\nPictures:")
     print("\n".join(f"  {path}" for path in finished.figures))
+
+
+def _validation_attack() -> Attack | None:
+    if FLAGS.validation_attack is None:
+        return None
+    ball = _flags.threat_model(FLAGS.epsilon)
+    return _flags.make_attack_alone(FLAGS.validation_attack, ball, {"seed": FLAGS.seed})
 
 
 if __name__ == "__main__":

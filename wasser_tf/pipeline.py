@@ -252,6 +252,7 @@ def _train(
             trained,
             kept,
             omega,
+            keep_last=config.keep == "last",
             within_epochs=distribution.strategy is None,
         )
         callbacks.append(_finite(phase, config, dataset, augment, folder, checkpoint.steps_done))
@@ -295,7 +296,8 @@ def _train(
     if checkpoint:
         checkpoint.restore_best()
         if checkpoint.best_epoch:
-            _say(f"{phase}: the best epoch on the validation split is {checkpoint.best_epoch}")
+            why = "is the best on the validation split" if config.keep == "best" else "is the last"
+            _say(f"{phase}: epoch {checkpoint.best_epoch} is kept, which {why}")
     if kept is not classifier:
         classifier.set_weights(kept.get_weights())
     distribution.synchronize(classifier.variables)
@@ -305,11 +307,13 @@ def _train(
 def _validation(
     classifier: keras.Model, config: TrainConfig, dataset: Dataset, adversarial: bool
 ) -> keras.callbacks.Callback:
-    threat_model = config.threat_model.with_epsilon(config.middle_radius)
+    usual = MirrorAscent(config.threat_model, iterations=_VALIDATION_ITERATIONS, seed=config.seed)
+    attack = config.validation_attack or usual
     return RobustValidation(
         classifier,
         dataset.validation,
-        MirrorAscent(threat_model, iterations=_VALIDATION_ITERATIONS, seed=config.seed) if adversarial else None,
+        attack if adversarial else None,
+        radius=config.middle_radius,
         num_attack_examples=config.num_attack_examples,
     )
 
@@ -368,10 +372,11 @@ def _introduction(config: TrainConfig, best_epoch: int) -> str:
         radius = f"at ε from 0 to {config.threat_model.epsilon:g}"
     if not attack.transports:
         radius = f"no Wasserstein attack ({attack.ball()})"
+    chosen = "was the best on the validation split" if config.keep == "best" else "is kept, which was the last"
     return (
         f"# {config.model} on {config.dataset}, before and after WasserTrain\n\n"
         f"Trained with {attack.name}, {attack.iterations} iterations, {radius}, ω = {config.omega:g}; epoch "
-        f"{best_epoch} of {config.epochs} was the best on the validation split. Attacked with mirror_ascent, "
+        f"{best_epoch} of {config.epochs} {chosen}. Attacked with mirror_ascent, "
         f"{config.report_iterations} iterations, {_REPORT_RESTARTS} restarts, on test images that nothing was chosen "
         "by.\n"
     )

@@ -50,7 +50,9 @@ def test_every_flag_of_a_training_command_exists():
     config = TrainConfig(
         output_dir="x",
         attack=attacks.make("wasser_attack", ball, alpha=3.0, schedule=RadiusSchedule()),
+        validation_attack=attacks.make("mirror_ascent", ball, iterations=20, restarts=6),
         radii=(0.1, 0.2),
+        keep="last",
         **{"dataset": "mnist", "model": "mlp", "batch_size": 7, "optimizer": "sgd", "learning_rate": 1.0},
         **{
             "standard_epochs": 1,
@@ -66,6 +68,7 @@ def test_every_flag_of_a_training_command_exists():
     assert all(f'"{flag}"' in source for flag in flags)
     assert flags["kernel_size"] == flags["capacity"] == "0" and flags["normalize_mass"] == "false"
     assert flags["adaptive_radius"] == "true" and flags["radii"] == "0.1,0.2" and flags["attack"].endswith(":alpha=3.0")
+    assert flags["validation_attack"] == "mirror_ascent:iterations=20:restarts=6" and flags["keep"] == "last"
 
 
 def test_what_cannot_be_published(run, board, tmp_path):

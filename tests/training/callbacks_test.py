@@ -31,11 +31,11 @@ def test_measures_natural_accuracy_without_an_attack():
 def test_measures_robust_accuracy_with_one_on_current_weights():
     split, model = _split(), models.build("linear", (6, 5, 1), 3, seed=0)
     attack = RandomPlan(ThreatModel(epsilon=0.3, kernel_size=3))
-    validation = RobustValidation(model, split, attack, num_attack_examples=8, batch_size=8)
-    for _ in range(2):
+    for radius in (None, 0.9):
+        validation = RobustValidation(model, split, attack, radius=radius, num_attack_examples=8, batch_size=8)
         logs = {}
         validation.on_epoch_end(0, logs)
-        result = attack(model, split.images[:8], split.labels[:8])
+        result = attack(model, split.images[:8], split.labels[:8], radius=radius)
         assert logs["val_robust_accuracy"] == pytest.approx(1 - result.success.mean())
         model.set_weights([-weight for weight in model.get_weights()])
 

@@ -119,6 +119,15 @@ def test_keeps_the_best_epoch(tmp_path):
     assert all((weight == 2).all() for weight in model.get_weights())
 
 
+def test_keeps_the_last_epoch_if_told_to(tmp_path):
+    model = _model()
+    checkpoint = Checkpoint(tmp_path / "c.npz", model, model, 0.5, keep_last=True)
+    for epoch, accuracy in enumerate((0.9, 0.6)):
+        model.set_weights([np.full_like(weight, epoch) for weight in model.get_weights()])
+        checkpoint.on_epoch_end(epoch, {"loss": 1.0, "val_accuracy": accuracy, "val_loss": 1.0})
+    assert checkpoint.best_epoch == 2 and all((weight == 1).all() for weight in checkpoint.best)
+
+
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_refuses_a_loss_that_is_not_finite(tmp_path, loss):
     model = _model()

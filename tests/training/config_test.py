@@ -50,6 +50,9 @@ def _config(**fields):
         ({"distribute": "tpu"}, "distribute must be one of none, mirrored, multi_worker, got 'tpu'"),
         ({"distribute": "mirrored", "jit_compile": True}, "jit_compile must be auto or false with distribute"),
         ({"attack_chunk": 0}, "attack_chunk must be a whole number of at least 1"),
+        ({"keep": "first"}, "keep must be one of best, last, got 'first'"),
+        ({"validation_attack": "mirror_ascent"}, "validation_attack must be .* got 'mirror_ascent'"),
+        ({"validation_attack": _ATTACK}, "validation_attack must be a wasser_tf.attacks.Attack of a fixed radius"),
         ({"resume": True, "overwrite": True}, "exclude one another"),
     ],
 )

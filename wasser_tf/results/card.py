@@ -10,7 +10,7 @@ from wasser_tf.results.leaderboard import attacks_in_words, ball_in_words, perce
 from wasser_tf.training.config import TrainConfig
 
 # Of the config, what bin/train.py has no flag of the same name for.
-_OTHERWISE = ("attack",)
+_OTHERWISE = ("attack", "validation_attack")
 
 
 def training_of(run: pathlib.Path) -> dict[str, Any]:
@@ -40,15 +40,10 @@ def command(config: Mapping[str, Any]) -> str:
     """
     attack = config["attack"]
     ball = dict(attack["config"]["threat_model"])
-    usual = attacks.make(attack["name"], ThreatModel.from_config(ball)).get_config()
-    settings = {
-        key: value
-        for key, value in attack["config"].items()
-        # The seed is a flag of its own; bin/train.py has iterations of its own.
-        if key not in ("threat_model", "schedule", "seed") and (value != usual.get(key) or key == "iterations")
-    }
     given: dict[str, Any] = {"dataset": config["dataset"], "model": config["model"]}
-    given["attack"] = ":".join([attack["name"], *(f"{key}={value}" for key, value in settings.items())])
+    given["attack"] = _described(attack)
+    if validation := config.get("validation_attack"):
+        given["validation_attack"] = _described(validation)
     given["epsilon"] = ball.pop("epsilon")
     usual_ball = ThreatModel().get_config()
     given |= {key: value or 0 for key, value in ball.items() if value != usual_ball[key] and key != "normalize_mass"}
@@ -64,6 +59,18 @@ def command(config: Mapping[str, Any]) -> str:
         if key not in given and key not in _OTHERWISE and value != storage.through_json(_plain(defaults.get(key)))
     }
     return f"python bin/train.py {' '.join(_flag(key, value) for key, value in given.items())} --output_dir=…"
+
+
+def _described(attack: Mapping[str, Any]) -> str:
+    """Returns name:setting=value:… of a serialised attack, without what flags of their own say."""
+    usual = attacks.make(attack["name"], ThreatModel.from_config(attack["config"]["threat_model"])).get_config()
+    settings = {
+        key: value
+        for key, value in attack["config"].items()
+        # bin/train.py has usual iterations of its own.
+        if key not in ("threat_model", "schedule", "seed") and (value != usual.get(key) or key == "iterations")
+    }
+    return ":".join([attack["name"], *(f"{key}={value}" for key, value in settings.items())])
 
 
 def write(path: pathlib.Path, classifier: Mapping[str, Any], training: Mapping[str, Any], entry: Mapping) -> None:

@@ -28,6 +28,7 @@ class RobustValidation(keras.callbacks.Callback):
         split: Split,
         attack: Attack | None = None,
         *,
+        radius: float | None = None,
         from_logits: bool = True,
         num_attack_examples: int | None = None,
         batch_size: int = 128,
@@ -37,14 +38,20 @@ class RobustValidation(keras.callbacks.Callback):
         Args:
           classifier: The classifier, which is being trained.
           split: The validation split.
-          attack: The attack, at the radius of its threat model; None to measure natural accuracy only.
+          attack: The attack; None to measure natural accuracy only.
+          radius: Its radius; that of its threat model by default.
           from_logits: Whether the classifier returns logits.
           num_attack_examples: How many of the first images are attacked; all by default.
           batch_size: Images at a time under attack.
         """
         super().__init__()
         self.classifier, self.split, self.attack = classifier, split, attack
-        self.from_logits, self.num_attack_examples, self.batch_size = from_logits, num_attack_examples, batch_size
+        self.radius, self.from_logits, self.num_attack_examples, self.batch_size = (
+            radius,
+            from_logits,
+            num_attack_examples,
+            batch_size,
+        )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Measures, and adds to the logs; callbacks that come later see it."""
@@ -53,7 +60,12 @@ class RobustValidation(keras.callbacks.Callback):
         if self.attack is not None:
             images, labels = (array[: self.num_attack_examples] for array in (self.split.images, self.split.labels))
             result = self.attack(
-                self.classifier, images, labels, from_logits=self.from_logits, batch_size=self.batch_size
+                self.classifier,
+                images,
+                labels,
+                radius=self.radius,
+                from_logits=self.from_logits,
+                batch_size=self.batch_size,
             )
             logs["val_robust_accuracy"] = 1.0 - float(np.mean(result.success))
 

@@ -41,6 +41,7 @@ class Checkpoint(keras.callbacks.Callback):
         classifier: keras.Model,
         omega: float,
         *,
+        keep_last: bool = False,
         within_epochs: bool = True,
     ):
         """Makes the callback, and loads the file if it is there.
@@ -52,6 +53,7 @@ class Checkpoint(keras.callbacks.Callback):
             then is saved and brought to where the file stands too.
           omega: An epoch's score is ω · `val_robust_accuracy` + (1 − ω) · `val_accuracy`, as Eq. 10 weighs the two
             losses; of equal scores the one with the lower `val_loss` is the better.
+          keep_last: Whether every epoch counts as better than the one before, whatever its score.
           within_epochs: Whether a run that is asked to stop is saved within an epoch. Not where several workers train,
             for only all of them together can read the metrics.
 
@@ -65,7 +67,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.best: list[np.ndarray] | None = None
         self.best_epoch = 0
         self._trained, self._classifier, self._omega = trained, classifier, omega
-        self._within_epochs = within_epochs
+        self._keep_last, self._within_epochs = keep_last, within_epochs
         self._metrics: list[np.ndarray] = []
         trained.optimizer.build(trained.trainable_variables)
         if self.path.exists():
@@ -111,7 +113,7 @@ class Checkpoint(keras.callbacks.Callback):
         logs = {key: float(value) for key, value in (logs or {}).items()}
         if not math.isfinite(logs["loss"]):
             raise ValueError(f"The loss became {logs['loss']} in epoch {epoch + 1}: lower the learning rate.")
-        if self.best is None or self._rank(logs) > self._rank(self.history[self.best_epoch - 1]):
+        if self.best is None or self._keep_last or self._rank(logs) > self._rank(self.history[self.best_epoch - 1]):
             self.best, self.best_epoch = self._classifier.get_weights(), epoch + 1
         self.history.append({"epoch": epoch + 1, **logs})
         self.epochs_done, self.steps_done, self._metrics = epoch + 1, 0, []

@@ -15,6 +15,8 @@ from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.checks import check_has_radius
 from wasser_tf.training.distribution import STRATEGIES
 
+# Of which epoch the weights are kept.
+KEPT = ("best", "last")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 # Where and on what a run is done, not what it is: a resumed run may have others.
@@ -50,13 +52,16 @@ class TrainConfig:
       seed: Of initial weights, data order and all else that is random.
       precision: "float32", or "mixed_float16" or "mixed_bfloat16" (transport stays in float32).
       jit_compile: Whether XLA compiles the training step; "auto" leaves it to Keras (on a GPU, yes).
-      radii: The ε of the report, rising; the best model is chosen on the validation split at the middle one.
+      radii: The ε of the report, rising; the best epoch is chosen on the validation split at the middle one.
       report_iterations: Iterations of the report's attack, MirrorAscent with restarts.
       num_attack_examples: How many images of the test split (and of the validation split) are attacked.
       distribute: Over what the training is spread, one of `wasser_tf.training.distribution.STRATEGIES`. The batch size
         is that of all replicas together.
       attack_chunk: The most images of a step (of each replica) that are attacked at a time, which bounds memory; None
         for all at once.
+      keep: Of which epoch the weights are kept: "best", by the validation split, or "last".
+      validation_attack: What attacks validation images after each epoch, at the middle one of `radii`; None for
+        MirrorAscent with 20 iterations. A classifier may learn to mislead a weak attack: one with restarts tells.
       random_radius: Whether each image is attacked, in training, at a radius of its own from 0 to the attack's.
       deterministic: Whether operations with a choice of algorithms take one that always gives the same result: equal
         runs on equal devices then end with equal weights. Nothing is promised across devices or versions of TensorFlow.
@@ -94,6 +99,8 @@ class TrainConfig:
     num_attack_examples: int = 400
     distribute: str = "none"
     attack_chunk: int | None = None
+    keep: str = "best"
+    validation_attack: Attack | None = None
     random_radius: bool = False
     deterministic: bool = True
     resume: bool = False
@@ -139,6 +146,13 @@ class TrainConfig:
             raise ValueError(
                 f"attack_chunk must be a whole number of at least 1, or None for no bound, got {self.attack_chunk!r}."
             )
+        if self.keep not in KEPT:
+            raise ValueError(f"keep must be one of {', '.join(KEPT)}, got {self.keep!r}.")
+        validation = self.validation_attack
+        if validation is not None and not (isinstance(validation, Attack) and validation.schedule is None):
+            raise ValueError(
+                f"validation_attack must be a wasser_tf.attacks.Attack of a fixed radius, or None, got {validation!r}."
+            )
         if self.random_radius and self.attack.schedule is not None:
             raise ValueError("random_radius and an adaptive radius exclude one another: give one of them.")
         check_has_radius(self.random_radius, self.attack)
@@ -168,7 +182,13 @@ class TrainConfig:
         values = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _PLACE
         }
-        return {**values, "attack": attacks.serialize(self.attack), "radii": list(self.radii)}
+        validation = None if self.validation_attack is None else attacks.serialize(self.validation_attack)
+        return {
+            **values,
+            "attack": attacks.serialize(self.attack),
+            "validation_attack": validation,
+            "radii": list(self.radii),
+        }
 
 
 _LEAST = {
