@@ -31,6 +31,9 @@ flags.DEFINE_string(
     "initial", None, "A saved classifier to start from (with --standard_epochs=0), in place of --model."
 )
 flags.DEFINE_float("width", TrainConfig.width, "Multiplies the channels and units of its hidden layers.")
+flags.DEFINE_integer(
+    "blur", TrainConfig.blur, "How many means over 3×3 pixels go before the classifier, also --initial."
+)
 flags.DEFINE_string(
     "attack", "mirror_ascent", f"What WasserTrain trains on: name or name:setting=value:…; one of {', '.join(ATTACKS)}."
 )
@@ -80,7 +83,7 @@ FLAGS.set_default("iterations", 10)
 
 def main() -> None:
     """Turns the flags into a config, runs it and prints the table."""
-    same = """dataset data_dir download model width initial omega standard_epochs epochs batch_size augment
+    same = """dataset data_dir download model width blur initial omega standard_epochs epochs batch_size augment
         optimizer learning_rate warmup momentum weight_decay ema_momentum seed precision report_iterations
         num_attack_examples distribute attack_chunk random_radius keep deterministic output_dir resume overwrite"""
     config = TrainConfig(

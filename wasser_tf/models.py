@@ -74,6 +74,33 @@ def build(
     return keras.Model(image, layers.logits(int(num_classes))(features), name=name)
 
 
+def blurred(classifier: keras.Model, passes: int) -> keras.Model:
+    """Puts a fixed blur in front of a classifier: so many means over 3×3 pixels, one after the other.
+
+    What a linear functional w of the image changes by in a ball of W1 is at most ε · mass · Lip(w) (Kantorovich and
+    Rubinstein), and blurring makes all that the classifier reads smoother. Nothing is lost to the attacker: the blur is
+    a part of the classifier, and gradients go through it.
+
+    Args:
+      classifier: A Keras model from images [n, H, W, C].
+      passes: How many means; 0 returns the classifier as it is.
+
+    Returns:
+      A classifier with the same weights. Beyond the border there is nothing to take the mean over.
+
+    Raises:
+      ValueError: passes is no whole number from 0 to 100.
+    """
+    if not is_whole(passes, 0) or passes > 100:
+        raise ValueError(f"blur must be a whole number of passes from 0 to 100, got {passes!r}.")
+    if not passes:
+        return classifier
+    x = image = keras.Input(classifier.input_shape[1:], name="image")
+    for _ in range(passes):
+        x = keras.layers.AveragePooling2D(3, strides=1, padding="same")(x)
+    return keras.Model(image, classifier(x), name=f"{classifier.name}_blurred")
+
+
 def load_published(path: str | os.PathLike[str]) -> keras.Model:
     """Loads a published MNIST checkpoint into the LeNet of [14], for 28×28×1 images and 10 classes.
 

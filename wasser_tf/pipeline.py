@@ -170,9 +170,10 @@ def _build(config: TrainConfig, dataset: Dataset, distribution: Distribution) ->
 def _classifier(config: TrainConfig, dataset: Dataset) -> keras.Model:
     """Returns the classifier that the config describes; equal calls give equal ones."""
     if config.initial is None:
-        return models.build(
+        built = models.build(
             config.model, dataset.image_shape, dataset.num_classes, seed=config.seed, width=config.width
         )
+        return models.blurred(built, config.blur)
     loaded = models.load_classifier(config.initial)
     if not isinstance(loaded, keras.Model):
         raise ValueError(f"{config.initial} must hold a Keras model to be trained on, got a SavedModel.")
@@ -183,7 +184,7 @@ def _classifier(config: TrainConfig, dataset: Dataset) -> keras.Model:
             f"{config.dataset} has them; it takes {loaded.input_shape[1:]} to {loaded.output_shape[1:]}."
         )
     loaded.trainable = True
-    return loaded
+    return models.blurred(loaded, config.blur)
 
 
 def _compare(

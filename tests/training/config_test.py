@@ -19,6 +19,8 @@ def _config(**fields):
         ({"attack": "mirror_ascent"}, "attack must be a wasser_tf.attacks.Attack"),
         ({"model": "vgg"}, "model must be one of lenet, .*, got 'vgg'"),
         ({"width": 0.0}, "width must be a finite number above 0, got 0.0"),
+        ({"blur": -1}, "blur must be a whole number of at least 0, got -1"),
+        ({"blur": 101}, "blur must be at most 100"),
         ({"random_radius": True}, "random_radius and an adaptive radius exclude one another"),
         ({"omega": 1.5}, "omega must be a number from 0 to 1, got 1.5"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),

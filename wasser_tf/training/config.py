@@ -35,6 +35,7 @@ class TrainConfig:
       download: Whether to fetch a set that is not there.
       model: Name of the classifier, one of `wasser_tf.models.MODELS`.
       width: Multiplies the channels and units of its hidden layers.
+      blur: How many means over 3×3 pixels go before the classifier, see `wasser_tf.models.blurred`.
       initial: Path of a saved classifier to start from, which then takes the place of `model` and `width`; or None.
       omega: ω, the weight of the adversarial loss.
       standard_epochs: Epochs of standard training; 0 leaves the classifier as it was initialised.
@@ -79,6 +80,7 @@ class TrainConfig:
     download: bool = False
     model: str = "lenet"
     width: float = 1.0
+    blur: int = 0
     initial: str | None = None
     omega: float = 0.7
     standard_epochs: int = 30
@@ -120,6 +122,8 @@ class TrainConfig:
         for name, least in _LEAST.items():
             if not is_whole(value := getattr(self, name), least):
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+        if self.blur > 100:
+            raise ValueError(f"blur must be at most 100, got {self.blur!r}.")
         if self.seed >= 2**31:
             raise ValueError(f"seed must be below 2**31, got {self.seed!r}.")
         if not _is_optimizer(self.optimizer):
@@ -192,6 +196,7 @@ class TrainConfig:
 
 
 _LEAST = {
+    "blur": 0,
     "standard_epochs": 0,
     "epochs": 1,
     "batch_size": 1,
