@@ -42,6 +42,9 @@ flags.DEFINE_float(
 )
 flags.DEFINE_bool("random_radius", TrainConfig.random_radius, "Whether each image gets a radius from 0 to --epsilon.")
 flags.DEFINE_float("omega", TrainConfig.omega, "ω, the weight of the adversarial loss.")
+flags.DEFINE_float(
+    "trades_beta", TrainConfig.trades_beta, "β of TRADES, whose loss takes the place of Eq. 10's; 0: Eq. 10."
+)
 flags.DEFINE_integer("standard_epochs", TrainConfig.standard_epochs, "Epochs of standard training.")
 flags.DEFINE_integer("epochs", TrainConfig.epochs, "Epochs of WasserTrain.")
 flags.DEFINE_string("optimizer", TrainConfig.optimizer, "A Keras optimiser: adam, adamw, sgd, ….")
@@ -83,8 +86,8 @@ FLAGS.set_default("iterations", 10)
 
 def main() -> None:
     """Turns the flags into a config, runs it and prints the table."""
-    same = """dataset data_dir download model width blur initial omega standard_epochs epochs batch_size augment
-        optimizer learning_rate warmup momentum weight_decay ema_momentum seed precision report_iterations
+    same = """dataset data_dir download model width blur initial omega trades_beta standard_epochs epochs batch_size
+        augment optimizer learning_rate warmup momentum weight_decay ema_momentum seed precision report_iterations
         num_attack_examples distribute attack_chunk random_radius keep deterministic output_dir resume overwrite"""
     config = TrainConfig(
         **{name: FLAGS[name].value for name in same.split()},

@@ -163,6 +163,7 @@ def _build(config: TrainConfig, dataset: Dataset, distribution: Distribution) ->
             config.omega,
             attack_chunk=config.attack_chunk,
             random_radius=config.random_radius,
+            trades_beta=config.trades_beta,
             name="wasser_train",
         )
 

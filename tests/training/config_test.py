@@ -38,6 +38,7 @@ def _config(**fields):
         ({"optimizer": "sgd", "momentum": -0.1}, "momentum must be a number from 0 to below 1, got -0.1"),
         ({"momentum": 0.9}, "momentum is a setting of sgd, got it with optimizer=adam"),
         ({"weight_decay": -1.0}, "weight_decay must be a finite number of at least 0"),
+        ({"trades_beta": -1.0}, "trades_beta must be a finite number of at least 0, got -1.0"),
         ({"augment": "mixup"}, "augment must be one of none, shift, crop_flip, got 'mixup'"),
         ({"augment": None}, "augment must be one of none, shift, crop_flip, got None"),
         ({"augment": "crop_flip"}, "augment=crop_flip mirrors images, and digits has characters"),

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy
 import tensorflow as tf
 
 import wasser_tf
@@ -242,6 +243,32 @@ def test_without_anything_to_learn_from_the_attack_it_is_plain_keras(omega, atta
         np.testing.assert_allclose(logs["adversarial_accuracy"], history["accuracy"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("softmax", [False, True])
+def test_the_loss_of_trades(softmax):
+    images, labels = _data(8)
+    classifier = _classifier(softmax=softmax)
+    weights = np.linspace(0, 2, 8, dtype=np.float32)
+    model = WasserTrain(classifier, Swap(wasser_tf.ThreatModel()), trades_beta=3.0)
+    model.compile(keras.optimizers.SGD(0.1), _SPARSE(from_logits=not softmax))
+    scores = model.evaluate(images, labels, sample_weight=weights, batch_size=8, return_dict=True, verbose=0)
+    natural, swapped = (
+        outputs if softmax else scipy.special.softmax(outputs, axis=1)
+        for outputs in (classifier.predict(x, verbose=0) for x in (images, images[:, :, ::-1]))
+    )
+    divergence = scipy.special.rel_entr(natural, swapped).sum(axis=1)
+    expected = scores["natural_loss"] + 3.0 * np.mean(weights * divergence)
+    assert expected > 1.05 * scores["natural_loss"]
+    np.testing.assert_allclose(scores["loss"], expected, rtol=1e-5)
+    # And it is what is trained on.
+    history = model.fit(images, labels, batch_size=8, epochs=20, verbose=0).history["loss"]
+    assert history[-1] < 0.9 * history[0]
+
+
+def test_refuses_trades_beta(fast):
+    with pytest.raises(ValueError, match="trades_beta must be a finite number of at least 0, got -1"):
+        WasserTrain(_classifier(), fast, trades_beta=-1.0)
+
+
 def test_evaluate_gives_natural_and_adversarial_metrics(fast):
     images, labels = _data()
     model = _train(fast, fit={"validation_data": (images, labels)})
@@ -401,7 +428,7 @@ def test_saves_and_loads_exactly(fast, tmp_path):
 
 
 def test_config_round_trip(fast):
-    model = WasserTrain(_classifier(), fast, omega=0.25, name="robust")
+    model = WasserTrain(_classifier(), fast, omega=0.25, trades_beta=2.0, name="robust")
     again = WasserTrain.from_config(model.get_config())
     assert again.get_config() == model.get_config() and again.omega == 0.25 and again.name == "robust"
 

@@ -38,6 +38,7 @@ class TrainConfig:
       blur: How many means over 3×3 pixels go before the classifier, see `wasser_tf.models.blurred`.
       initial: Path of a saved classifier to start from, which then takes the place of `model` and `width`; or None.
       omega: ω, the weight of the adversarial loss.
+      trades_beta: β of TRADES, whose loss takes the place of Eq. 10's; 0 for Eq. 10.
       standard_epochs: Epochs of standard training; 0 leaves the classifier as it was initialised.
       epochs: Epochs of WasserTrain.
       batch_size: Images a step.
@@ -83,6 +84,7 @@ class TrainConfig:
     blur: int = 0
     initial: str | None = None
     omega: float = 0.7
+    trades_beta: float = 0.0
     standard_epochs: int = 30
     epochs: int = 40
     batch_size: int = 64
@@ -136,8 +138,9 @@ class TrainConfig:
                 raise ValueError(f"{name} must be a number from 0 to below 1, got {value!r}.")
         if self.momentum and self.optimizer.lower() != "sgd":
             raise ValueError(f"momentum is a setting of sgd, got it with optimizer={self.optimizer}: leave it out.")
-        if not _is_number(self.weight_decay) or not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay must be a finite number of at least 0, got {self.weight_decay!r}.")
+        for name in ("weight_decay", "trades_beta"):
+            if not _is_number(value := getattr(self, name)) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
         if self.jit_compile not in (True, False, "auto"):

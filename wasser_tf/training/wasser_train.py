@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from wasser_tf import attacks
-from wasser_tf._checks import is_whole
+from wasser_tf._checks import check_number, is_whole
 from wasser_tf.attacks.base import Attack, as_logits_fn
 from wasser_tf.training import checks
 from wasser_tf.training.compiled import AdversarialScores, loss_takes_logits
@@ -28,6 +28,9 @@ class WasserTrain(keras.Model):
     Where there is nothing to learn from an attack (ω = 0, ε = 0 without a schedule, or no iterations), a step is that
     of plain Keras, dropout and batch normalisation included.
 
+    With `trades_beta` above 0 the loss is that of TRADES instead (Zhang et al., 2019, Eq. 5), on the same x̃:
+    L(θ, x, y) + β KL(f(x) ‖ f(x̃)), which asks that the classifier keeps its answer, right or wrong.
+
     `fit` and `evaluate` show `loss` (the mixture), `natural_loss`, `adversarial_loss`, the compiled metrics on natural
     images under their own names, and the same on adversarial images with `adversarial_` before them. `fit` with ω = 0
     attacks nothing and leaves the adversarial ones out; `evaluate` always attacks. `predict` is the classifier alone.
@@ -38,6 +41,7 @@ class WasserTrain(keras.Model):
       omega: ω, the weight of the adversarial loss.
       attack_chunk: The most images of a step that are attacked at a time, or None for all at once.
       random_radius: Whether each image is attacked, in training, at a radius of its own.
+      trades_beta: β of TRADES, or 0 for Eq. 10.
     """
 
     classifier: keras.Model
@@ -45,6 +49,7 @@ class WasserTrain(keras.Model):
     omega: float
     attack_chunk: int | None
     random_radius: bool
+    trades_beta: float
     _adversarial: AdversarialScores
     _from_logits: bool
 
@@ -56,6 +61,7 @@ class WasserTrain(keras.Model):
         *,
         attack_chunk: int | None = None,
         random_radius: bool = False,
+        trades_beta: float = 0.0,
         **kwargs: Any,
     ):
         """Wraps a classifier.
@@ -64,11 +70,12 @@ class WasserTrain(keras.Model):
           classifier: A Keras model from images [B, H, W, C] in [0, 1] to logits or probabilities [B, classes]. Any
             normalisation of the pixels belongs into it.
           attack: Any `wasser_tf.attacks.Attack`.
-          omega: ω, from 0 (plain training) to 1 (adversarial images only).
+          omega: ω, from 0 (plain training) to 1 (adversarial images only). TRADES has no other use for it.
           attack_chunk: The most images that are attacked at a time. It bounds the memory of a step, which plans
             dominate, and changes no result.
           random_radius: Whether an image is attacked, in training, anywhere from 0 to the attack's epsilon, evenly
             distributed and anew in every step, instead of at epsilon: one model for a range of radii.
+          trades_beta: β of TRADES, at least 0; its authors take 1 to 6. 0 for the loss of Eq. 10.
           **kwargs: Of `keras.Model`, such as `name`.
 
         Raises:
@@ -89,6 +96,7 @@ class WasserTrain(keras.Model):
         if random_radius and attack.schedule is not None:
             raise ValueError("random_radius needs an attack without a schedule, which sets the radius itself.")
         checks.check_has_radius(random_radius, attack)
+        check_number("trades_beta", trades_beta, least=0)
         kwargs.setdefault("dtype", _dtype_policy(classifier))
         # The classifier casts for itself; a cast here would round the images before it sees them.
         super().__init__(autocast=False, **kwargs)
@@ -97,6 +105,7 @@ class WasserTrain(keras.Model):
         self.omega = float(omega)
         self.attack_chunk = attack_chunk
         self.random_radius = random_radius
+        self.trades_beta = float(trades_beta)
         self._natural_loss = keras.metrics.Mean(name="natural_loss")
         self._adversarial = AdversarialScores()
         self._from_logits = True
@@ -248,6 +257,7 @@ class WasserTrain(keras.Model):
             "omega": self.omega,
             "attack_chunk": self.attack_chunk,
             "random_radius": self.random_radius,
+            "trades_beta": self.trades_beta,
         }
 
     @classmethod
@@ -284,7 +294,7 @@ class WasserTrain(keras.Model):
     def _mixed_loss(
         self, x: tf.Tensor, adversarial: tf.Tensor | None, y: tf.Tensor, sample_weight: Any, training: bool
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
-        """Returns the loss of Eq. 10, and the outputs for natural and adversarial images (the same without x̃)."""
+        """Returns the loss, and the outputs for natural and for adversarial images (the same without x̃)."""
         if adversarial is None:
             natural_outputs = adversarial_outputs = self(x, training=training)
         else:
@@ -297,6 +307,10 @@ class WasserTrain(keras.Model):
         else:
             adversarial_loss = self.compute_loss(adversarial, y, adversarial_outputs, sample_weight, training=training)
             loss = self.omega * adversarial_loss + (1 - self.omega) * natural_loss
+            if self.trades_beta:
+                # In the share of a replica, as Keras has the losses beside it.
+                divergence = _divergence(natural_outputs, adversarial_outputs, self._from_logits, sample_weight)
+                loss = natural_loss + self.trades_beta * divergence / tf.distribute.get_strategy().num_replicas_in_sync
         count = tf.shape(x)[0]
         for metric in self.metrics:
             if metric.name in ("loss", "natural_loss"):
@@ -319,6 +333,20 @@ def _spread(index: tf.Tensor) -> tf.Tensor:
     A function of the image's number alone, so that chunks, replicas and resumed runs draw the same.
     """
     return tf.cast(tf.math.floormod(tf.cast(index, tf.float64) * _GOLDEN_RATIO, 1.0), tf.float32)
+
+
+def _divergence(one: tf.Tensor, two: tf.Tensor, from_logits: bool, sample_weight: Any) -> tf.Tensor:
+    """Returns KL(one ‖ two), the mean over the batch, of logits or probabilities [B, classes]."""
+
+    def log_probabilities(outputs: tf.Tensor) -> tf.Tensor:
+        outputs = tf.cast(outputs, tf.float32)
+        return tf.nn.log_softmax(outputs) if from_logits else tf.math.log(tf.maximum(outputs, 1e-30))
+
+    log_one, log_two = log_probabilities(one), log_probabilities(two)
+    divergences = tf.reduce_sum(tf.exp(log_one) * (log_one - log_two), axis=1)
+    if sample_weight is not None:
+        divergences *= tf.cast(tf.reshape(sample_weight, [-1]), tf.float32)
+    return tf.reduce_mean(divergences)
 
 
 def _dtype_policy(classifier: keras.Model) -> Any:
