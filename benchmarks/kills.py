@@ -144,10 +144,12 @@ def work(case: Case, run: pathlib.Path, again: list[str]) -> Callable[[], object
     def done() -> None:
         from wasser_tf import attacks, pipeline
         from wasser_tf.attacks import RandomPlan
+        from wasser_tf.training import phase
 
         # A run is short then, and its moments are those of reading and writing rather than those of the compiler.
         RandomPlan.run = _shift  # type: ignore[method-assign]
-        pipeline.MirrorAscent = lambda ball, seed, **_: RandomPlan(ball, seed=seed)  # type: ignore
+        for module in (pipeline, phase):
+            module.MirrorAscent = lambda ball, seed, **_: RandomPlan(ball, seed=seed)  # type: ignore
         if case.binary == "reproduce":
             attacks.make = lambda name, ball, seed=0, **_: RandomPlan(ball, seed=seed)
         binary()

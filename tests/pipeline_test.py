@@ -14,7 +14,7 @@ from wasser_tf import (
     pipeline,
     storage,
 )
-from wasser_tf.training import run_folder
+from wasser_tf.training import phase, run_folder
 from wasser_tf.training.callbacks import EpochTable
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
@@ -127,7 +127,7 @@ def test_refuses_a_saved_classifier_of_other_images(tmp_path, shape, classes):
 def _train_standard(folder, dataset, config):
     """The first phase of a run; returns its classifier."""
     first, _ = pipeline._build(config, dataset, Distribution())
-    pipeline._train("standard", first, first, config, dataset, Distribution(), folder, [])
+    phase.train("standard", first, first, config, dataset, Distribution(), folder, [])
     return first
 
 
@@ -155,7 +155,7 @@ def test_stopped_and_resumed_it_augments_and_averages_as_if_it_had_not(tmp_path,
                 signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch, pytest.raises(interruption.Interrupted), interruption.watched():
-        patch.setattr(pipeline, "EpochTable", Stopping)
+        patch.setattr(phase, "EpochTable", Stopping)
         _train_standard(tmp_path / "parts", dataset, config)
     resumed = _train_standard(tmp_path / "parts", dataset, config)
     saved = [dict(np.load(tmp_path / name / "checkpoints" / "standard.npz")) for name in ("whole", "parts")]
@@ -177,7 +177,7 @@ def test_the_batch_that_was_not_finite_is_the_augmented_one(tmp_path):
     change = augmentation.make("shift", dataset.image_shape)
     batches = data.batches(dataset.train, 16, shuffle=True, seed=3, epoch=2, drop_remainder=True, augment=change)
     images, labels = list(batches.take(5))[-1]
-    found = pipeline._finite("standard", config, dataset, change, tmp_path, 0)._batch(2, 4)
+    found = phase._finite("standard", config, dataset, change, tmp_path, 0)._batch(2, 4)
     np.testing.assert_array_equal(found["image"], images)
     np.testing.assert_array_equal(found["label"], labels)
     rows = np.searchsorted(dataset.train.index, found["index"])

@@ -16,22 +16,17 @@ import numpy as np
 import tensorflow as tf
 
 import wasser_tf
-from wasser_tf import augmentation, data, interruption, models, provenance, storage
+from wasser_tf import augmentation, data, provenance, storage
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.data import Dataset, Split
 from wasser_tf.evaluation import comparison
 from wasser_tf.saved_model import exporting
-from wasser_tf.training import optimizer, run_folder
-from wasser_tf.training.averaging import WeightAverage
-from wasser_tf.training.callbacks import EpochTable, RobustValidation
-from wasser_tf.training.checkpoint import Checkpoint
+from wasser_tf.training import run_folder
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
-from wasser_tf.training.finite import StopWhenNotFinite
+from wasser_tf.training.phase import classifier_of, say, train
 from wasser_tf.training.wasser_train import WasserTrain
 
-# Enough to choose an epoch by; the report's attack has more.
-_VALIDATION_ITERATIONS = 20
 # With these, mirror ascent leaves within a point of what the whole ensemble leaves (docs/results/attacks_mnist.md).
 _REPORT_RESTARTS = 6
 
@@ -99,24 +94,24 @@ def _lead(config: TrainConfig, distribution: Distribution) -> Finished:
     dataset = _load(config, distribution)
     first, robust = _build(config, dataset, distribution)
     # Not compiled, so that its file, as that of the other, holds no optimiser.
-    standard = _classifier(config, dataset)
+    standard = classifier_of(config, dataset)
     storage.make_folder(folder)
     with storage.locked(folder):
         # Once more, for a run may have begun and ended here since.
         run_folder.check(folder, config)
         run_folder.clear(folder, config)
         storage.write_json(folder / run_folder.CONFIG, _about(config))
-        _say(f"Devices: {', '.join(device.name for device in tf.config.list_logical_devices())}")
+        say(f"Devices: {', '.join(device.name for device in tf.config.list_logical_devices())}")
         if distribution.num_replicas > 1:
-            _say(f"{distribution.num_replicas} replicas, {config.batch_size // distribution.num_replicas} images each")
-        _say(f"{dataset.name}: {', '.join(f'{len(getattr(dataset, key).labels)} {key}' for key in data.SPLITS)} images")
-        _say(config.attack.ball())
+            say(f"{distribution.num_replicas} replicas, {config.batch_size // distribution.num_replicas} images each")
+        say(f"{dataset.name}: {', '.join(f'{len(getattr(dataset, key).labels)} {key}' for key in data.SPLITS)} images")
+        say(config.attack.ball())
         history: list[dict[str, Any]] = []
-        _train("standard", first, first, config, dataset, distribution, folder, history)
+        train("standard", first, first, config, dataset, distribution, folder, history)
         standard.set_weights(first.get_weights())
         robust.classifier.set_weights(first.get_weights())
         _save(standard, folder / run_folder.STANDARD)
-        best_epoch = _train("wasser_train", robust, robust.classifier, config, dataset, distribution, folder, history)
+        best_epoch = train("wasser_train", robust, robust.classifier, config, dataset, distribution, folder, history)
         _save(robust.classifier, folder / run_folder.BEST)
         _export(robust.classifier, folder / run_folder.SAVED_MODEL)
         compared = _compare(standard, robust.classifier, config, dataset)
@@ -131,9 +126,9 @@ def _follow(config: TrainConfig, distribution: Distribution) -> None:
     """Does the part of a worker that is not the chief."""
     dataset = _load(config, distribution)
     first, robust = _build(config, dataset, distribution)
-    _train("standard", first, first, config, dataset, distribution)
+    train("standard", first, first, config, dataset, distribution)
     robust.classifier.set_weights(first.get_weights())
-    _train("wasser_train", robust, robust.classifier, config, dataset, distribution)
+    train("wasser_train", robust, robust.classifier, config, dataset, distribution)
     # Until the chief is through: a worker that leaves alarms the others.
     distribution.share([0])
 
@@ -154,7 +149,7 @@ def _load(config: TrainConfig, distribution: Distribution) -> Dataset:
 def _build(config: TrainConfig, dataset: Dataset, distribution: Distribution) -> tuple[keras.Model, WasserTrain]:
     """Returns the classifier that is trained plainly, and WasserTrain around another, both with the same weights."""
     with distribution.scope():
-        first, second = (_classifier(config, dataset) for _ in range(2))
+        first, second = (classifier_of(config, dataset) for _ in range(2))
         distribution.prepare(first)
         distribution.prepare(second)
         return first, WasserTrain(
@@ -168,33 +163,13 @@ def _build(config: TrainConfig, dataset: Dataset, distribution: Distribution) ->
         )
 
 
-def _classifier(config: TrainConfig, dataset: Dataset) -> keras.Model:
-    """Returns the classifier that the config describes; equal calls give equal ones."""
-    if config.initial is None:
-        built = models.build(
-            config.model, dataset.image_shape, dataset.num_classes, seed=config.seed, width=config.width
-        )
-        return models.blurred(built, config.blur)
-    loaded = models.load_classifier(config.initial)
-    if not isinstance(loaded, keras.Model):
-        raise ValueError(f"{config.initial} must hold a Keras model to be trained on, got a SavedModel.")
-    needed = ((None, *dataset.image_shape), (None, dataset.num_classes))
-    if (loaded.input_shape, loaded.output_shape) != needed or models.returns_logits(loaded) is not True:
-        raise ValueError(
-            f"{config.initial} must take images of {dataset.image_shape} to {dataset.num_classes} logits, as "
-            f"{config.dataset} has them; it takes {loaded.input_shape[1:]} to {loaded.output_shape[1:]}."
-        )
-    loaded.trainable = True
-    return models.blurred(loaded, config.blur)
-
-
 def _compare(
     standard: keras.Model, robust: keras.Model, config: TrainConfig, dataset: Dataset
 ) -> comparison.Comparison:
     """Attacks both classifiers on the first images of the test split."""
     images = Split(*(array[: config.num_attack_examples] for array in dataset.test))
     radii = ", ".join(f"{radius:g}" for radius in config.radii)
-    _say(f"\nreport: both under attack on {len(images.labels)} test images at ε = {radii}")
+    say(f"\nreport: both under attack on {len(images.labels)} test images at ε = {radii}")
     return comparison.compare(
         {"standard": standard, "wasser_train": robust},
         MirrorAscent(
@@ -206,145 +181,6 @@ def _compare(
         from_logits=True,
         verbose=sys.stdout.isatty(),
     )
-
-
-def _train(
-    phase: str,
-    trained: keras.Model,
-    classifier: keras.Model,
-    config: TrainConfig,
-    dataset: Dataset,
-    distribution: Distribution,
-    folder: pathlib.Path | None = None,
-    history: list[dict[str, Any]] | None = None,
-) -> int:
-    """Trains one phase, or what is left of it; the classifier ends with its best weights. Returns the best epoch.
-
-    Folder and history are the chief's; the other workers have neither.
-    """
-    adversarial = trained is not classifier
-    epochs = config.epochs if adversarial else config.standard_epochs
-    steps = len(dataset.train.labels) // config.batch_size
-    augment = augmentation.make(config.augment, dataset.image_shape)
-    # What is validated, chosen and left behind.
-    kept = classifier
-    if config.ema_momentum:
-        with distribution.scope():
-            kept = _classifier(config, dataset)
-            kept.set_weights(classifier.get_weights())
-    # Layers that are random take their seeds from here when they have none of their own.
-    keras.utils.set_random_seed(config.seed)
-    with distribution.scope():
-        trained.compile(
-            optimizer.make(config, epochs * steps),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=config.jit_compile,
-        )
-        trained.optimizer.build(trained.trainable_variables)
-    follower = data.EpochFollower()
-    callbacks: list[keras.callbacks.Callback] = [follower]
-    if kept is not classifier:
-        callbacks.append(WeightAverage(classifier, kept, config.ema_momentum))
-    checkpoint = None
-    if folder is not None and history is not None:
-        omega = config.omega if adversarial else 0.0
-        checkpoint = Checkpoint(
-            folder / run_folder.CHECKPOINTS / f"{phase}.npz",
-            trained,
-            kept,
-            omega,
-            keep_last=config.keep == "last",
-            within_epochs=distribution.strategy is None,
-        )
-        callbacks.append(_finite(phase, config, dataset, augment, folder, checkpoint.steps_done))
-        callbacks += [_validation(kept, config, dataset, adversarial), EpochTable(), checkpoint]
-        earlier = list(history)
-
-        def write(*_: Any) -> None:
-            history[:] = [*earlier, *({"phase": phase, **row} for row in checkpoint.history)]
-            run_folder.write_history(folder, history)
-
-        write()
-        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=write))
-    else:
-        callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: interruption.check()))
-    at = [checkpoint.epochs_done, checkpoint.steps_done] if checkpoint else [0, 0]
-    done, steps_done = (int(value) for value in distribution.share(at))
-    averages = [] if kept is classifier else kept.variables
-    distribution.synchronize([*trained.variables, *trained.optimizer.variables, *averages])
-    if checkpoint:
-        before = f", of which {done} were done before" + (f", and {steps_done} steps" if steps_done else "")
-        _say(f"\n{phase}: {epochs} epochs" + (before if done or steps_done else ""))
-    if done < epochs:
-        # Without the smaller last batch: one shape, one compilation.
-        batches = data.batches(
-            dataset.train,
-            config.batch_size,
-            shuffle=True,
-            seed=config.seed,
-            epoch=follower,
-            drop_remainder=True,
-            augment=augment,
-        )
-        if steps_done:
-            # The rest of the epoch that the run was stopped in, whose metrics go on too.
-            distribution.make_variables(trained, batches)
-            rest = batches.skip(steps_done)
-            distribution.fit(trained, rest, epochs=done + 1, initial_epoch=done, callbacks=callbacks)
-            done += 1
-        if done < epochs:
-            distribution.fit(trained, batches, epochs=epochs, initial_epoch=done, callbacks=callbacks)
-    if checkpoint:
-        checkpoint.restore_best()
-        if checkpoint.best_epoch:
-            why = "is the best on the validation split" if config.keep == "best" else "is the last"
-            _say(f"{phase}: epoch {checkpoint.best_epoch} is kept, which {why}")
-    if kept is not classifier:
-        classifier.set_weights(kept.get_weights())
-    distribution.synchronize(classifier.variables)
-    return checkpoint.best_epoch if checkpoint else 0
-
-
-def _validation(
-    classifier: keras.Model, config: TrainConfig, dataset: Dataset, adversarial: bool
-) -> keras.callbacks.Callback:
-    usual = MirrorAscent(config.threat_model, iterations=_VALIDATION_ITERATIONS, seed=config.seed)
-    attack = config.validation_attack or usual
-    return RobustValidation(
-        classifier,
-        dataset.validation,
-        attack if adversarial else None,
-        radius=config.middle_radius,
-        num_attack_examples=config.num_attack_examples,
-    )
-
-
-def _finite(
-    phase: str,
-    config: TrainConfig,
-    dataset: Dataset,
-    augment: augmentation.Augmentation | None,
-    folder: pathlib.Path,
-    first_step: int,
-) -> keras.callbacks.Callback:
-    """The callback that stops at numbers that are not finite; the batch is found again by its number."""
-    train = dataset.train
-
-    def batch(epoch: int, step: int) -> dict[str, np.ndarray]:
-        order = data.epoch_order(len(train.labels), config.seed, epoch)
-        rows = order[step * config.batch_size : (step + 1) * config.batch_size]
-        images = train.images[rows]
-        if augment is not None:
-            images = augment(tf.constant(images), data.step_seed(config.seed, epoch, step)).numpy()
-        return {
-            "image": images,
-            "label": train.labels[rows],
-            "index": train.index[rows],
-            "phase": np.array(phase),
-        }
-
-    return StopWhenNotFinite(folder / run_folder.NOT_FINITE, batch, first_step=first_step)
 
 
 def _about(config: TrainConfig) -> dict[str, Any]:
@@ -401,7 +237,3 @@ def _export(classifier: keras.Model, path: pathlib.Path) -> None:
     )
     with storage.atomic_path(path) as beside, exporting(path):
         archive.write_out(str(beside), verbose=False)
-
-
-def _say(message: str) -> None:
-    print(message, flush=True)
