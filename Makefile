@@ -26,12 +26,13 @@ $(ENV): requirements.lock pyproject.toml
 demo: env  ## Train on the embedded digits, no network needed (to OUTPUT_DIR=runs/demo, which is overwritten)
 	$(BIN)/python bin/train.py --dataset=digits --output_dir=$(OUTPUT_DIR) --overwrite
 
-# Two at a time: most of the time goes into compiling, on one core. A file stays together, for it shares what it compiles.
+# Two at a time: most of the time goes into compiling, on one core. A file stays on one (tests/conftest.py), for its tests
+# share what they compile and what they train; in the order of the folders, so that the longest are not the last.
 test: env  ## Lint, type check and test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadgroup --durations=10
+	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadscope --no-loadscope-reorder --durations=10
 
 bench: env  ## Time the attacks (minutes)
 	$(BIN)/python benchmarks/run.py
