@@ -2,8 +2,12 @@ import os
 
 # Before anything imports TensorFlow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Most of the time goes into compiling; to optimise less saves a fifth of that.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# Most of the time goes into compiling: less of it with fewer optimisations, with LLVM's own emitters of fusions and not
+# those by way of MLIR, and with one module and not many. (Without any optimisation some attacks run for minutes.)
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 
 import pathlib
 
