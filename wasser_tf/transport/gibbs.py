@@ -122,13 +122,9 @@ def weights_of(potential: tf.Tensor) -> tf.Tensor:
 
 def moments(rings: list[Ring], multiplier: tf.Tensor) -> list[tf.Tensor]:
     """Returns Σ_j v_j exp(−λ C_ij) C_ij^n for n = 0, 1, 2, all [B, H, W, C], given `Support.rings` of v."""
-    weights = [ring.total * tf.exp(-multiplier[:, None] * ring.cost) for ring in rings]
-    return [
-        tf.add_n(
-            [tf.reduce_sum(weight * ring.cost**power, axis=1) for ring, weight in zip(rings, weights, strict=True)]
-        )
-        for power in range(3)
-    ]
+    exponent = -tf.expand_dims(multiplier, 1)
+    weights = [ring.total * tf.exp(exponent * ring.cost) for ring in rings]
+    return _sums_with_costs(weights, rings)
 
 
 def log_sum_and_costs(rings: list[Ring], multiplier: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -138,16 +134,21 @@ def log_sum_and_costs(rings: list[Ring], multiplier: tf.Tensor) -> tuple[tf.Tens
       rings: log Σ exp(Φ_j), `Support.log_rings`.
       multiplier: λ, [B, 1, 1, 1].
     """
-    scores = [ring.total - multiplier[:, None] * ring.cost for ring in rings]
+    multiplier = tf.expand_dims(multiplier, 1)
+    scores = [ring.total - multiplier * ring.cost for ring in rings]
     peak = functools.reduce(tf.maximum, [tf.reduce_max(score, axis=1, keepdims=True) for score in scores])
     weights = [tf.exp(score - peak) for score in scores]
 
-    def total(power: int) -> tf.Tensor:
-        terms = zip(rings, weights, strict=True)
-        return tf.add_n([tf.reduce_sum(weight * ring.cost**power, axis=1) for ring, weight in terms])
+    partition, first, second = _sums_with_costs(weights, rings)
+    return peak[:, 0] + tf.math.log(partition), first / partition, second / partition
 
-    partition = total(0)
-    return peak[:, 0] + tf.math.log(partition), total(1) / partition, total(2) / partition
+
+def _sums_with_costs(weights: list[tf.Tensor], rings: list[Ring]) -> list[tf.Tensor]:
+    """Returns the sums of w, w C and w C² over all rings, each [B, H, W, C]."""
+    costs = [ring.cost for ring in rings]
+    with_cost = [weight * cost for weight, cost in zip(weights, costs, strict=True)]
+    with_square = [weight * cost**2 for weight, cost in zip(weights, costs, strict=True)]
+    return [tf.add_n([tf.reduce_sum(term, axis=1) for term in terms]) for terms in (weights, with_cost, with_square)]
 
 
 def gibbs_plan(potential: tf.Tensor, multiplier: tf.Tensor, images: tf.Tensor, support: Support) -> tf.Tensor:
