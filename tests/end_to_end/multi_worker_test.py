@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 _ROOT = pathlib.Path(__file__).parents[2]
+# The report attacks as many images as a worker trains on at a time, and so shares what training compiled.
 _FLAGS = """
 --model=mlp --standard_epochs=1 --epochs=6 --batch_size=256 --optimizer=sgd --learning_rate=0.1
---iterations=2 --report_iterations=2 --num_attack_examples=32 --radii=0.1
+--iterations=2 --report_iterations=2 --num_attack_examples=128 --radii=0.1
 """.split()
 _PATIENCE = 600
 

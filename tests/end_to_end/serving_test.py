@@ -23,8 +23,9 @@ def _run(binary, *arguments):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("serving") / "run"
-    tiny = """--model=mlp --standard_epochs=6 --epochs=2 --iterations=2 --learning_rate=0.01 --report_iterations=3
-        --num_attack_examples=32 --radii=0.1"""
+    # Training and report attack batches of one size with as many iterations, and so share what they compile.
+    tiny = """--model=mlp --standard_epochs=6 --epochs=2 --iterations=2 --learning_rate=0.01 --report_iterations=2
+        --num_attack_examples=64 --radii=0.1"""
     code, _, errors = _run("train.py", *tiny.split(), f"--output_dir={folder}")
     assert code == 0, errors
     return folder
@@ -39,7 +40,7 @@ def test_train_export_serve_predict(trained, tmp_path):
     assert f"{base / 'digits' / '1'}: serving_default" in out and str(base / "docker-compose.yaml") in out
     card = json.loads((base / "digits" / "1" / "model_card.json").read_text())
     assert card["dataset"] == "digits" and card["threat_model"]["epsilon"] == 0.1
-    assert card["robustness_measured"][0]["num_images"] == 32 and card["training"]["model"] == "mlp"
+    assert card["robustness_measured"][0]["num_images"] == 64 and card["training"]["model"] == "mlp"
 
     with ModelServer(base) as server:
         ask = ("--model=digits", "--dataset=digits", "--num_examples=100")

@@ -15,13 +15,14 @@ import pytest
 from wasser_tf import models
 
 _ROOT = pathlib.Path(__file__).parents[2]
+# Training and report attack batches of one size with as many iterations, and so share what they compile.
 _TINY = """
 --model=mlp
 --standard_epochs=2
 --epochs=4
 --iterations=2
 --learning_rate=0.01
---report_iterations=5
+--report_iterations=2
 --num_attack_examples=64
 --radii=0.05,0.1
 """
