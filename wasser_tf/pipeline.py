@@ -117,7 +117,7 @@ def _lead(config: TrainConfig, distribution: Distribution) -> Finished:
         compared = _compare(standard, robust.classifier, config, dataset)
         drawn = comparison.save_figures(folder, compared, config.middle_radius, dataset.class_names)
         about = {**_about(config), "best_epoch": best_epoch, "seconds": round(time.monotonic() - started, 1)}
-        comparison.save_report(folder, compared, about, _introduction(config, best_epoch))
+        comparison.save_report(folder, compared, about, _introduction(config, robust.classifier.name, best_epoch))
     distribution.share([0])
     return Finished(robust.classifier, compared, drawn)
 
@@ -203,7 +203,7 @@ def _about(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _introduction(config: TrainConfig, best_epoch: int) -> str:
+def _introduction(config: TrainConfig, model: str, best_epoch: int) -> str:
     attack = config.attack
     radius = "with an adaptive radius" if attack.schedule else f"at ε = {config.threat_model.epsilon:g}"
     if config.random_radius:
@@ -212,7 +212,7 @@ def _introduction(config: TrainConfig, best_epoch: int) -> str:
         radius = f"no Wasserstein attack ({attack.ball()})"
     chosen = "was the best on the validation split" if config.keep == "best" else "is kept, which was the last"
     return (
-        f"# {config.model} on {config.dataset}, before and after WasserTrain\n\n"
+        f"# {model} on {config.dataset}, before and after WasserTrain\n\n"
         f"Trained with {attack.name}, {attack.iterations} iterations, {radius}, ω = {config.omega:g}; epoch "
         f"{best_epoch} of {config.epochs} {chosen}. Attacked with mirror_ascent, "
         f"{config.report_iterations} iterations, {_REPORT_RESTARTS} restarts, on test images that nothing was chosen "

@@ -71,6 +71,14 @@ def test_every_flag_of_a_training_command_exists():
     assert flags["validation_attack"] == "mirror_ascent:iterations=20:restarts=6" and flags["keep"] == "last"
 
 
+def test_a_classifier_to_start_from_takes_the_place_of_a_model():
+    attack = attacks.make("mirror_ascent", ThreatModel())
+    config = TrainConfig(output_dir="x", attack=attack, model="mlp", width=2.0, initial="runs/mine.keras", blur=1)
+    words = card.command(storage.through_json(config.identity())).split()
+    assert "--initial=runs/mine.keras" in words and "--blur=1" in words
+    assert not any(word.startswith(("--model", "--width")) for word in words)
+
+
 def test_what_cannot_be_published(run, board, tmp_path):
     with pytest.raises(ValueError, match="small letters"):
         Publication(run=str(run), name="../x", board=board)

@@ -40,7 +40,11 @@ def command(config: Mapping[str, Any]) -> str:
     """
     attack = config["attack"]
     ball = dict(attack["config"]["threat_model"])
-    given: dict[str, Any] = {"dataset": config["dataset"], "model": config["model"]}
+    given: dict[str, Any] = {"dataset": config["dataset"]}
+    # A saved classifier to start from takes the place of a model by name.
+    of_no_effect = ("model", "width") if config.get("initial") else ()
+    if not of_no_effect:
+        given["model"] = config["model"]
     given["attack"] = _described(attack)
     if validation := config.get("validation_attack"):
         given["validation_attack"] = _described(validation)
@@ -56,7 +60,7 @@ def command(config: Mapping[str, Any]) -> str:
     given |= {
         key: value
         for key, value in config.items()
-        if key not in given and key not in _OTHERWISE and value != storage.through_json(_plain(defaults.get(key)))
+        if key not in (*given, *_OTHERWISE, *of_no_effect) and value != storage.through_json(_plain(defaults.get(key)))
     }
     return f"python bin/train.py {' '.join(_flag(key, value) for key, value in given.items())} --output_dir=…"
 
@@ -78,7 +82,8 @@ def write(path: pathlib.Path, classifier: Mapping[str, Any], training: Mapping[s
 
     Args:
       path: The .keras file.
-      classifier: "image_shape", "num_weights", "num_classes", "bytes" and "file" (which of the run it is).
+      classifier: "model" (its own name), "image_shape", "num_weights", "num_classes", "bytes" and "file" (which of the
+        run it is).
       training: From `training_of`.
       entry: The classifier's leaderboard entry, measured on this very file.
     """
@@ -91,12 +96,14 @@ def markdown(card: Mapping[str, Any]) -> str:
     """Returns the card to be read."""
     classifier, training, evaluation = card["classifier"], card["training"], card["evaluation"]
     height, width, channels = classifier["image_shape"]
+    # Cards of older versions have no name of the classifier's own.
+    model = classifier.get("model", training["config"]["model"])
     rows: list[Sequence[str]] = [["natural", percent(evaluation["natural_accuracy"])]]
     versions = ", ".join(f"{key} {value}" for key, value in training["versions"].items())
     rows += [[f"robust at ε = {radius}", percent(share)] for radius, share in evaluation["robust_accuracy"].items()]
     return f"""# {card["name"]}
 
-{training["config"]["model"]}, {classifier["num_weights"]:,} weights, from {height}×{width}×{channels} images in [0, 1]
+{model}, {classifier["num_weights"]:,} weights, from {height}×{width}×{channels} images in [0, 1]
 to {classifier["num_classes"]} logits; {classifier["bytes"] / 1e6:.2f} MB, weights rounded to float16.
 
 ```python

@@ -64,10 +64,11 @@ def publish(config: Publication, about: str = "", tell: Callable[[str], None] | 
         config.board,
         config.name,
         str(packed),
-        about or f"{trained['model']}, {how}, seed {trained['seed']}; comes with the package.",
+        about or f"{classifier.name}, {how}, seed {trained['seed']}; comes with the package.",
         tell,
     )
     described = {
+        "model": classifier.name,
         "image_shape": list(classifier.input_shape[1:]),
         "num_classes": classifier.output_shape[-1],
         "num_weights": classifier.count_params(),
