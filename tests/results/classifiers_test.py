@@ -75,7 +75,7 @@ def test_trainings_take_their_settings_from_the_scale(workshop, trained):
     )
     assert (config.learning_rate, config.warmup, config.weight_decay) == (0.1, 0.2, 5e-3)
     assert config.ema_momentum == 0.99 and config.random_radius and config.threat_model.epsilon == 0.06
-    assert (config.attack.iterations, config.attack.step_size, config.attack.loss) == (5, 3.0, "cross_entropy")
+    assert (config.attack.iterations, config.attack.step_size, config.attack.loss) == (5, 10.0, "cross_entropy")
 
 
 def test_an_unknown_recipe_is_refused(workshop):
