@@ -95,10 +95,20 @@ def blurred(classifier: keras.Model, passes: int) -> keras.Model:
         raise ValueError(f"blur must be a whole number of passes from 0 to 100, got {passes!r}.")
     if not passes:
         return classifier
-    x = image = keras.Input(classifier.input_shape[1:], name="image")
-    for _ in range(passes):
-        x = keras.layers.AveragePooling2D(3, strides=1, padding="same")(x)
+    height, width, channels = classifier.input_shape[1:]
+    image = keras.Input((height, width, channels), name="image")
+    # The means along rows and those along columns commute, so all passes are one matrix on either side. As poolings they
+    # would take three times as long as the LeNet behind them.
+    rows, columns = _mean_of_three(height, passes), _mean_of_three(width, passes)
+    x = keras.ops.einsum("ih,bhwc,jw->bijc", rows, image, columns)
     return keras.Model(image, classifier(x), name=f"{classifier.name}_blurred")
+
+
+def _mean_of_three(length: int, passes: int) -> np.ndarray:
+    """Returns the matrix [length, length] that takes the mean over each entry and its neighbours, so many times."""
+    near = np.abs(np.subtract.outer(np.arange(length), np.arange(length))) <= 1
+    mean = near / near.sum(axis=1, keepdims=True)
+    return np.linalg.matrix_power(mean, passes).astype(np.float32)
 
 
 def load_published(path: str | os.PathLike[str]) -> keras.Model:
