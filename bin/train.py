@@ -41,6 +41,12 @@ flags.DEFINE_float(
     "epsilon", 0.1, "The radius of the ball in training, unless --adaptive_radius; of linf_pgd the ℓ∞ bound."
 )
 flags.DEFINE_bool("random_radius", TrainConfig.random_radius, "Whether each image gets a radius from 0 to --epsilon.")
+flags.DEFINE_float(
+    "warm_start",
+    TrainConfig.warm_start,
+    "What is kept from epoch to epoch of where the attack on an image ended, to go on from there, such as 0.75; 0: "
+    "nothing, it starts anew.",
+)
 flags.DEFINE_float("omega", TrainConfig.omega, "ω, the weight of the adversarial loss.")
 flags.DEFINE_float(
     "trades_beta", TrainConfig.trades_beta, "β of TRADES, whose loss takes the place of Eq. 10's; 0: Eq. 10."
@@ -88,7 +94,8 @@ def main() -> None:
     """Turns the flags into a config, runs it and prints the table."""
     same = """dataset data_dir download model width blur initial omega trades_beta standard_epochs epochs batch_size
         augment optimizer learning_rate warmup momentum weight_decay ema_momentum seed precision report_iterations
-        num_attack_examples distribute attack_chunk random_radius keep deterministic output_dir resume overwrite"""
+        num_attack_examples distribute attack_chunk random_radius warm_start keep deterministic output_dir resume
+        overwrite"""
     config = TrainConfig(
         **{name: FLAGS[name].value for name in same.split()},
         validation_attack=_validation_attack(),

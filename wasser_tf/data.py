@@ -139,6 +139,7 @@ def batches(
     epoch: int | EpochFollower = 0,
     drop_remainder: bool = False,
     augment: Augmentation | None = None,
+    numbered: bool = False,
 ) -> tf.data.Dataset:
     """Makes batches of (images float32 [b, H, W, C], labels int32 [b]); a pass over them is an epoch.
 
@@ -151,6 +152,8 @@ def batches(
         same one here, to follow Keras' own count instead: that is what makes a resumed run exact.
       drop_remainder: Whether to leave a smaller last batch out, which makes all shapes static.
       augment: What changes the images of shuffled batches: a pure function of (seed, epoch, step) too.
+      numbered: Whether images come as {"image": images, "number": their rows in the split, int32 [b]}, as
+        `WasserTrain` with warm_start takes them.
 
     Returns:
       The batches, with a known cardinality.
@@ -176,7 +179,9 @@ def batches(
     # A larger batch is the whole split too, and TensorFlow counts to 2**63.
     batch_size = min(batch_size, count)
     if not shuffle:
-        plain = tf.data.Dataset.from_tensor_slices((split.images, split.labels))
+        number = np.arange(count, dtype=np.int32)
+        images = {"image": split.images, "number": number} if numbered else split.images
+        plain = tf.data.Dataset.from_tensor_slices((images, split.labels))
         return plain.batch(batch_size, drop_remainder=drop_remainder).prefetch(2)
 
     passes = itertools.count(0 if isinstance(epoch, EpochFollower) else epoch)
@@ -197,9 +202,13 @@ def batches(
         parts = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size, drop_remainder=drop_remainder)
         return parts.enumerate().map(lambda step, rows: batch(rows, current, step))
 
-    def batch(rows: tf.Tensor, current: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def batch(rows: tf.Tensor, current: tf.Tensor, step: tf.Tensor) -> tuple[Any, tf.Tensor]:
         chosen = tf.gather(images, rows)
-        return chosen if augment is None else augment(chosen, step_seed(seed, current, step)), tf.gather(labels, rows)
+        if augment is not None:
+            chosen = augment(chosen, step_seed(seed, current, step))
+        if numbered:
+            chosen = {"image": chosen, "number": tf.cast(rows, tf.int32)}
+        return chosen, tf.gather(labels, rows)
 
     shuffled = order.flat_map(one_pass)
     steps = count // batch_size if drop_remainder else -(-count // batch_size)

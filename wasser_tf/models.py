@@ -97,8 +97,8 @@ def blurred(classifier: keras.Model, passes: int) -> keras.Model:
         return classifier
     height, width, channels = classifier.input_shape[1:]
     image = keras.Input((height, width, channels), name="image")
-    # The means along rows and those along columns commute, so all passes are one matrix on either side. As poolings they
-    # would take three times as long as the LeNet behind them.
+    # The means along rows and those along columns commute, so all passes are one matrix on either side. Poolings took
+    # three times as long as the LeNet behind them.
     rows, columns = _mean_of_three(height, passes), _mean_of_three(width, passes)
     x = keras.ops.einsum("ih,bhwc,jw->bijc", rows, image, columns)
     return keras.Model(image, classifier(x), name=f"{classifier.name}_blurred")

@@ -159,6 +159,8 @@ def _build(config: TrainConfig, dataset: Dataset, distribution: Distribution) ->
             attack_chunk=config.attack_chunk,
             random_radius=config.random_radius,
             trades_beta=config.trades_beta,
+            warm_start=config.warm_start,
+            num_examples=len(dataset.train.labels) if config.warm_start else None,
             name="wasser_train",
         )
 

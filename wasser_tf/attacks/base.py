@@ -204,6 +204,19 @@ class Attack(abc.ABC):
         Raises:
           ValueError: The plans would not fit into memory.
         """
+        problem = self.problem(logits_fn, images, labels, radius, index, targets)
+        return score(problem, self.perturb(problem) if self.iterations else _no_perturbation(problem))
+
+    def problem(
+        self,
+        logits_fn: LogitsFn,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        radius: tf.Tensor | float | None = None,
+        index: tf.Tensor | None = None,
+        targets: tf.Tensor | None = None,
+    ) -> Problem:
+        """Returns what is to be solved for one batch, given what `run` is given."""
         images = tf.cast(images, tf.float32)
         if labels.shape.rank == 2:
             labels = tf.argmax(labels, axis=1)
@@ -216,8 +229,7 @@ class Attack(abc.ABC):
         if self.transports:
             check_memory(support, images.shape[0] or 1)
         targets = None if targets is None else tf.cast(targets, tf.int32)
-        problem = Problem(logits_fn, images, labels, radius, index, support, self.threat_model, targets)
-        return score(problem, self.perturb(problem) if self.iterations else _no_perturbation(problem))
+        return Problem(logits_fn, images, labels, radius, index, support, self.threat_model, targets)
 
     def __call__(
         self,

@@ -29,6 +29,8 @@ from wasser_tf.transport.gibbs import GibbsPlan, project_to_budget
 from wasser_tf.transport.neighbourhood import Support
 
 _COLD_START_NEWTON_STEPS = 20
+# Where an ascent is resumed; what its first plan misses of the budget, the iterations mend.
+_RESUMING_NEWTON_STEPS = 10
 # The ascent starts at a small part of the budget: the plan of largest entropy is a blur, and a blur that uses all of a
 # large budget is a poor place to take gradients at.
 _START_BUDGET = 0.05
@@ -128,11 +130,44 @@ class MirrorAscent(Attack):
             best = best._replace(found=best.found._replace(iterations=used))
         return best.found
 
+    def resume(self, problem: Problem, potential: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Ascends from where an earlier ascent ended: for training, whose classifier changes little between the two.
+
+        The path begins within the whole budget, and its last plan is the one that counts: to find the best of so few
+        would take one gradient more. Restarts and noise are left out.
+
+        Args:
+          problem: The batch.
+          potential: Φ of each image's plan then, float32 [B, H, W, C]; 0 where there was none.
+
+        Returns:
+          The legal images [B, H, W, C], and Φ of their plans, at most 0 and at least −690.
+        """
+        images, support, capacity = problem.images, problem.support, self.threat_model.capacity
+        budget = problem.budget(problem.radius)
+
+        def step(iteration: tf.Tensor, plan: GibbsPlan) -> tuple[GibbsPlan, tf.Tensor]:
+            gradient = image_gradient(problem, plan.image, self._loss)
+            step_size = self._step_size(iteration)
+            following = _climb(plan, gradient.image_gradient, images, step_size, budget, capacity, support)
+            return following, gradient.fooled
+
+        plan, radius, used = self.iterate(step, _resume(potential, images, budget, support), problem)
+        ended = plan.potential
+        if capacity is not None:
+            steps = min(self.iterations, 30) if self.polish is None else self.polish
+            plan = _polish(plan, images, budget, capacity, support, steps)
+        return rounded(Perturbation(plan, plan.image, radius, used), problem).image, ended
+
+    def _step_size(self, iteration: tf.Tensor) -> tf.Tensor:
+        """Returns η of an iteration."""
+        first = self.step_size or 50.0 / math.sqrt(self.iterations)
+        decay = min(2.0 / self.iterations, 1.0)
+        return first * decay ** (tf.cast(iteration, tf.float32) / self.iterations)
+
     def _ascend(self, problem: Problem, restart: int) -> "_End":
         """Ascends once, from the start and towards the goal that belong to the number of the restart."""
         images, support, capacity = problem.images, problem.support, self.threat_model.capacity
-        first_step = self.step_size or 50.0 / math.sqrt(self.iterations)
-        decay = min(2.0 / self.iterations, 1.0)
         start_potential = tf.zeros_like(images)
         loss = self._loss
         ramp = _RAMP if restart == 1 else 0.0
@@ -153,7 +188,7 @@ class MirrorAscent(Attack):
 
         def step(iteration: tf.Tensor, state: _State) -> tuple[_State, tf.Tensor]:
             gradient = image_gradient(problem, state.now.image, loss)
-            step_size = first_step * decay ** (tf.cast(iteration, tf.float32) / self.iterations)
+            step_size = self._step_size(iteration)
             late = iteration >= self.iterations // 2
             climbed = gradient.image_gradient + self._noisy_gradients(problem, state.now.image, loss, iteration)
             budget = budget_at(iteration)
@@ -247,15 +282,34 @@ def _step(
     better = late & (merit > state.best_merit)
     best = choose(better, now, state.best)
     best_merit = tf.where(better, merit, state.best_merit)
+    return _State(_climb(now, gradient, images, step_size, budget, capacity, support), best, best_merit), merit
 
+
+@tf.function(jit_compile=True, autograph=False)
+def _resume(potential: tf.Tensor, images: tf.Tensor, budget: tf.Tensor, support: Support) -> GibbsPlan:
+    """The plan of a potential within the whole budget."""
+    multiplier = tf.zeros_like(budget)[:, None, None, None]
+    return project_to_budget(potential, multiplier, images, budget, support, _RESUMING_NEWTON_STEPS)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _climb(
+    now: GibbsPlan,
+    gradient: tf.Tensor,
+    images: tf.Tensor,
+    step_size: tf.Tensor,
+    budget: tf.Tensor,
+    capacity: float | None,
+    support: Support,
+) -> GibbsPlan:
+    """The climb, the settling of full pixels and the projection onto the budget (see the module)."""
     scale = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
     climb = step_size * tf.math.divide_no_nan(gradient, scale)
     if capacity is not None:
         fill = now.image / capacity
         settle = tf.nn.relu(climb) + 2.0 * tf.math.log(tf.maximum(fill, _NEARLY_FULL))
         climb -= tf.where(fill > _NEARLY_FULL, tf.minimum(settle, _LARGEST_SETTLEMENT * step_size), 0.0)
-    now = project_to_budget(now.potential + climb, now.multiplier, images, budget, support)
-    return _State(now, best, best_merit), merit
+    return project_to_budget(now.potential + climb, now.multiplier, images, budget, support)
 
 
 @tf.function(jit_compile=True, autograph=False)

@@ -30,6 +30,19 @@ def check_arrays(classifier: keras.Model, x: Any, y: Any) -> None:
         check_batch(classifier, x, y if y.ndim == 1 or y.shape[-1] == 1 else y.argmax(axis=-1))
 
 
+def images_and_numbers(x: Any) -> tuple[Any, Any]:
+    """Returns the images of what a step is given, and the numbers that `warm_start` knows them by, if there are any.
+
+    Raises:
+      ValueError: It is a dict of something else.
+    """
+    if not isinstance(x, dict):
+        return x, None
+    if not {"image"} <= set(x) <= {"image", "number"}:
+        raise ValueError(f'x must be images, or {{"image": images, "number": numbers}}, got the keys {sorted(x)}.')
+    return x["image"], x.get("number")
+
+
 def check_images(x: Any) -> tf.Tensor:
     """Returns x as float32, or says why an attack cannot take it."""
     if not isinstance(x, tf.Tensor) or x.shape.rank != 4 or None in x.shape[1:]:

@@ -14,6 +14,7 @@ from wasser_tf.attacks import Attack
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.checks import check_has_radius
 from wasser_tf.training.distribution import STRATEGIES
+from wasser_tf.training.warm_start import check_warm_start
 
 # Of which epoch the weights are kept.
 KEPT = ("best", "last")
@@ -65,6 +66,8 @@ class TrainConfig:
       validation_attack: What attacks validation images after each epoch, at the middle one of `radii`; None for
         MirrorAscent with 20 iterations. A classifier may learn to mislead a weak attack: one with restarts tells.
       random_radius: Whether each image is attacked, in training, at a radius of its own from 0 to the attack's.
+      warm_start: What is kept, from epoch to epoch, of the potential that the attack on an image ended with, to go on
+        from there (`wasser_tf.training.warm_start`); 0 for attacks that start anew.
       deterministic: Whether operations with a choice of algorithms take one that always gives the same result: equal
         runs on equal devices then end with equal weights. Nothing is promised across devices or versions of TensorFlow.
       resume: Whether to go on with the run in output_dir, if there is one.
@@ -106,6 +109,7 @@ class TrainConfig:
     keep: str = "best"
     validation_attack: Attack | None = None
     random_radius: bool = False
+    warm_start: float = 0.0
     deterministic: bool = True
     resume: bool = False
     overwrite: bool = False
@@ -163,6 +167,14 @@ class TrainConfig:
         if self.random_radius and self.attack.schedule is not None:
             raise ValueError("random_radius and an adaptive radius exclude one another: give one of them.")
         check_has_radius(self.random_radius, self.attack)
+        check_warm_start(self.warm_start, self.attack)
+        if self.warm_start and self.augment != "none":
+            raise ValueError(
+                f"warm_start needs images that are the same in every epoch, got it with augment={self.augment}: leave "
+                "one of them out."
+            )
+        if self.warm_start and self.distribute != "none":
+            raise ValueError(f"warm_start needs one replica, got distribute={self.distribute}: leave one of them out.")
         given = self.radii
         try:
             # Floats, so that equal runs have equal configs; flags give them as text.

@@ -120,6 +120,7 @@ def train(
             epoch=follower,
             drop_remainder=True,
             augment=augment,
+            numbered=adversarial and config.warm_start > 0,
         )
         if steps_done:
             # The rest of the epoch that the run was stopped in, whose metrics go on too.

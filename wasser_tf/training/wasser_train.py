@@ -1,8 +1,8 @@
 """WasserTrain (ICASSP 2022, Eq. 10): a Keras model that trains a classifier on a Wasserstein attack against itself."""
 
 import numbers
-from collections.abc import Iterator
-from typing import Any, Self
+from collections.abc import Callable, Iterator
+from typing import Any, Self, cast
 
 import keras
 import tensorflow as tf
@@ -12,6 +12,7 @@ from wasser_tf._checks import check_number, is_whole
 from wasser_tf.attacks.base import Attack, as_logits_fn
 from wasser_tf.training import checks
 from wasser_tf.training.compiled import AdversarialScores, loss_takes_logits
+from wasser_tf.training.warm_start import MISSING, WarmStart, check_warm_start
 
 _GOLDEN_RATIO = 0.5 * (5**0.5 - 1)
 
@@ -31,6 +32,10 @@ class WasserTrain(keras.Model):
     With `trades_beta` above 0 the loss is that of TRADES instead (Zhang et al., 2019, Eq. 5), on the same x̃:
     L(θ, x, y) + β KL(f(x) ‖ f(x̃)), which asks that the classifier keeps its answer, right or wrong.
 
+    With `warm_start` above 0 the attack on an image goes on where it ended an epoch before (see
+    `wasser_tf.training.warm_start`): few iterations a step are then a strong attack. Each image needs a number for
+    that, so `fit` takes {"image": images, "number": numpy.arange(len(images))} for x, or a dataset of such batches.
+
     `fit` and `evaluate` show `loss` (the mixture), `natural_loss`, `adversarial_loss`, the compiled metrics on natural
     images under their own names, and the same on adversarial images with `adversarial_` before them. `fit` with ω = 0
     attacks nothing and leaves the adversarial ones out; `evaluate` always attacks. `predict` is the classifier alone.
@@ -42,6 +47,7 @@ class WasserTrain(keras.Model):
       attack_chunk: The most images of a step that are attacked at a time, or None for all at once.
       random_radius: Whether each image is attacked, in training, at a radius of its own.
       trades_beta: β of TRADES, or 0 for Eq. 10.
+      warm_start: What an epoch leaves of an image's potential, or 0 where every attack starts anew.
     """
 
     classifier: keras.Model
@@ -50,6 +56,8 @@ class WasserTrain(keras.Model):
     attack_chunk: int | None
     random_radius: bool
     trades_beta: float
+    warm_start: float
+    _warm_start: WarmStart | None
     _adversarial: AdversarialScores
     _from_logits: bool
 
@@ -62,6 +70,8 @@ class WasserTrain(keras.Model):
         attack_chunk: int | None = None,
         random_radius: bool = False,
         trades_beta: float = 0.0,
+        warm_start: float = 0.0,
+        num_examples: int | None = None,
         **kwargs: Any,
     ):
         """Wraps a classifier.
@@ -76,6 +86,9 @@ class WasserTrain(keras.Model):
           random_radius: Whether an image is attacked, in training, anywhere from 0 to the attack's epsilon, evenly
             distributed and anew in every step, instead of at epsilon: one model for a range of radii.
           trades_beta: β of TRADES, at least 0; its authors take 1 to 6. 0 for the loss of Eq. 10.
+          warm_start: What the attack keeps, from 0 (nothing: it starts anew) to below 1, of the potential that an
+            image's plan ended with an epoch before. For `MirrorAscent` alone, on one replica; 0.75 is a good value.
+          num_examples: With warm_start, how many training images there are; their numbers are below it.
           **kwargs: Of `keras.Model`, such as `name`.
 
         Raises:
@@ -97,6 +110,7 @@ class WasserTrain(keras.Model):
             raise ValueError("random_radius needs an attack without a schedule, which sets the radius itself.")
         checks.check_has_radius(random_radius, attack)
         check_number("trades_beta", trades_beta, least=0)
+        check_warm_start(warm_start, attack)
         kwargs.setdefault("dtype", _dtype_policy(classifier))
         # The classifier casts for itself; a cast here would round the images before it sees them.
         super().__init__(autocast=False, **kwargs)
@@ -106,6 +120,8 @@ class WasserTrain(keras.Model):
         self.attack_chunk = attack_chunk
         self.random_radius = random_radius
         self.trades_beta = float(trades_beta)
+        self.warm_start = float(warm_start)
+        self._warm_start = WarmStart(num_examples, self.warm_start, name="warm_start") if warm_start else None
         self._natural_loss = keras.metrics.Mean(name="natural_loss")
         self._adversarial = AdversarialScores()
         self._from_logits = True
@@ -125,6 +141,8 @@ class WasserTrain(keras.Model):
         output_shape = getattr(self.classifier, "output_shape", None)
         if output_shape is not None:
             checks.check_output_shape(output_shape)
+        if self._warm_start is not None:
+            self._warm_start.build(expected if isinstance(expected, tuple) else input_shape)
         self.built = True
 
     def compile(
@@ -166,7 +184,7 @@ class WasserTrain(keras.Model):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns what the classifier returns, [B, classes]."""
-        outputs = self.classifier(inputs, training=training)
+        outputs = self.classifier(checks.images_and_numbers(inputs)[0], training=training)
         checks.check_output_shape(getattr(outputs, "shape", None))
         return outputs
 
@@ -177,7 +195,10 @@ class WasserTrain(keras.Model):
           ValueError: Images are not what the classifier and the attack take. Arrays are looked at before the start. Of
             datasets each batch is, but for a step that XLA compiles, in which nothing can be raised.
         """
-        checks.check_arrays(self.classifier, x, y)
+        images, numbers = checks.images_and_numbers(x)
+        checks.check_arrays(self.classifier, images, y)
+        if self._warm_start is not None:
+            self._warm_start.check(numbers, images)
         with checks.pixel_errors():
             return super().fit(x, y, *args, **kwargs)
 
@@ -187,13 +208,16 @@ class WasserTrain(keras.Model):
         Raises:
           ValueError: As by `fit`.
         """
-        checks.check_arrays(self.classifier, x, y)
+        checks.check_arrays(self.classifier, checks.images_and_numbers(x)[0], y)
         with checks.pixel_errors():
             return super().evaluate(x, y, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Attacks a batch and learns from it, once."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, number = checks.images_and_numbers(x)
+        if self._warm_start is not None and number is None:
+            raise ValueError(MISSING)
         x = checks.check_images(x)
         adversarial = None
         if self.attack.moves and self.omega > 0:
@@ -206,7 +230,7 @@ class WasserTrain(keras.Model):
             radius = tf.fill([count], tf.constant(self.attack.threat_model.epsilon, tf.float32))
             if self.random_radius:
                 radius *= _spread(index)
-            adversarial = self._adversarial_images(x, y, index, radius)
+            adversarial = self._adversarial_images(x, y, index, radius, number)
         with tf.GradientTape() as tape:
             loss, outputs = self._mixed_loss(x, adversarial, y, sample_weight, training=True)
             scaled_loss = self.optimizer.scale_loss(loss)
@@ -219,7 +243,7 @@ class WasserTrain(keras.Model):
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Scores a batch, natural and attacked."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = checks.check_images(x)
+        x = checks.check_images(checks.images_and_numbers(x)[0])
         adversarial = None
         if self.attack.moves:
             count = tf.shape(x)[0]
@@ -258,6 +282,8 @@ class WasserTrain(keras.Model):
             "attack_chunk": self.attack_chunk,
             "random_radius": self.random_radius,
             "trades_beta": self.trades_beta,
+            "warm_start": self.warm_start,
+            "num_examples": None if self._warm_start is None else self._warm_start.num_examples,
         }
 
     @classmethod
@@ -268,28 +294,61 @@ class WasserTrain(keras.Model):
         config["attack"] = attacks.deserialize(config["attack"])
         return cls(**config)
 
-    def _adversarial_images(self, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
-        """Returns x̃, float32 [B, H, W, C], without a way back for gradients."""
+    def _adversarial_images(
+        self, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor, radius: tf.Tensor, number: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns x̃, float32 [B, H, W, C], without a way back for gradients.
+
+        Args:
+          x: The images, [B, H, W, C].
+          y: Their labels.
+          index: What their random starts depend on, [B].
+          radius: Their radii, [B].
+          number: With `warm_start`, in training, their numbers among all examples, [B].
+        """
         if y.shape.rank == 2 and y.shape[1] == 1:
             y = y[:, 0]
         # Through `call`, which checks what comes out.
         logits_fn = as_logits_fn(self, self._from_logits)
+        given = {"images": x, "labels": y, "radius": radius, "index": index}
+        if self._warm_start is None or number is None:
 
-        def attack(rows: tf.Tensor) -> tf.Tensor:
-            images, labels, numbers, radii = (tf.gather(tensor, rows) for tensor in (x, y, index, radius))
-            return self.attack.run(logits_fn, images, labels, radius=radii, index=numbers).adversarial
+            def attack(given: dict[str, tf.Tensor]) -> tuple[tf.Tensor]:
+                return (self.attack.run(logits_fn, **given).adversarial,)
 
-        count = x.shape[0] or tf.shape(x)[0]
-        if self.attack_chunk is None:
-            adversarial = self.attack.run(logits_fn, x, y, radius=radius, index=index).adversarial
-        else:
-            # Chunks of one size; the last is filled up with the last image.
-            chunks = -(-count // self.attack_chunk)
-            size = -(-count // chunks)
-            rows = tf.minimum(tf.reshape(tf.range(chunks * size), [chunks, size]), count - 1)
-            attacked = tf.map_fn(attack, rows, parallel_iterations=1, fn_output_signature=tf.float32)
-            adversarial = tf.reshape(attacked, [-1, *x.shape[1:]])[:count]
+            return tf.stop_gradient(self._in_chunks(attack, given, (tf.float32,))[0])
+
+        # check_warm_start has seen to it.
+        ascent = cast(attacks.MirrorAscent, self.attack)
+        given["potential"] = self._warm_start.potentials(number)
+
+        def go_on(given: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            potential = given.pop("potential")
+            return ascent.resume(ascent.problem(logits_fn, **given), potential)
+
+        adversarial, potential = self._in_chunks(go_on, given, (tf.float32, tf.float32))
+        self._warm_start.keep(number, potential)
         return tf.stop_gradient(adversarial)
+
+    def _in_chunks(
+        self, attack: Callable[[dict[str, tf.Tensor]], tuple], given: dict[str, tf.Tensor], dtypes: tuple
+    ) -> tuple:
+        """Calls the attack on a batch, `attack_chunk` images at a time; both take and return one row an image."""
+        images = given["images"]
+        if self.attack_chunk is None:
+            return attack(dict(given))
+        count = images.shape[0] or tf.shape(images)[0]
+        # Chunks of one size; the last is filled up with the last image.
+        chunks = -(-count // self.attack_chunk)
+        size = -(-count // chunks)
+        rows = tf.minimum(tf.reshape(tf.range(chunks * size), [chunks, size]), count - 1)
+        found = tf.map_fn(
+            lambda rows: attack({name: tf.gather(value, rows) for name, value in given.items()}),
+            rows,
+            parallel_iterations=1,
+            fn_output_signature=dtypes,
+        )
+        return tuple(tf.reshape(parts, [-1, *parts.shape[2:]])[:count] for parts in found)
 
     def _mixed_loss(
         self, x: tf.Tensor, adversarial: tf.Tensor | None, y: tf.Tensor, sample_weight: Any, training: bool

@@ -1,0 +1,104 @@
+"""Attacks that go on where they ended an epoch before."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import wasser_tf
+from wasser_tf import MirrorAscent, WasserTrain, models
+from wasser_tf.training.checkpoint import Checkpoint
+from wasser_tf.transport.exact import wasserstein_distance
+
+BALL = wasser_tf.ThreatModel(epsilon=0.4, kernel_size=3)
+# So little in one step that only several of them come to the end.
+ATTACK = MirrorAscent(BALL, iterations=1, step_size=2.0, loss="cross_entropy", polish=5)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).random((8, 5, 5, 1), np.float32) * 0.8
+
+
+@pytest.fixture(scope="module")
+def labels(images):
+    return np.argmax(models.build("linear", images.shape[1:], 3, seed=0)(images), axis=1).astype(np.int32)
+
+
+def _numbered(images):
+    return {"image": images, "number": np.arange(len(images), dtype=np.int32)}
+
+
+def _model(images, learning_rate=0.0, **options):
+    classifier = models.build("linear", images.shape[1:], 3, seed=0)
+    model = WasserTrain(classifier, ATTACK, 1.0, warm_start=0.9, num_examples=len(images), **options)
+    model.compile(keras.optimizers.SGD(learning_rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def test_each_epoch_attacks_more_strongly_and_legally(images, labels):
+    model = _model(images)
+    history = model.fit(_numbered(images), labels, batch_size=4, epochs=6, shuffle=True, verbose=0).history
+    losses = history["adversarial_loss"]
+    # The classifier stands still, and so one iteration an epoch is an ascent of six.
+    assert losses[-1] > losses[1] > losses[0]
+    again = MirrorAscent(BALL, iterations=50, loss="cross_entropy")(model.classifier, images, labels)
+    cold = MirrorAscent(BALL, iterations=1, step_size=2.0, loss="cross_entropy")(model.classifier, images, labels)
+    assert cold.loss.mean() < losses[-1] < again.loss.mean() + 1e-3
+
+    problem = ATTACK.problem(model.classifier, tf.constant(images), tf.constant(labels))
+    potential = model.get_layer("warm_start").potentials(tf.range(len(images)))
+    adversarial, ended = ATTACK.resume(problem, potential)
+    assert ended.shape == images.shape and not np.allclose(ended, potential)
+    for clean, found in zip(images, adversarial.numpy(), strict=True):
+        assert 0 <= found.min() and found.max() <= 1
+        assert wasserstein_distance(clean, found, BALL) <= 0.4 * (1 + 1e-5)
+
+
+def test_chunks_change_nothing_and_a_saved_model_goes_on(tmp_path, images, labels):
+    whole, chunked = _model(images, 0.1), _model(images, 0.1, attack_chunk=3)
+    for model in (whole, chunked):
+        model.fit(_numbered(images), labels, batch_size=len(images), epochs=2, shuffle=False, verbose=0)
+    whole.save(tmp_path / "whole.keras")
+    loaded = keras.models.load_model(tmp_path / "whole.keras")
+    assert loaded.warm_start == 0.9
+    for model in (chunked, loaded):
+        for one, other in zip(whole.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+    assert whole.get_layer("warm_start").count_params() == images.size
+
+
+def test_a_resumed_run_goes_on_from_the_potentials(tmp_path, images, labels):
+    model, resumed = _model(images), _model(images)
+    model.fit(_numbered(images), labels, batch_size=len(images), epochs=1, verbose=0)
+    checkpoint = Checkpoint(tmp_path / "run.npz", model, model.classifier, 1.0)
+    checkpoint.on_epoch_end(0, {"loss": 1.0, "val_accuracy": 1.0, "val_loss": 1.0})
+    Checkpoint(tmp_path / "run.npz", resumed, resumed.classifier, 1.0)
+    kept = [trained.get_layer("warm_start").get_weights()[0] for trained in (model, resumed)]
+    np.testing.assert_array_equal(*kept)
+    assert kept[0].any()
+
+
+def test_what_cannot_go_on_is_refused(images, labels):
+    classifier = models.build("linear", images.shape[1:], 3, seed=0)
+    for attack in (wasser_tf.WasserAttack(BALL), MirrorAscent(BALL, restarts=2), MirrorAscent(BALL, gradient_noise=1)):
+        with pytest.raises(ValueError, match="warm_start needs mirror_ascent"):
+            WasserTrain(classifier, attack, warm_start=0.5, num_examples=4)
+    for fade in (-0.5, 1.0, "much"):
+        with pytest.raises(ValueError, match="warm_start must be"):
+            WasserTrain(classifier, ATTACK, warm_start=fade, num_examples=4)
+    for count in (None, 0, 2.5):
+        with pytest.raises(ValueError, match="num_examples must say how many"):
+            WasserTrain(classifier, ATTACK, warm_start=0.5, num_examples=count)
+    with pytest.raises(ValueError, match=r"potentials that warm_start keeps need about .* GiB"):
+        WasserTrain(classifier, ATTACK, warm_start=0.5, num_examples=2**40)
+    model = _model(images)
+    with pytest.raises(ValueError, match="warm_start must know each image again"):
+        model.fit(images, labels, verbose=0)
+    with pytest.raises(ValueError, match="warm_start must know each image again"):
+        model.fit(tf.data.Dataset.from_tensor_slices((images, labels)).batch(4), verbose=0)
+    for numbers in (np.arange(len(images)) + 1, np.zeros(3, int), np.zeros(len(images))):
+        with pytest.raises(ValueError, match="number must"):
+            model.fit({"image": images, "number": numbers}, labels, verbose=0)
+    with pytest.raises(ValueError, match="got the keys"):
+        model.fit({"picture": images}, labels, verbose=0)
