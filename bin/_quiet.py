@@ -1,4 +1,4 @@
-"""Imports TensorFlow without its start-up messages, which would bury a binary's own. To be imported first."""
+"""Imports TensorFlow fast, and without its start-up messages, which would bury a binary's own. To be imported first."""
 
 import contextlib
 import os
@@ -22,9 +22,22 @@ def _hushed() -> Iterator[None]:
         os.close(nowhere)
 
 
+@contextlib.contextmanager
+def _without(*modules: str) -> Iterator[None]:
+    """Makes modules seem missing to those that would import them."""
+    hidden = [name for name in modules if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
 # Some messages come before TensorFlow reads the level that hides the others.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-with _hushed():
+# Keras looks for these, for wrappers and pictures of its own that no binary has a use for: a quarter of a start's time.
+with _hushed(), _without("sklearn", "matplotlib.pyplot"):
     import tensorflow
 # It warns of functions traced for several attacks or shapes, which is what these programs do.
 tensorflow.get_logger().setLevel("ERROR")

@@ -246,6 +246,14 @@ def test_shuffled_batches_are_a_function_of_seed_and_epoch():
         np.testing.assert_array_equal(images[:, 0, 0, 0], np.float32(labels) / np.float32(100))
 
 
+def test_numbers_are_rows_of_the_split():
+    for shuffle in (False, True):
+        for images, labels in data.batches(_split(), 10, shuffle=shuffle, numbered=True):
+            # A label is its row, and an image its label's hundredth.
+            np.testing.assert_array_equal(images["number"], labels)
+            np.testing.assert_array_equal(images["image"][:, 0, 0, 0], np.float32(labels) / np.float32(100))
+
+
 def test_shapes_are_static_without_a_remainder():
     dataset = data.batches(_split(), 10, shuffle=True, drop_remainder=True)
     assert dataset.element_spec[0].shape == (10, 1, 1, 1) and len(dataset) == len(_labels(dataset)) == 2

@@ -7,6 +7,8 @@ from wasser_tf.training.config import TrainConfig
 
 _ATTACK = MirrorAscent(ThreatModel(epsilon=0.1), iterations=3, schedule=RadiusSchedule())
 
+_FIXED = MirrorAscent(ThreatModel(epsilon=0.1), iterations=3)
+
 
 def _config(**fields):
     return TrainConfig(**{"output_dir": "runs/x", "attack": _ATTACK, **fields})
@@ -56,6 +58,10 @@ def _config(**fields):
         ({"keep": "first"}, "keep must be one of best, last, got 'first'"),
         ({"validation_attack": "mirror_ascent"}, "validation_attack must be .* got 'mirror_ascent'"),
         ({"validation_attack": _ATTACK}, "validation_attack must be a wasser_tf.attacks.Attack of a fixed radius"),
+        ({"attack": _FIXED, "warm_start": 1.0}, "warm_start must be below 1, got 1.0"),
+        ({"warm_start": 0.5}, "warm_start needs mirror_ascent with restarts=1, gradient_noise=0 and a fixed radius"),
+        ({"attack": _FIXED, "warm_start": 0.5, "dataset": "mnist", "augment": "shift"}, "got it with augment=shift"),
+        ({"attack": _FIXED, "warm_start": 0.5, "distribute": "mirrored"}, "one replica, got distribute=mirrored"),
         ({"resume": True, "overwrite": True}, "exclude one another"),
     ],
 )

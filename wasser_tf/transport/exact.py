@@ -1,7 +1,6 @@
 """Exact optimal transport by linear programming, in float64 on the host: slow, independent, for checking."""
 
 import numpy as np
-import ot
 import scipy.optimize
 import scipy.sparse
 
@@ -22,6 +21,8 @@ def wasserstein_distance(image: np.ndarray, target: np.ndarray, threat_model: Th
     Raises:
       ValueError: The masses differ, so that no plan exists.
     """
+    import ot  # Here, for it brings scikit-learn with it, for a second.
+
     image, target = np.asarray(image, np.float64), np.asarray(target, np.float64)
     total = 0.0
     for channel in range(image.shape[2]):
