@@ -38,10 +38,11 @@ def towards(target: tf.Tensor) -> AttackLoss:
     return loss
 
 
-def ranked_class(logits: tf.Tensor, labels: tf.Tensor, rank: int) -> tf.Tensor:
+def ranked_class(logits: tf.Tensor, labels: tf.Tensor, rank: tf.Tensor | int) -> tf.Tensor:
     """Returns the wrong class with the rank-th largest logit (1 is the largest) of each image, int32 [B]."""
     is_label = tf.one_hot(labels, tf.shape(logits)[1], on_value=True, off_value=False)
-    return tf.math.top_k(tf.where(is_label, logits.dtype.min, logits), k=rank).indices[:, rank - 1]
+    order = tf.math.top_k(tf.where(is_label, logits.dtype.min, logits), k=logits.shape[1]).indices
+    return tf.gather(order, rank - 1, axis=1)
 
 
 LOSSES: dict[str, AttackLoss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}

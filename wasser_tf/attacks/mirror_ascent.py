@@ -122,13 +122,44 @@ class MirrorAscent(Attack):
         self._loss = losses.get(loss)
 
     def perturb(self, problem: Problem) -> Perturbation:
-        best = self._ascend(problem, 0)
-        for restart in range(1, self.restarts):
-            end = self._ascend(problem, restart)
+        if self.restarts == 1:
+            return self._ascend(problem, self._loss, tf.zeros_like(problem.images), None).found
+        # Not traced one by one: all restarts are one loop.
+        clean_logits = problem.logits_fn(problem.images)
+
+        def restarted(restart: tf.Tensor, best: _End) -> tuple[tf.Tensor, _End]:
+            start_potential = self._start_potential(problem, restart, clean_logits.shape[1])
+            end = self._ascend(problem, self._goal(problem, restart, clean_logits), start_potential, restart == 1)
             used = best.found.iterations + end.found.iterations
             best = choose(end.margin > best.margin, end, best)
-            best = best._replace(found=best.found._replace(iterations=used))
-        return best.found
+            return restart + 1, best._replace(found=best.found._replace(iterations=used))
+
+        radius = self.radius_at(tf.constant(0), problem)
+        start = _start(tf.zeros_like(problem.images), problem.images, problem.budget(radius), problem.support)
+        unmoved = Perturbation(start, start.image, radius, tf.zeros_like(problem.labels))
+        lowest = tf.fill(tf.shape(problem.radius), tf.float32.min)
+        return tf.while_loop(
+            lambda restart, best: restart < self.restarts, restarted, (tf.constant(0), _End(unmoved, lowest))
+        )[1].found
+
+    def _goal(self, problem: Problem, restart: tf.Tensor, clean_logits: tf.Tensor) -> losses.AttackLoss:
+        """Returns what a restart climbs."""
+        if problem.targets is not None:
+            return self._loss
+        classes = clean_logits.shape[1]
+        # The class of rank 1 is the one that the margin begins with.
+        rank = tf.clip_by_value(restart, 1, classes - 1)
+        towards = losses.towards(losses.ranked_class(clean_logits, problem.labels, rank))
+        one_class = (restart > 1) & (restart < classes)
+        return lambda logits, labels: tf.where(one_class, towards(logits, labels), self._loss(logits, labels))
+
+    def _start_potential(self, problem: Problem, restart: tf.Tensor, classes: int) -> tf.Tensor:
+        """Returns Φ at the start of a restart: 0, or random once the classes are through, [B, H, W, C]."""
+        zero = tf.zeros_like(problem.images)
+        first_random = 2 if problem.targets is not None else max(classes, 2)
+        if self.restarts <= first_random:
+            return zero
+        return tf.where(restart >= first_random, random_potential(self.seed + restart, problem), zero)
 
     def resume(self, problem: Problem, potential: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Ascends from where an earlier ascent ended: for training, whose classifier changes little between the two.
@@ -165,26 +196,19 @@ class MirrorAscent(Attack):
         decay = min(2.0 / self.iterations, 1.0)
         return first * decay ** (tf.cast(iteration, tf.float32) / self.iterations)
 
-    def _ascend(self, problem: Problem, restart: int) -> "_End":
-        """Ascends once, from the start and towards the goal that belong to the number of the restart."""
+    def _ascend(
+        self, problem: Problem, loss: losses.AttackLoss, start_potential: tf.Tensor, ramped: tf.Tensor | None
+    ) -> "_End":
+        """Ascends a loss once from a potential; whether `ramp_from` holds is None where there is but one ascent."""
         images, support, capacity = problem.images, problem.support, self.threat_model.capacity
-        start_potential = tf.zeros_like(images)
-        loss = self._loss
-        ramp = _RAMP if restart == 1 else 0.0
-        if restart > 1:
-            clean_logits = problem.logits_fn(images)
-            if problem.targets is None and restart < clean_logits.shape[1]:
-                # The class of rank 1 is the one that the margin begins with.
-                loss = losses.towards(losses.ranked_class(clean_logits, problem.labels, restart))
-            else:
-                start_potential = random_potential(self.seed + restart, problem)
 
         def budget_at(iteration: tf.Tensor) -> tf.Tensor:
             budget = problem.budget(self.radius_at(iteration, problem))
-            if not ramp:
+            if ramped is None:
                 return budget
-            done = tf.cast(iteration + 1, tf.float32) / self.iterations
-            return budget * (self.ramp_from + (1.0 - self.ramp_from) * tf.minimum(done / ramp, 1.0))
+            done = tf.cast(iteration + 1, tf.float32) / (_RAMP * self.iterations)
+            share = self.ramp_from + (1.0 - self.ramp_from) * tf.minimum(done, 1.0)
+            return tf.where(ramped, share * budget, budget)
 
         def step(iteration: tf.Tensor, state: _State) -> tuple[_State, tf.Tensor]:
             gradient = image_gradient(problem, state.now.image, loss)
@@ -194,9 +218,9 @@ class MirrorAscent(Attack):
             budget = budget_at(iteration)
             following, merit = _step(state, gradient, climbed, images, step_size, budget, late, capacity, support)
             fooled = gradient.fooled & (merit > 0)
-            if ramp and self.ramp_from > 1.0:
+            if ramped is not None and self.ramp_from > 1.0:
                 # In a larger ball it counts for nothing; the plan at hand is of the iteration before.
-                fooled &= tf.cast(iteration, tf.float32) >= ramp * self.iterations
+                fooled &= ~ramped | (tf.cast(iteration, tf.float32) >= _RAMP * self.iterations)
             return following, fooled
 
         start = _start(start_potential, images, problem.budget(self.radius_at(tf.constant(0), problem)), support)
@@ -208,7 +232,7 @@ class MirrorAscent(Attack):
             best = _polish(best, images, problem.budget(radius), capacity, support, steps)
         found = Perturbation(plan=best, raw=best.image, radius=radius, iterations=used)
         margin = lowest
-        if self.restarts > 1:
+        if ramped is not None:
             margin = problem.margin(problem.logits_fn(rounded(found, problem).image))
         return _End(found, margin)
 

@@ -40,7 +40,7 @@ class RandomPlan(Attack):
         return Perturbation(plan=plan, raw=support.push_forward(plan), radius=radius, iterations=used)
 
 
-def random_potential(seed: int, problem: Problem) -> tf.Tensor:
+def random_potential(seed: tf.Tensor | int, problem: Problem) -> tf.Tensor:
     """Returns standard normal noise for each image, [B, H, W, C], a function of the seed and the image's index only."""
     return tf.map_fn(
         lambda index: tf.random.stateless_normal(problem.support.image_shape, seed=tf.stack([seed, index])),
