@@ -134,13 +134,17 @@ class MirrorAscent(Attack):
             best = choose(end.margin > best.margin, end, best)
             return restart + 1, best._replace(found=best.found._replace(iterations=used))
 
-        radius = self.radius_at(tf.constant(0), problem)
-        start = _start(tf.zeros_like(problem.images), problem.images, problem.budget(radius), problem.support)
-        unmoved = Perturbation(start, start.image, radius, tf.zeros_like(problem.labels))
+        start = self._start(tf.zeros_like(problem.images), problem)
+        nothing = Perturbation(start, start.image, problem.radius, tf.zeros_like(problem.labels))
         lowest = tf.fill(tf.shape(problem.radius), tf.float32.min)
         return tf.while_loop(
-            lambda restart, best: restart < self.restarts, restarted, (tf.constant(0), _End(unmoved, lowest))
+            lambda restart, best: restart < self.restarts, restarted, (tf.constant(0), _End(nothing, lowest))
         )[1].found
+
+    def _start(self, potential: tf.Tensor, problem: Problem) -> GibbsPlan:
+        """Returns the plan of a potential within a small part of the first budget."""
+        budget = _START_BUDGET * problem.budget(self.radius_at(tf.constant(0), problem))
+        return _start(potential, problem.images, budget, problem.support, tf.constant(_COLD_START_NEWTON_STEPS))
 
     def _goal(self, problem: Problem, restart: tf.Tensor, clean_logits: tf.Tensor) -> losses.AttackLoss:
         """Returns what a restart climbs."""
@@ -183,7 +187,8 @@ class MirrorAscent(Attack):
             following = _climb(plan, gradient.image_gradient, images, step_size, budget, capacity, support)
             return following, gradient.fooled
 
-        plan, radius, used = self.iterate(step, _resume(potential, images, budget, support), problem)
+        start = _start(potential, images, budget, support, tf.constant(_RESUMING_NEWTON_STEPS))
+        plan, radius, used = self.iterate(step, start, problem)
         ended = plan.potential
         if capacity is not None:
             steps = min(self.iterations, 30) if self.polish is None else self.polish
@@ -223,7 +228,7 @@ class MirrorAscent(Attack):
                 fooled &= ~ramped | (tf.cast(iteration, tf.float32) >= _RAMP * self.iterations)
             return following, fooled
 
-        start = _start(start_potential, images, problem.budget(self.radius_at(tf.constant(0), problem)), support)
+        start = self._start(start_potential, problem)
         lowest = tf.fill(tf.shape(problem.radius), tf.float32.min)
         state, radius, used = self.iterate(step, _State(start, start, lowest), problem)
         best = _better(state, image_gradient(problem, state.now.image, loss), capacity)
@@ -277,11 +282,12 @@ def _merit(found: Gradient, images: tf.Tensor, capacity: float | None) -> tf.Ten
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _start(potential: tf.Tensor, images: tf.Tensor, budget: tf.Tensor, support: Support) -> GibbsPlan:
-    """The plan of a potential within a small part of the budget; of potential 0, it is the one of largest entropy."""
+def _start(
+    potential: tf.Tensor, images: tf.Tensor, budget: tf.Tensor, support: Support, newton_steps: tf.Tensor
+) -> GibbsPlan:
+    """The plan of a potential within a budget; of potential 0, it is the one of largest entropy."""
     multiplier = tf.zeros_like(budget)[:, None, None, None]
-    budget = _START_BUDGET * budget
-    return project_to_budget(potential, multiplier, images, budget, support, _COLD_START_NEWTON_STEPS)
+    return project_to_budget(potential, multiplier, images, budget, support, newton_steps)
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -307,13 +313,6 @@ def _step(
     best = choose(better, now, state.best)
     best_merit = tf.where(better, merit, state.best_merit)
     return _State(_climb(now, gradient, images, step_size, budget, capacity, support), best, best_merit), merit
-
-
-@tf.function(jit_compile=True, autograph=False)
-def _resume(potential: tf.Tensor, images: tf.Tensor, budget: tf.Tensor, support: Support) -> GibbsPlan:
-    """The plan of a potential within the whole budget."""
-    multiplier = tf.zeros_like(budget)[:, None, None, None]
-    return project_to_budget(potential, multiplier, images, budget, support, _RESUMING_NEWTON_STEPS)
 
 
 @tf.function(jit_compile=True, autograph=False)

@@ -37,7 +37,7 @@ def project_to_budget(
     images: tf.Tensor,
     budget: tf.Tensor,
     support: Support,
-    newton_steps: int = 4,
+    newton_steps: tf.Tensor | int = 4,
 ) -> GibbsPlan:
     """Finds λ ≥ 0 with ⟨Π, C⟩ = budget, or λ = 0 if the budget does not bind, for the potential given.
 
@@ -83,7 +83,7 @@ def _project(
     images: tf.Tensor,
     budget: tf.Tensor,
     support: Support,
-    newton_steps: int,
+    newton_steps: tf.Tensor | int,
 ) -> GibbsPlan:
     """`project_to_budget` of so many images at once."""
     # A constant added to Φ changes no plan.
