@@ -9,7 +9,7 @@ from wasser_tf import storage
 _TITLES = {
     "steps": "An iteration of each attack beside the classifier's forward and backward pass",
     "training": "A step of WasserTrain (10 iterations of mirror ascent) beside a step of plain training",
-    "scaling": "An iteration of mirror ascent with a linear classifier: transport alone",
+    "scaling": "An iteration of mirror ascent with a linear classifier: transport alone, on one core",
     "strength": "Time to the same robust accuracy",
     "test_set": "A whole test set at one radius",
     "memory": "Peak memory of a training step",
