@@ -94,3 +94,9 @@ def test_adding_a_classifier_is_one_call(board, tmp_path):
 def test_a_page_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no entries: add a classifier first"):
         leaderboard.write_page(tmp_path)
+
+
+def test_attacks_in_words_tell_of_restarts():
+    given = {"mirror_ascent:restarts=6": {"iterations": 30, "restarts": 6}, "wasser_attack": {"iterations": 100}}
+    words = leaderboard.attacks_in_words(given)
+    assert words == "mirror_ascent, 30 iterations, 6 restarts; wasser_attack, 100 iterations"

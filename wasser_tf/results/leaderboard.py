@@ -197,8 +197,13 @@ def ball_in_words(one: Mapping[str, Any]) -> str:
 
 
 def attacks_in_words(attacks: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns the attacks of an entry, each with its iterations."""
-    return "; ".join(f"{name.split(':')[0]}, {settings['iterations']} iterations" for name, settings in attacks.items())
+    """Returns the attacks of an entry, each with its iterations, and its restarts where it has several."""
+
+    def in_words(name: str, settings: Mapping[str, Any]) -> str:
+        restarts = f", {settings['restarts']} restarts" if settings.get("restarts", 1) > 1 else ""
+        return f"{name.split(':')[0]}, {settings['iterations']} iterations{restarts}"
+
+    return "; ".join(in_words(name, settings) for name, settings in attacks.items())
 
 
 def percent(share: float | None) -> str:
