@@ -1,6 +1,7 @@
 """The threat model: how far the mass of an image may be moved, and under which rules."""
 
 import dataclasses
+import functools
 import math
 import numbers
 from typing import Any
@@ -64,6 +65,14 @@ class ThreatModel:
         """Returns the same threat model at another radius."""
         return dataclasses.replace(self, epsilon=epsilon)
 
+    @property
+    def rules(self) -> "ThreatModel":
+        """The threat model without its radius (ε = 0): of equal ones it is one object, which is never forgotten.
+
+        Compiled functions are looked up by the object they are given, and so are compiled once for all radii.
+        """
+        return _one_of_equals(dataclasses.replace(self, epsilon=0.0))
+
     def get_config(self) -> dict[str, Any]:
         """Returns the fields as plain Python values."""
         return dataclasses.asdict(self)
@@ -83,6 +92,11 @@ class ThreatModel:
             f"Wasserstein ball: epsilon {self.epsilon:g} {budget}, p = {self.p:g} ({cost} in pixels), {support}, "
             f"{capacity}, one budget for all channels, none crossed"
         )
+
+
+@functools.cache
+def _one_of_equals(threat_model: ThreatModel) -> ThreatModel:
+    return threat_model
 
 
 def _is_number(value: Any) -> bool:

@@ -40,7 +40,7 @@ def certified(plan, images, support, radius, threat_model):
 def problems(draw):
     """A batch of images of every kind, a plan of every kind, and a threat model."""
     shape, kernel_size, p, normalize_mass = draw(st.sampled_from(GEOMETRIES))
-    threat_model = ThreatModel(kernel_size=kernel_size, p=p, normalize_mass=normalize_mass)
+    threat_model = ThreatModel(kernel_size=kernel_size, p=p, normalize_mass=normalize_mass).rules
     radius = draw(st.sampled_from([0.0, 1e-3, 0.1, 0.5, 3.0]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     kinds = {

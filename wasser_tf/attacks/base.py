@@ -78,7 +78,7 @@ class Problem(NamedTuple):
       radius: The radius of each image, float32 [B].
       index: A number for each image, int32 [B]; random starts depend on it and not on the place in the batch.
       support: Where mass may go.
-      threat_model: The rules; its epsilon is not used here.
+      threat_model: The rules (`ThreatModel.rules`); the radius is above.
       targets: The class each image shall be taken for, int32 [B], or None: any wrong one.
     """
 
@@ -229,7 +229,7 @@ class Attack(abc.ABC):
         if self.transports:
             check_memory(support, images.shape[0] or 1)
         targets = None if targets is None else tf.cast(targets, tf.int32)
-        return Problem(logits_fn, images, labels, radius, index, support, self.threat_model, targets)
+        return Problem(logits_fn, images, labels, radius, index, support, self.threat_model.rules, targets)
 
     def __call__(
         self,
