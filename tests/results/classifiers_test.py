@@ -77,6 +77,13 @@ def test_trainings_take_their_settings_from_the_scale(workshop, trained):
     assert config.ema_momentum == 0.99 and config.random_radius and config.threat_model.epsilon == 0.06
     assert (config.attack.iterations, config.attack.step_size, config.attack.loss) == (5, 10.0, "cross_entropy")
 
+    dataclasses.replace(workshop, dataset="mnist", scale=FULL["mnist"], folder=workshop.folder / "mnist").path(
+        "wasser_train", print
+    )
+    config = trained[-1]
+    assert config.warm_start == 0.75 and config.threat_model.epsilon == 1.0 and config.radii == (0.5,)
+    assert (config.attack.iterations, config.attack.step_size) == (3, 7.0)
+
 
 def test_an_unknown_recipe_is_refused(workshop):
     with pytest.raises(ValueError, match="recipe must be one of ours, paper, got 'mine'"):

@@ -58,6 +58,10 @@ def _config(**fields):
         ({"keep": "first"}, "keep must be one of best, last, got 'first'"),
         ({"validation_attack": "mirror_ascent"}, "validation_attack must be .* got 'mirror_ascent'"),
         ({"validation_attack": _ATTACK}, "validation_attack must be a wasser_tf.attacks.Attack of a fixed radius"),
+        (
+            {"validation_attack": MirrorAscent(ThreatModel(p=2))},
+            "validation_attack must move mass by the rules of attack",
+        ),
         ({"attack": _FIXED, "warm_start": 1.0}, "warm_start must be below 1, got 1.0"),
         ({"warm_start": 0.5}, "warm_start needs mirror_ascent with restarts=1, gradient_noise=0 and a fixed radius"),
         ({"attack": _FIXED, "warm_start": 0.5, "dataset": "mnist", "augment": "shift"}, "got it with augment=shift"),

@@ -121,6 +121,7 @@ class Workshop:
         return folder
 
     def _config(self, folder: pathlib.Path, attack: Attack, **settings: Any) -> TrainConfig:
+        ours = attack.name == "mirror_ascent"
         return TrainConfig(
             output_dir=str(folder),
             attack=attack,
@@ -129,9 +130,11 @@ class Workshop:
             download=self.download,
             **{name: getattr(self.scale, name) for name in _OF_THE_SCALE},
             # An adaptive radius is one already, and PGD trains as its paper says.
-            random_radius=self.scale.random_radius and attack.name == "mirror_ascent",
+            random_radius=ours and self.scale.random_radius,
+            warm_start=self.scale.warm_start if ours else 0.0,
             seed=self.seed,
-            radii=(self.scale.epsilon,),
+            # The middle of those that are trained at.
+            radii=(self.scale.epsilon / 2 if ours and self.scale.random_radius else self.scale.epsilon,),
             # The experiments attack better than this report does; it is there to choose the best epoch by.
             report_iterations=20,
             num_attack_examples=100,

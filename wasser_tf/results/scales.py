@@ -39,6 +39,7 @@ class Scale:
       ema_momentum: Of the average of weights that is kept.
       epsilon: The radius of training, where it is fixed.
       random_radius: Whether mirror ascent trains at radii from 0 to `epsilon`.
+      warm_start: What mirror ascent keeps in training, from epoch to epoch, of where it ended.
       iterations: Mirror steps of training.
       step_size: Of the first of them; None for the attack's own.
       pgd_iterations: Iterations of PGD in training.
@@ -69,6 +70,7 @@ class Scale:
     ema_momentum: float = 0.0
     epsilon: float
     random_radius: bool = False
+    warm_start: float = 0.0
     iterations: int = 10
     step_size: float | None = None
     pgd_iterations: int = 50
@@ -130,10 +132,16 @@ _DIGITS = Scale(
 )
 _MNIST = Scale(
     standard_epochs=5,
-    epochs=20,
+    epochs=30,
     omega_epochs=50,
     omegas=_TENTHS,
-    epsilon=0.5,
+    warmup=0.1,
+    ema_momentum=0.995,
+    epsilon=1.0,
+    random_radius=True,
+    warm_start=0.75,
+    iterations=3,
+    step_size=7.0,
     radii=(0.1, 0.3, 0.5, 0.7, 0.9, 1.1, 1.4, 1.7, 2.0),
     epsilon_drawn=0.5,
     linf_epsilon=0.3,
@@ -189,8 +197,6 @@ QUICK = {
         omega_epochs=2,
         omegas=_FEW,
         batch_size=256,
-        epsilon=0.3,
-        iterations=3,
         pgd_iterations=3,
         adaptive_pgd=False,
         radii=(0.1, 0.5, 0.9, 1.4),

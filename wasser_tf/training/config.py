@@ -164,6 +164,11 @@ class TrainConfig:
             raise ValueError(
                 f"validation_attack must be a wasser_tf.attacks.Attack of a fixed radius, or None, got {validation!r}."
             )
+        if validation is not None and validation.threat_model.rules != self.threat_model.rules:
+            raise ValueError(
+                f"validation_attack must move mass by the rules of attack, {self.threat_model.rules}; got "
+                f"{validation.threat_model.rules}."
+            )
         if self.random_radius and self.attack.schedule is not None:
             raise ValueError("random_radius and an adaptive radius exclude one another: give one of them.")
         check_has_radius(self.random_radius, self.attack)
