@@ -129,14 +129,6 @@ def sinkhorn_projection(
     true_mass = image_mass(scaled.images)
     epsilon = scaled.epsilon[:, 0, 0, 0]
 
-    def body(now: _Iterate, sums: _Sums) -> tuple[_Iterate]:
-        new = _sweep(now, scaled, regularization, support, sums)
-        settled = tf.abs(new.objective - now.objective) <= tolerance + tolerance * tf.abs(new.objective)
-        feasible = (tf.abs(new.mass - true_mass) <= mass_tolerance) & (new.cost <= epsilon + cost_tolerance)
-        new = new._replace(done=(settled | (new.sweeps >= sweeps)) & feasible)
-        keep = now.done
-        return (tf.nest.map_structure(lambda old, following: _where(keep, old, following), now, new),)
-
     nothing = tf.zeros_like(true_mass)
     first = _Iterate(
         columns=scaled.images,
@@ -150,11 +142,16 @@ def sinkhorn_projection(
     )
 
     def solve(sums: _Sums) -> _Iterate:
+        def sweep(now: _Iterate) -> tuple[_Iterate]:
+            new = _sweep(now, scaled, regularization, support, sums)
+            settled = tf.abs(new.objective - now.objective) <= tolerance + tolerance * tf.abs(new.objective)
+            feasible = (tf.abs(new.mass - true_mass) <= mass_tolerance) & (new.cost <= epsilon + cost_tolerance)
+            new = new._replace(done=(settled | (new.sweeps >= sweeps)) & feasible)
+            keep = now.done
+            return (tf.nest.map_structure(lambda old, following: _where(keep, old, following), now, new),)
+
         return tf.while_loop(
-            lambda now: ~tf.reduce_all(now.done),
-            lambda now: body(now, sums),
-            (first,),
-            maximum_iterations=_PATIENCE * sweeps,
+            lambda now: ~tf.reduce_all(now.done), sweep, (first,), maximum_iterations=_PATIENCE * sweeps
         )[0]
 
     def choose(quick: _Iterate, sure: _Iterate) -> _Iterate:
