@@ -189,11 +189,16 @@ class MirrorAscent(Attack):
 
         start = _start(potential, images, budget, support, tf.constant(_RESUMING_NEWTON_STEPS))
         plan, radius, used = self.iterate(step, start, problem)
-        ended = plan.potential
-        if capacity is not None:
-            steps = min(self.iterations, 30) if self.polish is None else self.polish
-            plan = _polish(plan, images, budget, capacity, support, steps)
-        return rounded(Perturbation(plan, plan.image, radius, used), problem).image, ended
+        polished = self._polished(plan, problem, budget)
+        return rounded(Perturbation(polished, polished.image, radius, used), problem).image, plan.potential
+
+    def _polished(self, plan: GibbsPlan, problem: Problem, budget: tf.Tensor) -> GibbsPlan:
+        """Returns a plan brought into capacity and budget together, if there is a capacity."""
+        capacity = self.threat_model.capacity
+        if capacity is None:
+            return plan
+        steps = min(self.iterations, 30) if self.polish is None else self.polish
+        return _polish(plan, problem.images, budget, capacity, problem.support, steps)
 
     def _step_size(self, iteration: tf.Tensor) -> tf.Tensor:
         """Returns η of an iteration."""
@@ -232,9 +237,7 @@ class MirrorAscent(Attack):
         lowest = tf.fill(tf.shape(problem.radius), tf.float32.min)
         state, radius, used = self.iterate(step, _State(start, start, lowest), problem)
         best = _better(state, image_gradient(problem, state.now.image, loss), capacity)
-        if capacity is not None:
-            steps = min(self.iterations, 30) if self.polish is None else self.polish
-            best = _polish(best, images, problem.budget(radius), capacity, support, steps)
+        best = self._polished(best, problem, problem.budget(radius))
         found = Perturbation(plan=best, raw=best.image, radius=radius, iterations=used)
         margin = lowest
         if ramped is not None:
