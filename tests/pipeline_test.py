@@ -126,7 +126,7 @@ def test_refuses_a_saved_classifier_of_other_images(tmp_path, shape, classes):
 
 def _train_standard(folder, dataset, config):
     """The first phase of a run; returns its classifier."""
-    first, _ = pipeline._build(config, dataset, Distribution())
+    first, _ = pipeline.build(config, dataset, Distribution())
     phase.train("standard", first, first, config, dataset, Distribution(), folder, [])
     return first
 

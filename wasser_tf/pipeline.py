@@ -91,8 +91,8 @@ def _lead(config: TrainConfig, distribution: Distribution) -> Finished:
     started = time.monotonic()
     folder = pathlib.Path(config.output_dir).expanduser()
     run_folder.check(folder, config)
-    dataset = _load(config, distribution)
-    first, robust = _build(config, dataset, distribution)
+    dataset = load(config, distribution)
+    first, robust = build(config, dataset, distribution)
     # Not compiled, so that its file, as that of the other, holds no optimiser.
     standard = classifier_of(config, dataset)
     storage.make_folder(folder)
@@ -124,8 +124,8 @@ def _lead(config: TrainConfig, distribution: Distribution) -> Finished:
 
 def _follow(config: TrainConfig, distribution: Distribution) -> None:
     """Does the part of a worker that is not the chief."""
-    dataset = _load(config, distribution)
-    first, robust = _build(config, dataset, distribution)
+    dataset = load(config, distribution)
+    first, robust = build(config, dataset, distribution)
     train("standard", first, first, config, dataset, distribution)
     robust.classifier.set_weights(first.get_weights())
     train("wasser_train", robust, robust.classifier, config, dataset, distribution)
@@ -133,7 +133,8 @@ def _follow(config: TrainConfig, distribution: Distribution) -> None:
     distribution.share([0])
 
 
-def _load(config: TrainConfig, distribution: Distribution) -> Dataset:
+def load(config: TrainConfig, distribution: Distribution) -> Dataset:
+    """Returns the run's dataset, or says why it cannot be trained on."""
     dataset = data.load(config.dataset, data_dir=config.data_dir, download=config.download)
     if config.batch_size > len(dataset.train.labels):
         raise ValueError(f"batch_size must be at most the {len(dataset.train.labels)} training images.")
@@ -146,7 +147,7 @@ def _load(config: TrainConfig, distribution: Distribution) -> Dataset:
     return dataset
 
 
-def _build(config: TrainConfig, dataset: Dataset, distribution: Distribution) -> tuple[keras.Model, WasserTrain]:
+def build(config: TrainConfig, dataset: Dataset, distribution: Distribution) -> tuple[keras.Model, WasserTrain]:
     """Returns the classifier that is trained plainly, and WasserTrain around another, both with the same weights."""
     with distribution.scope():
         first, second = (classifier_of(config, dataset) for _ in range(2))

@@ -28,14 +28,15 @@ class WeightAverage(keras.callbacks.Callback):
         super().__init__()
         self._pairs = list(zip(averaged.weights, classifier.weights, strict=True))
         self._momentum = momentum
-        self._update = tf.function(self._move, autograph=False)
+        self._update = tf.function(self.move, autograph=False)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Moves the average."""
+        """Moves the average, in a graph."""
         del batch, logs
         self._update()
 
-    def _move(self) -> None:
+    def move(self) -> None:
+        """Moves the average, after a step."""
         step = tf.cast(self.model.optimizer.iterations, tf.float32)
         keep = tf.minimum(self._momentum, (1 + step) / (10 + step))
         for mean, weight in self._pairs:

@@ -120,6 +120,13 @@ class Checkpoint(keras.callbacks.Callback):
         self._save()
         interruption.check()
 
+    def finish(self, history: list[dict[str, float]], best: list[np.ndarray]) -> None:
+        """Saves a training that was done elsewhere: the logs of its epochs, and the weights its last one left."""
+        self.history, self.best = history, best
+        self.epochs_done = self.best_epoch = len(history)
+        self.steps_done, self._metrics = 0, []
+        self._save()
+
     def restore_best(self) -> None:
         """Gives the classifier the weights of the best epoch; without an epoch it keeps its own."""
         if self.best is not None:
@@ -129,7 +136,8 @@ class Checkpoint(keras.callbacks.Callback):
         natural = logs["val_accuracy"]
         return self._omega * logs.get("val_robust_accuracy", natural) + (1 - self._omega) * natural, -logs["val_loss"]
 
-    def _variables(self) -> list[Any]:
+    def variables(self) -> list[Any]:
+        """Returns all that a run goes on from: of the model, of its optimiser, and of what is kept beside it."""
         # A model's variables hold the states of its random seeds, which its weights do not.
         trained = self._trained.variables
         known = {id(variable) for variable in trained}
@@ -140,7 +148,7 @@ class Checkpoint(keras.callbacks.Callback):
         names = ("epochs_done", "steps_done", "best_epoch", "history")
         state = {name: getattr(self, name) for name in names}
         arrays = {"state": np.array(json.dumps(state))}
-        arrays |= {f"variable_{number:04}": np.asarray(value) for number, value in enumerate(self._variables())}
+        arrays |= {f"variable_{number:04}": np.asarray(value) for number, value in enumerate(self.variables())}
         arrays |= {f"metric_{number:04}": value for number, value in enumerate(self._metrics)}
         arrays |= {f"best_{number:04}": value for number, value in enumerate(self.best or ())}
         with storage.atomic_path(self.path) as beside:
@@ -158,7 +166,7 @@ class Checkpoint(keras.callbacks.Callback):
                 f"{self.path} is no checkpoint ({first_line(error)}): start anew with --overwrite."
             ) from error
         saved = [arrays[key] for key in sorted(arrays) if key.startswith("variable_")]
-        variables = self._variables()
+        variables = self.variables()
         if [value.shape for value in saved] != [tuple(variable.shape) for variable in variables]:
             raise ValueError(f"{self.path} is the checkpoint of another model: give another --output_dir.")
         for variable, value in zip(variables, saved, strict=True):

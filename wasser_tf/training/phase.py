@@ -1,7 +1,7 @@
 """One phase of a training run, standard or adversarial: what is left of it, from its checkpoint on."""
 
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -42,6 +42,64 @@ def classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
     return models.blurred(loaded, config.blur)
 
 
+class Prepared(NamedTuple):
+    """What a phase trains with, and where it stands.
+
+    Attributes:
+      kept: What is validated, chosen and left behind: the classifier, or the one of averaged weights.
+      average: What moves the averaged weights, if there are any.
+      augment: What changes training images, if anything does.
+      checkpoint: Where the run stands and is saved; the chief's alone.
+    """
+
+    kept: keras.Model
+    average: WeightAverage | None
+    augment: augmentation.Augmentation | None
+    checkpoint: Checkpoint | None
+
+
+def prepare(
+    phase: str,
+    trained: keras.Model,
+    classifier: keras.Model,
+    config: TrainConfig,
+    dataset: Dataset,
+    distribution: Distribution,
+    folder: pathlib.Path | None = None,
+) -> Prepared:
+    """Compiles the model of a phase and brings it to where its checkpoint, if there is one, stands."""
+    adversarial = trained is not classifier
+    epochs = config.epochs if adversarial else config.standard_epochs
+    steps = len(dataset.train.labels) // config.batch_size
+    kept, average = classifier, None
+    if config.ema_momentum:
+        with distribution.scope():
+            kept = classifier_of(config, dataset)
+            kept.set_weights(classifier.get_weights())
+        average = WeightAverage(classifier, kept, config.ema_momentum)
+    # Layers that are random take their seeds from here when they have none of their own.
+    keras.utils.set_random_seed(config.seed)
+    with distribution.scope():
+        trained.compile(
+            optimizer.make(config, epochs * steps),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=config.jit_compile,
+        )
+        trained.optimizer.build(trained.trainable_variables)
+    checkpoint = None
+    if folder is not None:
+        checkpoint = Checkpoint(
+            folder / run_folder.CHECKPOINTS / f"{phase}.npz",
+            trained,
+            kept,
+            config.omega if adversarial else 0.0,
+            keep_last=config.keep == "last",
+            within_epochs=distribution.strategy is None,
+        )
+    return Prepared(kept, average, augmentation.make(config.augment, dataset.image_shape), checkpoint)
+
+
 def train(
     phase: str,
     trained: keras.Model,
@@ -58,39 +116,14 @@ def train(
     """
     adversarial = trained is not classifier
     epochs = config.epochs if adversarial else config.standard_epochs
-    steps = len(dataset.train.labels) // config.batch_size
-    augment = augmentation.make(config.augment, dataset.image_shape)
-    # What is validated, chosen and left behind.
-    kept = classifier
-    if config.ema_momentum:
-        with distribution.scope():
-            kept = classifier_of(config, dataset)
-            kept.set_weights(classifier.get_weights())
-    # Layers that are random take their seeds from here when they have none of their own.
-    keras.utils.set_random_seed(config.seed)
-    with distribution.scope():
-        trained.compile(
-            optimizer.make(config, epochs * steps),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=config.jit_compile,
-        )
-        trained.optimizer.build(trained.trainable_variables)
+    kept, average, augment, checkpoint = prepare(
+        phase, trained, classifier, config, dataset, distribution, folder if history is not None else None
+    )
     follower = data.EpochFollower()
     callbacks: list[keras.callbacks.Callback] = [follower]
-    if kept is not classifier:
-        callbacks.append(WeightAverage(classifier, kept, config.ema_momentum))
-    checkpoint = None
-    if folder is not None and history is not None:
-        omega = config.omega if adversarial else 0.0
-        checkpoint = Checkpoint(
-            folder / run_folder.CHECKPOINTS / f"{phase}.npz",
-            trained,
-            kept,
-            omega,
-            keep_last=config.keep == "last",
-            within_epochs=distribution.strategy is None,
-        )
+    if average:
+        callbacks.append(average)
+    if checkpoint and folder is not None and history is not None:
         callbacks.append(_finite(phase, config, dataset, augment, folder, checkpoint.steps_done))
         callbacks += [_validation(kept, config, dataset, adversarial), EpochTable(), checkpoint]
         earlier = list(history)

@@ -1,0 +1,89 @@
+"""Exports what `time_steps` times: `python -m benchmarks.accelerator.export_steps OUT`.
+
+The classifier's forward and backward pass, attacks of two lengths, and a step of plain training and of WasserTrain.
+"""
+
+import pathlib
+import sys
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from benchmarks import material
+from benchmarks.accelerator import program
+from wasser_tf import ThreatModel, WasserTrain, attacks
+from wasser_tf.attacks.base import as_logits_fn
+from wasser_tf.attacks.losses import margin
+from wasser_tf.transport import gibbs
+
+_BALL = ThreatModel(epsilon=0.5)
+_CASES = {"lenet": ((28, 28, 1), (128, 1024)), "resnet_small": ((32, 32, 3), (128,)), "resnet18": ((32, 32, 3), (128,))}
+# Whose results here go along, to be compared.
+_SMALL = ("lenet", "resnet_small")
+# Of two lengths, so that what is done once an attack is told from an iteration.
+_LENGTHS = {"mirror_ascent": (5, 25), "wasser_attack": (5, 25)}
+
+
+def main(out: pathlib.Path) -> None:
+    """Writes all programs."""
+    # As on an accelerator: there is no cache to keep within.
+    gibbs._PIXELS_A_PART = 2**62
+    for model, (shape, batches) in _CASES.items():
+        for batch in batches:
+            print(f"{model}, {batch} images", flush=True)
+            given = tuple(tf.constant(array) for array in material.images_like(shape, batch))
+            _attacks(out, f"{model}.{batch}", model, shape, given)
+            if batch == batches[0]:
+                _trainings(out, f"{model}.{batch}", model, shape, given)
+
+
+def _taken(model: str) -> dict[str, bool]:
+    """What goes along: of large models neither weights nor results, which would take a CPU minutes."""
+    return {"expected": model in _SMALL, "values": model in _SMALL}
+
+
+def _attacks(
+    out: pathlib.Path, name: str, model: str, shape: tuple[int, int, int], given: tuple[tf.Tensor, ...]
+) -> None:
+    logits_fn = as_logits_fn(material.build(model, shape), True)
+
+    def gradient(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            loss = margin(logits_fn(images), labels)
+        return {"gradient": tape.gradient(loss, images)}
+
+    program.export(out / f"{name}.classifier", gradient, given, [], **_taken(model))
+    for attack, lengths in _LENGTHS.items():
+        for iterations in lengths:
+            made = attacks.make(attack, _BALL, iterations=iterations)
+
+            def run(images: tf.Tensor, labels: tf.Tensor, made: attacks.Attack = made) -> dict[str, tf.Tensor]:
+                found = made.run(logits_fn, images, labels)
+                return {"adversarial": found.adversarial}
+
+            program.export(out / f"{name}.{attack}.{iterations}", run, given, [], **_taken(model))
+
+
+def _trainings(
+    out: pathlib.Path, name: str, model: str, shape: tuple[int, int, int], given: tuple[tf.Tensor, ...]
+) -> None:
+    plain = material.build(model, shape)
+    robust = WasserTrain(material.build(model, shape), attacks.make("mirror_ascent", _BALL, iterations=10))
+    for kind, trained in (("plain", plain), ("wasser_train", robust)):
+        trained.compile(keras.optimizers.Adam(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+        def step(images: tf.Tensor, labels: tf.Tensor, trained: Any = trained) -> dict[str, tf.Tensor]:
+            return trained.train_step((images, labels))
+
+        trained.optimizer.build(trained.trainable_variables)
+        tf.function(step, autograph=False).get_concrete_function(*given)
+        known: dict[int, Any] = {}
+        for variable in (*trained.variables, *trained.optimizer.variables, *trained.metrics_variables):
+            known.setdefault(id(variable), variable)
+        program.export(out / f"{name}.{kind}", step, given, list(known.values()), **_taken(model))
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))

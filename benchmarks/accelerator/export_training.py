@@ -1,0 +1,83 @@
+"""Takes a training to an accelerator: the step of a run of bin/train.py, and where the run stands.
+
+  python -m benchmarks.accelerator.export_training RUN OUT
+  python run_training.py OUT                                 # where JAX and the accelerator are
+  python -m benchmarks.accelerator.import_training RUN OUT
+  python bin/train.py … --output_dir=RUN --resume
+
+RUN is a run of bin/train.py that was stopped in the phase that is to go on. The step is train_step itself, augmentation
+before it and the average of weights after it; the order of the data and all seeds are those of bin/train.py.
+"""
+
+import pathlib
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.accelerator import program
+from benchmarks.accelerator.standing import standing
+from wasser_tf import data
+from wasser_tf.transport import gibbs
+
+
+def main(run: pathlib.Path, out: pathlib.Path) -> None:
+    """Writes the program, its state and the training images."""
+    # As on an accelerator: there is no cache to keep within.
+    gibbs._PIXELS_A_PART = 2**62
+    stand = standing(run)
+    config, prepared, trained, train = stand.config, stand.prepared, stand.trained, stand.dataset.train
+    numbered = stand.phase != "standard" and config.warm_start > 0
+    if prepared.average is not None:
+        prepared.average.set_model(trained)
+
+    def step(
+        images: tf.Tensor, labels: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor, at: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        images = tf.cast(images, tf.float32) / 255.0
+        if prepared.augment is not None:
+            images = prepared.augment(images, data.step_seed(config.seed, epoch, at))
+        logs = trained.train_step(({"image": images, "number": number} if numbered else images, labels))
+        if prepared.average is not None:
+            prepared.average.move()
+        return logs
+
+    as_bytes = np.round(train.images * 255).astype(np.uint8)
+    if not np.array_equal(as_bytes.astype(np.float32) / np.float32(255), train.images):
+        raise ValueError(f"{config.dataset} has images that are no bytes: they cannot be taken along.")
+    # As variables, so that the accelerator, which is what knows how long an epoch takes, can choose how many there are.
+    decay = trained.optimizer._learning_rate
+    schedule = [tf.Variable(float(value)) for value in (decay.decay_steps, decay.warmup_steps)]
+    decay.decay_steps, decay.warmup_steps = schedule
+    count, zero = config.batch_size, tf.constant(0, tf.int64)
+    number = tf.range(count, dtype=tf.int32)
+    examples = [tf.constant(as_bytes[:count]), tf.constant(train.labels[:count]), number, zero, zero]
+    # Metrics make their variables in the first step.
+    tf.function(step, autograph=False).get_concrete_function(*examples)
+    checkpoint = prepared.checkpoint
+    checkpoint.on_epoch_begin(checkpoint.epochs_done)
+    known = checkpoint.variables()
+    places = {id(variable): number for number, variable in enumerate(known)}
+    program.export(
+        out,
+        step,
+        examples,
+        # The metrics', which begin each epoch at 0, are the last.
+        [*known, *schedule, *trained.metrics_variables],
+        kept=[places[id(variable)] for variable in prepared.kept.weights],
+        schedule=len(known),
+        metrics=len(known) + len(schedule),
+        warmup=config.warmup,
+        count=len(train.labels),
+        batch_size=count,
+        seed=config.seed,
+        epochs=stand.epochs,
+        epochs_done=checkpoint.epochs_done,
+        steps_done=checkpoint.steps_done,
+        dataset=config.dataset,
+    )
+    np.savez_compressed(out.parent / f"{config.dataset}.npz", images=as_bytes, labels=train.labels)
+
+
+if __name__ == "__main__":
+    main(*map(pathlib.Path, sys.argv[1:]))

@@ -1,0 +1,33 @@
+"""Brings a training back that was finished by `run_training`: `python -m benchmarks.accelerator.import_training RUN AFTER`.
+
+The run of bin/train.py gets a checkpoint in which the phase is done, and as its flag the epochs it had; `--resume` with
+that flag then goes on with what comes after: standard.keras, or best.keras and the report.
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+from benchmarks.accelerator.standing import standing
+from wasser_tf import storage
+from wasser_tf.training import run_folder
+
+
+def main(run: pathlib.Path, after: pathlib.Path) -> None:
+    """Writes the checkpoint and the number of epochs."""
+    arrays = storage.read_arrays(after)
+    history = json.loads(str(arrays["history"]))
+    stand = standing(run)
+    checkpoint, kept = stand.prepared.checkpoint, stand.prepared.kept
+    kept.set_weights([arrays[name] for name in sorted(arrays) if name.startswith("best_")])
+    checkpoint.finish(history, kept.get_weights())
+    about = json.loads((run / run_folder.CONFIG).read_text())
+    about["config"]["epochs" if stand.phase == "wasser_train" else "standard_epochs"] = len(history)
+    storage.write_json(run / run_folder.CONFIG, about)
+    print(f"{run}: {stand.phase}, {len(history)} epochs, of which the last is kept")
+
+
+if __name__ == "__main__":
+    main(*map(pathlib.Path, sys.argv[1:]))

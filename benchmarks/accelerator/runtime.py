@@ -1,0 +1,80 @@
+"""Loads what `program.export` wrote and runs it on JAX's first device; neither TensorFlow nor this project is needed."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+from jax._src import xla_bridge
+from jax._src.interpreters import mlir
+from jax._src.lib import xla_client
+from jax._src.lib.mlir import ir
+
+
+class Program:
+    """A compiled step, and the variables it changes.
+
+    Attributes:
+      about: The description.
+      variables: Their values now, as arrays on the device.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        """Compiles a folder's program."""
+        self.about = json.loads((folder / "about.json").read_text())
+        device = jax.devices()[0]
+        state = {name: jax.device_put(value, device) for name, value in sorted(_state(folder, self.about).items())}
+        self.variables = [value for name, value in state.items() if name.startswith("variable_")]
+        # Of the inputs that are no variables, in their order.
+        self._constants = [value for name, value in state.items() if name.startswith("constant_")]
+        with mlir.make_ir_context() as context, ir.Location.unknown(context):
+            module = ir.Module.parse((folder / "program.mlirbc").read_bytes())
+            _without_copies(module)
+            self._executable = xla_bridge.get_backend().compile_and_load(
+                module, xla_client.DeviceList((device,)), xla_client.CompileOptions()
+            )
+
+    def __call__(self, *arguments: jax.Array) -> dict[str, jax.Array]:
+        """Takes a step, and returns by name what it returns; nothing is waited for."""
+        constants = iter(self._constants)
+        captured = [next(constants) if number < 0 else self.variables[number] for number in self.about["inputs"]]
+        given = [jax.device_put(argument) for argument in (*arguments, *captured)]
+        found = self._executable.execute_sharded(given).disassemble_into_single_device_arrays()
+        count = self.about["variables"]
+        self.variables = [value[0] for value in found[:count]]
+        return dict(zip(self.about["returned"], (value[0] for value in found[count:]), strict=False))
+
+    def reset(self, first: int) -> None:
+        """Sets the variables from the first on to 0."""
+        self.variables[first:] = [jax.numpy.zeros_like(value) for value in self.variables[first:]]
+
+    def values(self) -> list[np.ndarray]:
+        """Waits for the steps, and returns the variables."""
+        return [np.asarray(value) for value in self.variables]
+
+
+def _without_copies(module: ir.Module) -> None:
+    """Takes out TensorFlow's copies of results, which are no StableHLO: compilers of accelerators refuse them."""
+    copies = []
+
+    def collect(operation: ir.Operation) -> ir.WalkResult:
+        if operation.name == "mhlo.copy":
+            copies.append(operation)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(collect)
+    for operation in copies:
+        operation.results[0].replace_all_uses_with(operation.operands[0])
+        operation.erase()
+
+
+def _state(folder: pathlib.Path, about: dict) -> dict[str, np.ndarray]:
+    if "drawn" not in about:
+        with np.load(folder / "state.npz") as arrays:
+            return dict(arrays)
+    # What only the shapes of were taken along: how long a step takes does not depend on the values.
+    random = np.random.RandomState(0)
+    return {
+        name: (0.03 * random.standard_normal(shape)).astype(dtype) if dtype == "float32" else np.zeros(shape, dtype)
+        for name, (shape, dtype) in about["drawn"].items()
+    }
