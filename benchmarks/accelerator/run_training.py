@@ -45,13 +45,14 @@ class Training:
 
     def plan(self, seconds: float) -> int:
         """Returns how many epochs fit into so many seconds, and sets the learning rate's schedule by them."""
-        before = list(self.program.variables)
+        # A step takes the arrays it is given.
+        before = self.program.values()
         order = self._order(0)
         self._run(order, 0, range(2))
         started = time.perf_counter()
         self._run(order, 0, range(_TRIED_STEPS))
         step = (time.perf_counter() - started) / _TRIED_STEPS
-        self.program.variables = before
+        self.program.variables = [jax.device_put(value) for value in before]
         epochs = max(1, int(_SHARE * seconds / (step * self.steps)))
         epochs = min(epochs, self.about["epochs"])
         # wasser_tf.training.optimizer.make.

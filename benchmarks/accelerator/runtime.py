@@ -50,7 +50,7 @@ class Program:
 
     def values(self) -> list[np.ndarray]:
         """Waits for the steps, and returns the variables."""
-        return [np.asarray(value) for value in self.variables]
+        return [np.array(value) for value in self.variables]
 
 
 def _without_copies(module: ir.Module) -> None:
