@@ -110,7 +110,9 @@ def main() -> None:
         trainings = list(pool.map(Training, given.folders))
     if given.together:
         (given.folders[0] / "ready").touch()
-        while len(list(given.folders[0].parent.glob("*/ready"))) < given.together:
+        # Not for ever, for one of them may have failed.
+        patience = time.time() + 60
+        while len(list(given.folders[0].parent.glob("*/ready"))) < given.together and time.time() < patience:
             time.sleep(0.2)
     shares = [float(share) for share in given.shares.split(",")] if given.shares else [1.0] * len(trainings)
     for number, training in enumerate(trainings):

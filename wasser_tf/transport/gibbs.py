@@ -19,7 +19,7 @@ from wasser_tf.transport.neighbourhood import Ring, Support
 # here, 520: with a floor of 340 its examples lost a third of a margin.
 _POTENTIAL_RANGE = 690.0
 # A projection reads some ten images of float64 a few times over. Those of so many pixels stay in a core's cache; with
-# more at a time, each pixel costs half as much again.
+# more at a time, each pixel costs half as much again. A GPU has no use for parts, and would go through them in turn.
 _PIXELS_A_PART = 100_352
 
 
@@ -58,7 +58,8 @@ def project_to_budget(
       potential is that given less its maximum, and nowhere below −690.
     """
     batch, *image_shape = images.shape
-    if batch is None or batch * math.prod(image_shape) <= _PIXELS_A_PART:
+    in_one_go = batch is None or batch * math.prod(image_shape) <= _PIXELS_A_PART
+    if in_one_go or tf.config.list_logical_devices("GPU"):
         return _project(potential, multiplier, images, budget, support, newton_steps)
     parts = -(-batch // max(_PIXELS_A_PART // math.prod(image_shape), 1))
     size = -(-batch // parts)
