@@ -1,4 +1,4 @@
-"""Brings a training back that was finished by `run_training`: `python -m benchmarks.accelerator.import_training RUN AFTER`.
+"""Brings back a training that `run_training` finished: `python -m benchmarks.accelerator.import_training RUN AFTER`.
 
 The run of bin/train.py gets a checkpoint in which the phase is done, and as its flag the epochs it had; `--resume` with
 that flag then goes on with what comes after: standard.keras, or best.keras and the report.
@@ -7,8 +7,6 @@ that flag then goes on with what comes after: standard.keras, or best.keras and 
 import json
 import pathlib
 import sys
-
-import numpy as np
 
 from benchmarks.accelerator.standing import standing
 from wasser_tf import storage

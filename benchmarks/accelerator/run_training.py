@@ -1,7 +1,7 @@
 """Goes on with exported trainings, on JAX's first device: `run_training.py FOLDER… [--until=TIME]`.
 
 Needs jax and numpy alone. Each folder gets after.npz, the weights that are kept and the history; a line an epoch is
-printed. With --until each has as many epochs as fit into its share of the time, and its learning rate falls to 0 in these.
+printed. With --until each has as many epochs as fit into its share of the time, in which its learning rate falls to 0.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=pathlib.Path)
     parser.add_argument("--until", type=float, help="when all must be done, in seconds since 1970")
     parser.add_argument("--shares", help="how the time is shared out, such as 2,1; evenly otherwise")
-    parser.add_argument("--together", type=int, help="how many such processes wait for one another when all is compiled")
+    parser.add_argument("--together", type=int, help="how many such processes begin to train together")
     given = parser.parse_args()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         trainings = list(pool.map(Training, given.folders))

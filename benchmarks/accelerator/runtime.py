@@ -1,4 +1,4 @@
-"""Loads what `program.export` wrote and runs it on JAX's first device; neither TensorFlow nor this project is needed."""
+"""Loads what `program.export` wrote and runs it on JAX's first device; TensorFlow and this project are not needed."""
 
 import json
 import pathlib

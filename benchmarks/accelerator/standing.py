@@ -10,7 +10,6 @@ from wasser_tf import attacks, pipeline
 from wasser_tf.data import Dataset
 from wasser_tf.training import phase, run_folder
 from wasser_tf.training.config import TrainConfig
-from wasser_tf.training.distribution import Distribution
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,58 @@
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.accelerator import import_training, program
+from wasser_tf import MirrorAscent, ThreatModel, pipeline
+from wasser_tf.training.config import TrainConfig
+
+
+def test_a_program_says_what_its_inputs_are(tmp_path):
+    weight, count, scale = tf.Variable([1.0, 2.0]), tf.Variable(3), tf.Variable([5.0, 6.0])
+
+    def step(given):
+        weight.assign_add(given * scale)
+        count.assign_add(1)
+        return {"sum": tf.reduce_sum(weight)}
+
+    program.export(tmp_path, step, [tf.constant([1.0, 1.0])], [count, weight], expected=True, seed=7)
+    about = json.loads((tmp_path / "about.json").read_text())
+    # In the order of their use: what is never changed, the weight, and the count.
+    assert about["inputs"] == [-1, 1, 0]
+    assert about["returned"] == ["sum"] and about["variables"] == 2 and about["seed"] == 7
+    with np.load(tmp_path / "state.npz") as state:
+        assert int(state["variable_0000"]) == 3
+        np.testing.assert_array_equal(state["variable_0001"], [1.0, 2.0])
+        (constant,) = (state[name] for name in state.files if name.startswith("constant_"))
+    np.testing.assert_array_equal(constant, [5.0, 6.0])
+    with np.load(tmp_path / "example.npz") as example:
+        assert example["sum"] == 1 + 5 + 2 + 6
+    # Nothing that a device without TensorFlow lacks.
+    assert b"custom_call" not in (tmp_path / "program.mlirbc").read_bytes()
+
+
+def test_a_training_that_was_done_elsewhere_is_brought_back(tmp_path):
+    config = {
+        "output_dir": str(tmp_path / "run"),
+        "attack": MirrorAscent(ThreatModel(epsilon=0.1), iterations=1, polish=0),
+        "model": "linear",
+        "standard_epochs": 0,
+        "batch_size": 1000,
+        "radii": (0.1,),
+        "num_attack_examples": 8,
+        "report_iterations": 1,
+        "ema_momentum": 0.9,
+    }
+    first = pipeline.run(TrainConfig(**config, epochs=1))
+    weights = [np.full_like(weight, 0.25) for weight in first.classifier.get_weights()]
+    history = [{"epoch": epoch, "loss": 1.0 / epoch} for epoch in (1, 2)]
+    best = {f"best_{number:04}": weight for number, weight in enumerate(weights)}
+    np.savez(tmp_path / "after.npz", history=np.array(json.dumps(history)), **best)
+
+    import_training.main(tmp_path / "run", tmp_path / "after.npz")
+    second = pipeline.run(TrainConfig(**config, epochs=2, resume=True))
+    for one, two in zip(second.classifier.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+    lines = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in lines[1:]] == [["wasser_train", "1"], ["wasser_train", "2"]]
