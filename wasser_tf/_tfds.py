@@ -111,9 +111,10 @@ def _prepare(builder: Any, name: str, root: Any, download: bool) -> None:
     try:
         builder.download_and_prepare()
     except Exception as error:
+        why = first_line(_reason(error))
         raise ValueError(
-            f"Dataset {name!r} could not be fetched into {root} ({first_line(_reason(error))}): mend that and try again, "
-            f"or pass --data_dir=... (data_dir=...) with a folder that holds {builder.name}/."
+            f"Dataset {name!r} could not be fetched into {root} ({why}): mend that and try again, or pass "
+            f"--data_dir=... (data_dir=...) with a folder that holds {builder.name}/."
         ) from error
 
 

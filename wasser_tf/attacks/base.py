@@ -67,6 +67,13 @@ class AttackResult(NamedTuple):
     raw_loss: Any
     flagged: Any = False
 
+    def __repr__(self) -> str:
+        # In the place of every number.
+        shape = f"{type(self).__name__} of {tuple(self.adversarial.shape)}"
+        if not isinstance(self.success, np.ndarray):
+            return f"<{shape}>"
+        return f"<{shape}: {self.success.sum()} successful, raw {self.raw_success.sum()}; {self.certificate!r}>"
+
 
 class Problem(NamedTuple):
     """One batch to attack.
@@ -292,6 +299,9 @@ class Attack(abc.ABC):
             if progress:
                 progress.update(start + kept)
         return tf.nest.map_structure(lambda *fields: np.concatenate(fields), *parts)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.ball()}; {self.iterations} iterations>"
 
     @property
     def moves(self) -> bool:
