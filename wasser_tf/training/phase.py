@@ -146,7 +146,7 @@ def train(
         before = f", of which {done} were done before" + (f", and {steps_done} steps" if steps_done else "")
         say(f"\n{title}: {epochs} epochs" + (before if done or steps_done else ""))
         if adversarial and done < epochs:
-            say("The first step is compiled, which takes up to a minute.")
+            say("The first step is compiled, which can take a minute or two.")
     if done < epochs:
         # Without the smaller last batch: one shape, one compilation.
         batches = data.batches(
