@@ -71,7 +71,12 @@ flags.DEFINE_enum(
     "augment", TrainConfig.augment, list(AUGMENTATIONS), "What changes training images: shifts; or crops and mirroring."
 )
 flags.DEFINE_enum("precision", TrainConfig.precision, PRECISIONS, "Precision of the classifier.")
-flags.DEFINE_enum("jit_compile", "auto", ["auto", "true", "false"], "Whether XLA compiles the step (auto: on a GPU).")
+flags.DEFINE_enum(
+    "jit_compile",
+    "auto",
+    ["auto", "true", "false"],
+    "Whether XLA compiles the step (auto: on a GPU, with --nodeterministic).",
+)
 flags.DEFINE_enum(
     "keep", TrainConfig.keep, KEPT, "Of which epoch the weights are kept; the best by the validation split."
 )
