@@ -5,6 +5,9 @@ OUTPUT_DIR ?= runs/demo
 
 BIN := .venv/bin
 ENV := .venv/.installed
+# A clone has the package's name: from the folder above it, `import wasser_tf` would find the clone, an empty namespace,
+# before what setuptools installs by default. A plain path is found first.
+EDITABLE := --config-settings editable_mode=compat
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test bench lock clean
@@ -19,8 +22,9 @@ $(ENV): requirements.lock pyproject.toml
 	  echo "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1):" \
 	    "name one, as in: make env PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
+	@echo "Installing some 70 packages, which takes minutes and 3 GB of disk"
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation $(EDITABLE) -e .
 	@touch $@
 
 demo: env  ## Train on the embedded digits, no network needed (to OUTPUT_DIR=runs/demo, which is overwritten)
@@ -28,11 +32,11 @@ demo: env  ## Train on the embedded digits, no network needed (to OUTPUT_DIR=run
 
 # Two at a time: most of the time goes into compiling, on one core. A file stays on one (tests/conftest.py), for its tests
 # share what they compile and what they train; in the order of the folders, so that the longest are not the last.
-test: env  ## Lint, type check and test
+test: env  ## Lint, type check and test (about 13 minutes on two cores)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadscope --no-loadscope-reorder --durations=10
+	$(BIN)/python -m pytest -q -rs --numprocesses=2 --dist=loadscope --no-loadscope-reorder --durations=10
 
 bench: env  ## Time the attacks (minutes)
 	$(BIN)/python benchmarks/run.py

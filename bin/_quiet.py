@@ -1,6 +1,7 @@
 """Imports TensorFlow fast, and without its start-up messages, which would bury a binary's own. To be imported first."""
 
 import contextlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,11 @@ def _without(*modules: str) -> Iterator[None]:
             del sys.modules[name]
 
 
+if _missing := [name for name in ("tensorflow", "wasser_tf") if importlib.util.find_spec(name) is None]:
+    sys.exit(
+        f"{os.path.basename(sys.argv[0])}: {sys.executable} has no {' and no '.join(_missing)}: make the environment "
+        "by `make env`, and start this with .venv/bin/python."
+    )
 # Some messages come before TensorFlow reads the level that hides the others.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Keras looks for these, for wrappers and pictures of its own that no binary has a use for: a quarter of a start's time.

@@ -31,13 +31,17 @@ flags.DEFINE_list("radii", "0.1,0.3,0.5,1.0", "Radii ε.")
 flags.DEFINE_bool("resume", False, "Whether to go on in an output_dir of other settings; results that fit are used.")
 flags.DEFINE_bool("rescore", False, "Whether to score the stored examples anew, without attacking.")
 flags.DEFINE_bool("verify_exact", False, "Whether to verify certified examples by exact transport (float64).")
-flags.DEFINE_integer("verify_examples", 100, "How many of each model, attack and radius; 0: all.", lower_bound=0)
+flags.DEFINE_integer(
+    "verify_examples", 100, "How many of each model, attack and radius --verify_exact takes; 0: all.", lower_bound=0
+)
 flags.DEFINE_bool("sanity", True, "Whether to make the sanity checks of Carlini et al. 2019.")
 flags.DEFINE_bool("minimal_radius", False, "Whether to bisect the smallest radius that fools each image.")
 flags.DEFINE_string(
-    "main_attack", "", "The attack of both: one of --attacks, mirror_ascent or else the first by default."
+    "main_attack",
+    "",
+    "The attack of --sanity and --minimal_radius: one of --attacks, mirror_ascent or else the first by default.",
 )
-flags.DEFINE_integer("sanity_examples", 100, "On how many images.", lower_bound=1)
+flags.DEFINE_integer("sanity_examples", 100, "On how many images the sanity checks are made.", lower_bound=1)
 _flags.define_data()
 _flags.define_selection()
 _flags.define_threat_model()

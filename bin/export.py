@@ -30,9 +30,11 @@ flags.DEFINE_string("dataset", None, "The dataset that names the classes. That o
 flags.DEFINE_string("data_dir", None, "Folder of the prepared sets (the parent of mnist/). TFDS's own by default.")
 flags.DEFINE_list("image_shape", None, "Height, width and channels, where the classifier does not say them.")
 flags.DEFINE_bool("robustness", False, "Whether to add the signature that tells how close to the edge an image lies.")
-flags.DEFINE_float("robustness_largest", RobustnessProbe.largest, "Its largest radius.")
-flags.DEFINE_integer("robustness_rounds", RobustnessProbe.rounds, "How many radii it tries.")
-flags.DEFINE_integer("robustness_iterations", RobustnessProbe.iterations, "Mirror steps at each.")
+flags.DEFINE_float("robustness_largest", RobustnessProbe.largest, "The largest radius that --robustness tries.")
+flags.DEFINE_integer("robustness_rounds", RobustnessProbe.rounds, "How many radii --robustness tries.")
+flags.DEFINE_integer(
+    "robustness_iterations", RobustnessProbe.iterations, "Mirror steps of --robustness at each radius."
+)
 _flags.define_threat_model()
 flags.adopt_module_key_flags(_flags)
 

@@ -1,6 +1,6 @@
 r"""Turns a training run into a classifier that comes with the package.
 
-  python bin/publish.py --run=runs/mnist --name=mnist_wassertrain --dataset=mnist
+  python bin/publish.py --run=runs/mnist --name=mnist_mine --dataset=mnist
 
 packs runs/mnist/best.keras into wasser_tf/pretrained/, evaluates the packed file (by default the whole test set, with
 the ensemble), adds it to the leaderboard and writes its model card. Interrupted, it goes on where it was.
@@ -16,6 +16,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("run", None, "The output_dir of bin/train.py.", required=True)
 flags.DEFINE_string("name", None, "What wasser_tf.load_pretrained shall call it.", required=True)
 flags.DEFINE_string("file", publish.Publication.file, "Which classifier of the run.")
+flags.DEFINE_bool("overwrite", False, "Whether to replace another classifier of this name.")
 flags.DEFINE_string("about", "", "The leaderboard's sentence on it; model, training and seed by default.")
 _flags.define_board()
 flags.adopt_module_key_flags(_flags)
@@ -23,7 +24,9 @@ flags.adopt_module_key_flags(_flags)
 
 def main() -> None:
     """Turns the flags into a config, publishes and says where the file is."""
-    config = publish.Publication(run=FLAGS.run, name=FLAGS.name, board=_flags.board(), file=FLAGS.file)
+    config = publish.Publication(
+        run=FLAGS.run, name=FLAGS.name, board=_flags.board(), file=FLAGS.file, overwrite=FLAGS.overwrite
+    )
     path = publish.publish(config, FLAGS.about, tell=lambda line: print(line, flush=True))
     print(f"\n{path.with_suffix('.md').read_text(encoding='utf-8')}\nWritten: {path} and its card beside it")
 

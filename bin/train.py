@@ -54,16 +54,29 @@ flags.DEFINE_float(
 flags.DEFINE_integer("standard_epochs", TrainConfig.standard_epochs, "Epochs of standard training.")
 flags.DEFINE_integer("epochs", TrainConfig.epochs, "Epochs of WasserTrain.")
 flags.DEFINE_string("optimizer", TrainConfig.optimizer, "A Keras optimiser: adam, adamw, sgd, ….")
-flags.DEFINE_float("learning_rate", TrainConfig.learning_rate, "The highest one; it falls to 0 along a cosine.")
-flags.DEFINE_float("warmup", TrainConfig.warmup, "The part of each training in which it first rises from 0.")
+flags.DEFINE_float(
+    "learning_rate", TrainConfig.learning_rate, "The highest learning rate; it falls to 0 along a cosine."
+)
+flags.DEFINE_float(
+    "warmup", TrainConfig.warmup, "The part of each training in which the learning rate first rises from 0."
+)
 flags.DEFINE_float("momentum", TrainConfig.momentum, "Nesterov momentum of sgd.")
 flags.DEFINE_float("weight_decay", TrainConfig.weight_decay, "What weights lose a step, times the learning rate.")
-flags.DEFINE_float("ema_momentum", TrainConfig.ema_momentum, "Of a moving average of the weights to keep; 0: none.")
+flags.DEFINE_float(
+    "ema_momentum",
+    TrainConfig.ema_momentum,
+    "The momentum of a moving average of the weights, which is then kept in their place; 0: none.",
+)
 flags.DEFINE_enum(
     "augment", TrainConfig.augment, list(AUGMENTATIONS), "What changes training images: shifts; or crops and mirroring."
 )
 flags.DEFINE_enum("precision", TrainConfig.precision, PRECISIONS, "Precision of the classifier.")
-flags.DEFINE_enum("jit_compile", "auto", ["auto", "true", "false"], "Whether XLA compiles the step (auto: on a GPU).")
+flags.DEFINE_enum(
+    "jit_compile",
+    "auto",
+    ["auto", "true", "false"],
+    "Whether XLA compiles the step (auto: on a GPU, with --nodeterministic).",
+)
 flags.DEFINE_enum(
     "keep", TrainConfig.keep, KEPT, "Of which epoch the weights are kept; the best by the validation split."
 )

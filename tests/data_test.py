@@ -132,6 +132,18 @@ def _tiny(name, tmp_path, **options):
     return data.load(name, data_dir=tmp_path, download=True, **options)
 
 
+def test_a_failed_download_is_told_by_its_innermost_cause(tmp_path, monkeypatch):
+    def fetch(self):
+        try:
+            raise OSError(-2, "Name or service not known")
+        except OSError as error:
+            raise RuntimeError(f"Retries exceeded (Caused by {error}" + 300 * "…") from error
+
+    monkeypatch.setattr(TinyImages, "download_and_prepare", fetch)
+    with pytest.raises(ValueError, match=r"fetched into .* \(\[Errno -2\] Name or service not known\): mend that"):
+        _tiny("tiny_images", tmp_path)
+
+
 def _sizes(dataset):
     return [len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)]
 

@@ -14,6 +14,7 @@ from wasser_tf import (
     pipeline,
     storage,
 )
+from wasser_tf.attacks import RandomPlan
 from wasser_tf.training import phase, run_folder
 from wasser_tf.training.callbacks import EpochTable
 from wasser_tf.training.config import TrainConfig
@@ -124,11 +125,34 @@ def test_refuses_a_saved_classifier_of_other_images(tmp_path, shape, classes):
     assert not (tmp_path / "run").exists()
 
 
-def _train_standard(folder, dataset, config):
-    """The first phase of a run; returns its classifier."""
-    first, _ = pipeline.build(config, dataset, Distribution())
-    phase.train("standard", first, first, config, dataset, Distribution(), folder, [])
-    return first
+def _train(name, folder, dataset, config):
+    """One phase of a run; returns its classifier."""
+    first, robust = pipeline.build(config, dataset, Distribution())
+    trained, classifier = {"standard": (first, first), "wasser_train": (robust, robust.classifier)}[name]
+    phase.train(name, trained, classifier, config, dataset, Distribution(), folder, [])
+    return classifier
+
+
+def _whole_and_in_parts(name, folder, dataset, config, monkeypatch):
+    """A phase that nothing disturbed, and one that was stopped within its second epoch: classifiers, checkpoints."""
+
+    class Stopping(EpochTable):
+        def on_train_batch_end(self, batch, logs=None):
+            if (self._epoch, batch) == (1, 1):
+                signal.raise_signal(signal.SIGTERM)
+
+    whole = _train(name, folder / "whole", dataset, config)
+    with monkeypatch.context() as patch, pytest.raises(interruption.Interrupted), interruption.watched():
+        patch.setattr(phase, "EpochTable", Stopping)
+        _train(name, folder / "parts", dataset, config)
+    resumed = _train(name, folder / "parts", dataset, config)
+    saved = [dict(np.load(folder / part / "checkpoints" / f"{name}.npz")) for part in ("whole", "parts")]
+    assert saved[0].keys() == saved[1].keys()
+    for key, array in saved[0].items():
+        np.testing.assert_array_equal(array, saved[1][key], err_msg=key)
+    for one, two in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    return whole, saved[0]
 
 
 def test_stopped_and_resumed_it_augments_and_averages_as_if_it_had_not(tmp_path, monkeypatch):
@@ -147,28 +171,28 @@ def test_stopped_and_resumed_it_augments_and_averages_as_if_it_had_not(tmp_path,
         learning_rate=0.05,
         warmup=0.3,
     )
-    whole = _train_standard(tmp_path / "whole", dataset, config)
-
-    class Stopping(EpochTable):
-        def on_train_batch_end(self, batch, logs=None):
-            if (self._epoch, batch) == (1, 1):
-                signal.raise_signal(signal.SIGTERM)
-
-    with monkeypatch.context() as patch, pytest.raises(interruption.Interrupted), interruption.watched():
-        patch.setattr(phase, "EpochTable", Stopping)
-        _train_standard(tmp_path / "parts", dataset, config)
-    resumed = _train_standard(tmp_path / "parts", dataset, config)
-    saved = [dict(np.load(tmp_path / name / "checkpoints" / "standard.npz")) for name in ("whole", "parts")]
-    assert saved[0].keys() == saved[1].keys()
-    for key, array in saved[0].items():
-        np.testing.assert_array_equal(array, saved[1][key], err_msg=key)
-    for one, two in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, two)
+    whole, saved = _whole_and_in_parts("standard", tmp_path, dataset, config, monkeypatch)
     # What is left is the average that was best, not the weights that were trained.
-    best = [array for key, array in sorted(saved[0].items()) if key.startswith("best_")]
+    best = [array for key, array in sorted(saved.items()) if key.startswith("best_")]
     for one, two in zip(whole.get_weights(), best, strict=True):
         np.testing.assert_array_equal(one, two)
-    assert not np.array_equal(best[0], saved[0]["variable_0000"])
+    assert not np.array_equal(best[0], saved["variable_0000"])
+
+
+def test_stopped_and_resumed_its_attacks_go_on_where_they_ended(tmp_path, monkeypatch):
+    dataset = data.load("digits")
+    dataset = dataset._replace(train=data.Split(*(array[:40] for array in dataset.train)))
+    config = _config(
+        tmp_path,
+        model="linear",
+        attack=MirrorAscent(_ATTACK.threat_model, iterations=1, polish=0),
+        batch_size=10,
+        epochs=2,
+        warm_start=0.75,
+        validation_attack=RandomPlan(_ATTACK.threat_model),
+        num_attack_examples=8,
+    )
+    _whole_and_in_parts("wasser_train", tmp_path, dataset, config, monkeypatch)
 
 
 def test_the_batch_that_was_not_finite_is_the_augmented_one(tmp_path):

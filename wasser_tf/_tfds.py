@@ -111,10 +111,20 @@ def _prepare(builder: Any, name: str, root: Any, download: bool) -> None:
     try:
         builder.download_and_prepare()
     except Exception as error:
+        why = first_line(_reason(error))
         raise ValueError(
-            f"Dataset {name!r} could not be fetched into {root} ({first_line(error)}): mend that and try again, or "
-            f"pass --data_dir=... (data_dir=...) with a folder that holds {builder.name}/."
+            f"Dataset {name!r} could not be fetched into {root} ({why}): mend that and try again, or pass "
+            f"--data_dir=... (data_dir=...) with a folder that holds {builder.name}/."
         ) from error
+
+
+def _reason(error: BaseException) -> BaseException:
+    """Returns the system's error that another one came from, or that one: libraries wrap it in ever longer words."""
+    reason, inner = error, error.__cause__ or error.__context__
+    while inner is not None:
+        reason = inner if isinstance(inner, OSError) else reason
+        inner = inner.__cause__ or inner.__context__
+    return reason
 
 
 def _image_and_label(builder: Any, name: str) -> tuple[str, str]:

@@ -62,12 +62,15 @@ def prepare_process(config: TrainConfig) -> Distribution:
     return distribution
 
 
-def run(config: TrainConfig, distribution: Distribution | None = None) -> Finished | None:
+def run(
+    config: TrainConfig, distribution: Distribution | None = None, *, title: str = "wasser_train"
+) -> Finished | None:
     """Trains, compares and writes everything into the output_dir.
 
     Args:
       config: The run. Its precision is that of the process, see `prepare_process`.
       distribution: What `prepare_process` returned; one device by default.
+      title: What lines of progress call the adversarial training.
 
     Returns:
       What the run ends with; None for workers that are not the chief, which neither read nor write the output_dir.
@@ -82,12 +85,12 @@ def run(config: TrainConfig, distribution: Distribution | None = None) -> Finish
     distribution = distribution or Distribution()
     with distribution.lost_workers_told():
         if distribution.is_chief:
-            return _lead(config, distribution)
+            return _lead(config, distribution, title)
         _follow(config, distribution)
         return None
 
 
-def _lead(config: TrainConfig, distribution: Distribution) -> Finished:
+def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finished:
     started = time.monotonic()
     folder = pathlib.Path(config.output_dir).expanduser()
     run_folder.check(folder, config)
@@ -111,7 +114,9 @@ def _lead(config: TrainConfig, distribution: Distribution) -> Finished:
         standard.set_weights(first.get_weights())
         robust.classifier.set_weights(first.get_weights())
         _save(standard, folder / run_folder.STANDARD)
-        best_epoch = train("wasser_train", robust, robust.classifier, config, dataset, distribution, folder, history)
+        best_epoch = train(
+            "wasser_train", robust, robust.classifier, config, dataset, distribution, folder, history, title
+        )
         _save(robust.classifier, folder / run_folder.BEST)
         _export(robust.classifier, folder / run_folder.SAVED_MODEL)
         compared = _compare(standard, robust.classifier, config, dataset)
@@ -182,6 +187,7 @@ def _compare(
         config.radii,
         dataset_name=f"{config.dataset} test",
         from_logits=True,
+        tell=say,
         verbose=sys.stdout.isatty(),
     )
 

@@ -66,6 +66,14 @@ def test_examples_are_certified_and_the_exact_distance_agrees(attack, linear_cla
     np.testing.assert_array_equal(result.success, predictions != labels)
 
 
+def test_what_is_printed_is_short(linear_classifier, images, labels):
+    attack = attacks.RandomPlan(THREAT_MODEL)
+    result = attack(linear_classifier, images, labels)
+    assert repr(attack) == f"<RandomPlan: {THREAT_MODEL}; {attack.iterations} iterations>"
+    assert f"{images.shape}: {result.success.sum()} successful" in repr(result) and len(repr(result)) < 200
+    assert f"of {len(images)}: {len(images)} valid, cost to " in repr(result.certificate)
+
+
 def test_a_black_image_comes_back_black(attack, linear_classifier, images, labels):
     result = attack(linear_classifier, images, labels)
     np.testing.assert_array_equal(result.adversarial[7], np.zeros((8, 8, 1)))

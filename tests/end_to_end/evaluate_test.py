@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -157,6 +158,7 @@ def test_rescored_and_verified_without_attacking(config, quick, tmp_path):
     told = []
     run_evaluation(EvaluationRun.stored(str(folder)), rescore_only=True, verify_exact=5, tell=told.append)
     assert not any("fooled" in line for line in told) and cells_of(folder) == cells
+    assert any(re.match(r"Exact transport of 20 examples: .* all within their radius$", line) for line in told), told
     again = report_of(folder)
     for before, after in zip(first["records"], again["records"], strict=True):
         assert before["certified"]["success_rate"] == after["certified"]["success_rate"]

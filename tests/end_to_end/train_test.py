@@ -131,6 +131,15 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(finished, flagfile, tm
     assert code != 0 and "--resume" in errors and "Traceback" not in errors
 
 
+def test_tells_of_an_environment_that_lacks_packages():
+    # -S: without those that are installed.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-S", str(_ROOT / "bin" / "train.py")]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert finished.returncode == 1
+    assert re.fullmatch(r"train.py: .* has no tensorflow and no wasser_tf: .*`make env`.*\n", finished.stderr)
+
+
 @pytest.mark.slow
 def test_tells_of_bad_flags_in_a_sentence(tmp_path):
     code, _, errors = _run(f"--output_dir={tmp_path / 'run'}", "--omega=2")

@@ -10,7 +10,12 @@ from wasser_tf.evaluation import comparison
 def compared(digits, classifier, other_classifier, random_plan):
     split = Split(digits.images, digits.labels, digits.index)
     classifiers = {"old": other_classifier, "new": classifier}
-    return comparison.compare(classifiers, random_plan, split, (0.1, 0.4), dataset_name="digits test", verbose=False)
+    told = []
+    compared = comparison.compare(
+        classifiers, random_plan, split, (0.1, 0.4), dataset_name="digits test", tell=told.append, verbose=False
+    )
+    assert told[0] == "Attacking old at ε = 0.1" and len(told) == 4
+    return compared
 
 
 def test_attacks_each_classifier_at_each_radius(compared):

@@ -6,7 +6,7 @@ import pytest
 
 from wasser_tf import ThreatModel
 from wasser_tf.attacks import make
-from wasser_tf.evaluation import figures
+from wasser_tf.evaluation import drawing, figures, paper_figures
 from wasser_tf.evaluation.record import WORST_CASE, make_record
 
 
@@ -33,6 +33,28 @@ def records(make_examples):
         for attack in ("random_plan", WORST_CASE)
         for radius in (0.1, 0.3)
     ]
+
+
+@pytest.fixture
+def axes(monkeypatch):
+    """The axes of the figure that is drawn, which is not written."""
+    found = []
+    monkeypatch.setattr(drawing, "save", lambda figure, *_: found.extend(figure.axes))
+    return found
+
+
+def test_axes_say_what_is_drawn_and_lines_do_not_end_in_the_frame(axes, records):
+    figures.save_accuracy_curves("", {"one": np.array([0.1, np.inf])}, max_radius=0.5)
+    assert max(axes[0].lines[0].get_xdata()) == 0.5 < axes[0].get_xlim()[1]
+    axes.clear()
+    figures.save_panels("", records)
+    paper_figures.save_raw_and_certified("", {"one": records[:1]})
+    labels = [axis.get_ylabel() for axis in axes if "precision" in axis.get_ylabel()]
+    assert len(labels) == 3 and all("1e-08 or less" in label for label in labels)
+    axes.clear()
+    images, labels = np.zeros([2, 3, 3, 3], np.float32), np.zeros(2, np.int32)
+    paper_figures.save_side_by_side("", images, labels, [paper_figures.Attacked("ball", images, labels)])
+    assert "sum of channels" in axes[-1].get_ylabel()
 
 
 @pytest.mark.parametrize("count, channels, names", [(1, 1, None), (3, 3, ["cat", "automobile"]), (12, 1, ["a", "b"])])

@@ -43,7 +43,7 @@ def test_markdown_has_a_table_for_each_threat_model(plain, make):
 def test_summary_puts_certified_beside_raw(plain):
     lines = tables.summary(plain).splitlines()
     assert lines[0] == "m under random_plan at ε = 0.2, 2 images of digits test."
-    assert "p = 1" in lines[1] and "Natural accuracy 100.00 %" in lines[2]
+    assert "p = 1" in lines[1] and lines[1].endswith("none crossed.") and "Natural accuracy 100.00 %" in lines[2]
     cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:4]] for line in lines[4:]}
     assert cells["robust accuracy"] == ["50.00 %", "50.00 %"]
     assert cells["largest pixel"] == ["1", "3"] and cells["legal"] == ["100.00 %", "0.00 %"]

@@ -4,7 +4,7 @@ import pytest
 from wasser_tf import ThreatModel
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.examples import Examples
-from wasser_tf.evaluation.verify import verify
+from wasser_tf.evaluation.verify import in_words, verify
 
 
 def test_certified_examples_are_confirmed(classifier, random_plan, digits):
@@ -27,6 +27,7 @@ def test_a_lie_is_found(make_examples):
     assert check.max_ratio == pytest.approx(1.25, rel=1e-5)
     assert check.max_excess == pytest.approx(0.125 - 0.05, rel=1e-5)
     assert not check.within_radius and not check.below_cost
+    assert in_words([check]).endswith("radius 1.250000, 1 of 1 attacks and radii have some outside")
 
 
 def test_radius_0(make_examples):

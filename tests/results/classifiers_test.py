@@ -12,7 +12,8 @@ def trained(monkeypatch):
     """The configs of trainings, none of which is done."""
     configs = []
 
-    def run(config):
+    def run(config, title):
+        assert title == config.output_dir.rpartition("/")[2]
         configs.append(config)
         storage.write_json(f"{config.output_dir}/config.json", {"config": config.identity()})
         storage.write_json(f"{config.output_dir}/report.json", {})

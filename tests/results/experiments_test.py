@@ -134,7 +134,9 @@ def test_fig3_is_read_from_the_histories(bench, monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "omega_run", omega_run)
     made = experiments.fig3(bench)
     assert made.rows[1] == {"omega": 0.1, "epoch": 2, "natural_accuracy": 0.1} and len(made.rows) == 6
-    assert "| ω = 1  " in made.table and "100.00 %" in made.table and made.num_images == 200
+    assert (
+        "| ω = 1  " in made.table and "100.00 %" in made.table and (made.num_images, made.split) == (200, "validation")
+    )
     assert made.threat_model == "Trained in: a ball" and made.settings == {"training": {"omega": 0.1}}
     assert (bench.folder / "fig3.png").stat().st_size > 5_000
 

@@ -67,11 +67,13 @@ def _artefact(name, rows, **changes):
 
 
 def test_an_artefact_says_where_it_comes_from(tmp_path):
-    artefact.write(tmp_path, _artefact("fig4", _FIG4), dataset="mnist test", seed=3)
+    artefact.write(tmp_path, _artefact("fig4", _FIG4), dataset="mnist", seed=3)
     text = (tmp_path / "fig4.md").read_text()
     assert "| wasser_attack      |     60% |     90% |    100% |    100% |" in text
     assert "1,000 images of mnist test, seed 3, commit " in text and "A ball. Numbers: [fig4.csv](fig4.csv)" in text
     assert "![Fig. 4: attacks](fig4.png)" in text and "```bash\npython " in text
+    artefact.write(tmp_path, _artefact("fig3", _FIG4, split="validation"), dataset="mnist", seed=3)
+    assert "1,000 images of mnist validation, seed 3" in (tmp_path / "fig3.md").read_text()
     header, first, *_ = (tmp_path / "fig4.csv").read_text().splitlines()
     assert header.startswith("classifier,attack,epsilon,") and first.startswith("standard,wasser_attack,0.1,0.6,")
 
@@ -79,7 +81,7 @@ def test_an_artefact_says_where_it_comes_from(tmp_path):
 def test_the_page_is_made_of_what_is_stored(tmp_path):
     with pytest.raises(ValueError, match="holds no artefacts"):
         page.write(tmp_path, "mnist")
-    artefact.write(tmp_path / "mnist", _artefact("fig4", _FIG4), dataset="mnist test", seed=0)
+    artefact.write(tmp_path / "mnist", _artefact("fig4", _FIG4), dataset="mnist", seed=0)
     (tmp_path / "mnist" / "notes.md").write_text("Because.\n")
     text = page.write(tmp_path, "mnist").read_text()
     assert "## Line by line" in text and "not by 0.9 (75.00 %)" in text
@@ -101,5 +103,5 @@ def test_the_page_is_made_of_what_is_stored(tmp_path):
     text = page.write(tmp_path, "mnist").read_text()
     assert "## Under the strongest ensemble" in text and "| mine " in text and "unknown" in text
     # A dataset the paper does not have has no lines.
-    artefact.write(tmp_path / "digits", _artefact("fig4", _FIG4), dataset="digits test", seed=0)
+    artefact.write(tmp_path / "digits", _artefact("fig4", _FIG4), dataset="digits", seed=0)
     assert "Line by line" not in page.write(tmp_path, "digits").read_text()

@@ -4,7 +4,7 @@ import pathlib
 import pytest
 
 import wasser_tf
-from wasser_tf import RadiusSchedule, ThreatModel, attacks, pretrained, storage
+from wasser_tf import RadiusSchedule, ThreatModel, attacks, models, pretrained, storage
 from wasser_tf.evaluation.selection import ImageSource
 from wasser_tf.evaluation.sweep import fingerprint
 from wasser_tf.results import card, publish
@@ -29,6 +29,21 @@ def test_a_run_becomes_a_classifier_with_a_card(run, board, tmp_path, monkeypatc
     assert found["training"]["command"] in text and "at commit cccccccc" in text
     entry = storage.read_json(tmp_path / "page" / "leaderboard" / "digits" / "digits_linear.json")
     assert entry == found["evaluation"] and entry["about"].startswith("linear, WasserTrain, mirror_ascent, seed 5")
+
+
+def test_another_classifier_of_the_name_is_not_replaced_unasked(run, board, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "shelf")
+    config = Publication(run=str(run), name="digits_linear", board=board)
+    path = publish.publish(config)
+    first, ours = path.read_bytes(), path.with_suffix(".json").read_bytes()
+    # The same command again: the same classifier.
+    assert publish.publish(config).read_bytes() == first
+    models.build("linear", (8, 8, 1), 10, seed=1).save(run / "best.keras")
+    with pytest.raises(ValueError, match="has another classifier called 'digits_linear': give a --name .* --overwrite"):
+        publish.publish(config)
+    assert path.read_bytes() == first and path.with_suffix(".json").read_bytes() == ours
+    publish.publish(dataclasses.replace(config, overwrite=True))
+    assert path.read_bytes() != first and path.with_suffix(".json").read_bytes() != ours
 
 
 def test_the_training_command_has_all_that_is_not_usual(run):
@@ -85,6 +100,8 @@ def test_what_cannot_be_published(run, board, tmp_path):
     other = dataclasses.replace(board, source=ImageSource(dataset="mnist"))
     with pytest.raises(ValueError, match="was trained on digits: give --dataset=digits"):
         publish.publish(Publication(run=str(run), name="x", board=other))
+    with pytest.raises(ValueError, match="missing holds no training run: give the --output_dir of bin/train.py"):
+        publish.publish(Publication(run=str(tmp_path / "missing"), name="x", board=board))
     storage.write_json(tmp_path / "config.json", {"radii": [1]})
     with pytest.raises(ValueError, match="holds no training run"):
         publish.publish(Publication(run=str(tmp_path), name="x", board=board))

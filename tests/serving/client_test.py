@@ -92,7 +92,7 @@ def test_a_server_that_is_away_or_late(monkeypatch, protocol):
         assert pauses == [0.1, 0.2]
         silent.listen()
         with connect(protocol, address, "digits", retries=0, timeout=0.2) as client:
-            with pytest.raises(ServerUnavailable, match="after 1 attempts"):
+            with pytest.raises(ServerUnavailable, match="after 1 attempt "):
                 client.signatures()
 
 

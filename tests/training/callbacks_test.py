@@ -45,8 +45,9 @@ def test_prints_a_line_for_each_epoch(monkeypatch, terminal):
     out = io.StringIO()
     out.isatty = lambda: terminal
     monkeypatch.setattr(sys, "stdout", out)
-    table = EpochTable()
-    table.set_params({"epochs": 10, "steps": 3})
+    table = EpochTable(10)
+    # As while the rest of an epoch is trained.
+    table.set_params({"epochs": 9, "steps": 3})
     for epoch in (8, 9):
         table.on_epoch_begin(epoch)
         table.on_train_batch_end(0)

@@ -12,6 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# Keras takes it from there too.
+from tensorflow.python.framework.config import is_op_determinism_enabled
+
 from wasser_tf._checks import is_whole
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.inputs import (
@@ -66,6 +69,13 @@ class AttackResult(NamedTuple):
     raw_success: Any
     raw_loss: Any
     flagged: Any = False
+
+    def __repr__(self) -> str:
+        # In the place of every number.
+        shape = f"{type(self).__name__} of {tuple(self.adversarial.shape)}"
+        if not isinstance(self.success, np.ndarray):
+            return f"<{shape}>"
+        return f"<{shape}: {self.success.sum()} successful, raw {self.raw_success.sum()}; {self.certificate!r}>"
 
 
 class Problem(NamedTuple):
@@ -293,6 +303,9 @@ class Attack(abc.ABC):
                 progress.update(start + kept)
         return tf.nest.map_structure(lambda *fields: np.concatenate(fields), *parts)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.ball()}; {self.iterations} iterations>"
+
     @property
     def moves(self) -> bool:
         """Whether it can change an image at all."""
@@ -365,7 +378,7 @@ class Attack(abc.ABC):
         if self._compiled is None or self._compiled[0] is not classifier or self._compiled[1] != from_logits:
             logits_fn = as_logits_fn(classifier, from_logits)
 
-            @tf.function(reduce_retracing=False, jit_compile=compile_whole_graph(), autograph=False)
+            @tf.function(reduce_retracing=False, jit_compile=compile_whole_graph(classifier), autograph=False)
             def attack_batch(*batch: tf.Tensor | None) -> AttackResult:
                 return self.run(logits_fn, *batch)
 
@@ -525,10 +538,19 @@ def as_logits_fn(classifier: Callable[..., tf.Tensor], from_logits: bool) -> Log
     return logits_fn
 
 
-def compile_whole_graph() -> bool:
-    """Returns whether whole attacks are compiled by XLA: on a GPU.
+def compile_whole_graph(classifier: Any) -> bool:
+    """Returns whether whole attacks on a classifier are compiled by XLA: on a GPU.
 
     On a CPU a convolution inside an XLA loop runs three times slower than outside one, so there the loop is a graph and
-    only the transport steps in it are compiled.
+    only the transport steps in it are compiled. The same goes on a GPU for a classifier with max pooling where
+    operations shall be deterministic: XLA has no such gradient of it and refuses, TensorFlow has one.
     """
-    return bool(tf.config.list_logical_devices("GPU"))
+    if not tf.config.list_logical_devices("GPU"):
+        return False
+    return not (is_op_determinism_enabled() and _pools_by_max(classifier))
+
+
+def _pools_by_max(layer: Any) -> bool:
+    """Whether a layer is max pooling or has some in it, as far as Keras knows its parts."""
+    pooling = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
+    return isinstance(layer, pooling) or any(map(_pools_by_max, getattr(layer, "layers", ())))

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +45,7 @@ def compare(
     dataset_name: str,
     from_logits: bool | None = None,
     batch_size: int = 128,
+    tell: Callable[[str], None] | None = None,
     verbose: bool = True,
 ) -> Comparison:
     """Attacks classifiers at several radii.
@@ -57,7 +58,8 @@ def compare(
       dataset_name: What the records call the images.
       from_logits: Whether the classifiers return logits; told from them by default.
       batch_size: Images at a time.
-      verbose: Whether to show progress.
+      tell: Is given a line before each attack.
+      verbose: Whether to show a progress bar.
 
     Raises:
       ValueError: The images are not what a classifier takes.
@@ -66,8 +68,8 @@ def compare(
     for name, classifier in classifiers.items():
         for radius in radii:
             interruption.check()
-            if verbose:
-                print(f"Attacking {name} at ε = {radius:g}", flush=True)
+            if tell:
+                tell(f"Attacking {name} at ε = {radius:g}")
             evaluations.setdefault(name, []).append(
                 evaluate_attack(
                     classifier,

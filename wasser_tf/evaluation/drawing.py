@@ -21,6 +21,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 WORST = {"color": "black", "linestyle": (0, (4, 3)), "linewidth": 1.3, "marker": "", "zorder": 5}
 _DASHES = ("-", "--", ":", "-.")
 GREY = "#555555"
+# Rounding below float32's own would only stretch the axis of precision errors.
+PRECISION_FLOOR = 1e-8
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -102,6 +104,17 @@ def percent_axis(axis: Any, label: str) -> None:
     """Makes the vertical axis one of per cent."""
     axis.set_ylabel(label)
     axis.set_ylim(-3, 103)
+
+
+def precision_axis(axis: Any, kind: str) -> None:
+    """Makes the vertical axis one of precision errors, of which those below the floor are drawn there."""
+    axis.set_ylabel(f"{kind}: mean precision error\n({PRECISION_FLOOR:.0e} or less: drawn there)")
+    axis.set_yscale("log")
+
+
+def label_change(bar: Any, channels: int) -> None:
+    """Says what the colours of a perturbation are."""
+    bar.set_label("change of pixel" + (",\nsum of channels" if channels == 3 else ""), fontsize=8)
 
 
 def radius_axis(axis: Any, threat_model: ThreatModel | None) -> None:

@@ -20,7 +20,7 @@ from wasser_tf.evaluation.report import PICTURES, ModelReport, write_report
 from wasser_tf.evaluation.sanity import worst_case_is_per_example
 from wasser_tf.evaluation.selection import ImageSource, Selection
 from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, safe_name
-from wasser_tf.evaluation.verify import verify
+from wasser_tf.evaluation.verify import in_words, verify
 from wasser_tf.evaluation.worst_case import least_costs, worst_case
 
 CONFIG = "config.json"
@@ -199,6 +199,8 @@ def run_evaluation(
             interruption.check()
             tell(f"Scoring {model.name}")
             report = _report_on(config, sweep, model, images, rescore_only, verify_exact)
+            if report.exact:
+                tell(in_words(report.exact.values()))
             if config.minimal_radius:
                 found = _bisected(config, folder, model, images, rescore_only, tell)
                 report.bisected = found is not None

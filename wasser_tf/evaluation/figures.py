@@ -66,7 +66,7 @@ def save_examples(
         axis.set_xticks([])
         axis.set_yticks([])
     bar = figure.colorbar(painted, cax=figure.add_subplot(grid[1, count]))
-    bar.set_label("change of pixel" + (",\nsum of channels" if channels == 3 else ""), fontsize=8)
+    drawing.label_change(bar, channels)
     bar.ax.tick_params(labelsize=8)
     caption = "Above each image: label → prediction, red where the classifier is wrong."
     if threat_model is not None:
@@ -133,8 +133,7 @@ def save_panels(path: drawing.Path, records: Sequence[Record], *, title: str = "
         drawn = [
             [100 * record.certified.success_rate for record in members],
             [record.certified.cross_entropy for record in members],
-            # Rounding below float32's own would only stretch the axis.
-            [max(record.raw.precision_error_mean, 1e-8) for record in members],
+            [max(record.raw.precision_error_mean, drawing.PRECISION_FLOOR) for record in members],
             [record.raw.max_pixel for record in members],
         ]
         # The worst case is of certified examples; what its members were before says nothing.
@@ -146,8 +145,7 @@ def save_panels(path: drawing.Path, records: Sequence[Record], *, title: str = "
     drawing.percent_axis(success, "attack success rate [%]")
     loss.set_ylabel("mean cross-entropy [nats]")
     loss.set_ylim(bottom=0)
-    precision.set_ylabel("raw: mean precision error")
-    precision.set_yscale("log")
+    drawing.precision_axis(precision, "raw")
     precision.set_ylim(5e-9, max(1e-2, 2 * precision.get_ylim()[1]))
     pixel.set_ylabel("raw: largest pixel")
     pixel.set_ylim(0, max(1.25, 1.05 * pixel.get_ylim()[1]))
@@ -222,14 +220,14 @@ def save_accuracy_curves(
       radii: As `save_radius_histogram`'s.
       threat_model: Written below; its epsilon is not.
       title: Written above.
-      max_radius: Where the axis ends; at the largest finite radius by default.
+      max_radius: Where the lines end; at the largest finite radius by default.
 
     Raises:
       ValueError: There is nothing to draw.
     """
     drawing.check_some(radii, "radii")
     finite = np.concatenate([np.asarray(values)[np.isfinite(values)] for values in radii.values()])
-    end = max_radius or 1.03 * float(finite.max(initial=0)) or 1.0
+    end = max_radius or float(finite.max(initial=0)) or 1.0
     figure = drawing.new_figure(6.4, 4.4)
     axis = figure.subplots()
     for number, (name, values) in enumerate(radii.items()):
@@ -242,7 +240,7 @@ def save_accuracy_curves(
         axis.step(places, accuracy, where="post", label=name, **style)
     drawing.percent_axis(axis, "robust accuracy, at most [%]")
     drawing.radius_axis(axis, threat_model)
-    axis.set_xlim(0, end)
+    axis.set_xlim(0, 1.03 * end)
     axis.legend(fontsize=9, frameon=False, loc="best")
     counts = {len(values) for values in radii.values()}
     drawing.save(figure, path, title, drawing.caption(threat_model, counts.pop() if len(counts) == 1 else None))

@@ -64,6 +64,7 @@ def save_side_by_side(
         above[0].set_ylabel(f"{one.name}:\nperturbation", fontsize=9)
         below[0].set_ylabel("example", fontsize=9)
         bar = figure.colorbar(painted, cax=figure.add_subplot(grid[1 + 2 * number, count]))
+        drawing.label_change(bar, images.shape[-1])
         bar.ax.tick_params(labelsize=7)
     for axis in axes.ravel():
         axis.set_xticks([])
@@ -126,8 +127,8 @@ def save_raw_and_certified(path: drawing.Path, records: Mapping[str, Sequence[Re
             success, loss, precision = panels[row]
             success.plot(radii, [100 * one.success_rate for one in scores], label=name, **drawing.style(number))
             loss.plot(radii, [one.cross_entropy for one in scores], **drawing.style(number))
-            # Rounding below float32's own would only stretch the axis.
-            precision.plot(radii, [max(one.precision_error_mean, 1e-8) for one in scores], **drawing.style(number))
+            errors = [max(one.precision_error_mean, drawing.PRECISION_FLOOR) for one in scores]
+            precision.plot(radii, errors, **drawing.style(number))
     first = next(iter(records.values()))[0]
     threat_model = ThreatModel.from_config(first.threat_model)
     for row, kind in enumerate(("raw", "certified")):
@@ -135,8 +136,7 @@ def save_raw_and_certified(path: drawing.Path, records: Mapping[str, Sequence[Re
         drawing.percent_axis(success, f"{kind}: attack success rate [%]")
         loss.set_ylabel(f"{kind}: mean cross-entropy [nats]")
         loss.set_ylim(bottom=0)
-        precision.set_ylabel(f"{kind}: mean precision error")
-        precision.set_yscale("log")
+        drawing.precision_axis(precision, kind)
         precision.set_ylim(5e-9, 2)
         for axis in panels[row]:
             drawing.radius_axis(axis, threat_model)

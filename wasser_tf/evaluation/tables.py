@@ -95,7 +95,7 @@ def summary(record: Record) -> str:
     radius = "an adaptive ε" if record.settings.get("schedule") else f"ε = {record.epsilon:g}"
     return (
         f"{record.model} under {record.attack} at {radius}, {record.num_images} images of {record.dataset}.\n"
-        f"{threat_model_caption(record.threat_model)}.\n"
+        f"{threat_model_caption(record.threat_model)}\n"
         f"Natural accuracy {_percent(record.natural_accuracy)}; {record.mean_iterations:.0f} iterations an image, "
         f"{record.seconds:.1f} s.\n{flagged}\n"
         + markdown_table(["", "certified", "raw"], [[name, tell(certified), tell(raw)] for name, tell in lines])

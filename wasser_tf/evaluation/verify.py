@@ -1,6 +1,7 @@
 """Verifies examples by exact optimal transport: a judge that knows nothing of plans, windows or attacks."""
 
 import dataclasses
+from collections.abc import Collection
 
 import numpy as np
 
@@ -29,6 +30,16 @@ class ExactCheck:
     max_excess: float
     within_radius: bool
     below_cost: bool
+
+
+def in_words(checks: Collection[ExactCheck]) -> str:
+    """Returns what some checks came to, in a line."""
+    total, ratio = sum(check.num_images for check in checks), max(check.max_ratio for check in checks)
+    outside = sum(not check.within_radius for check in checks)
+    verdict = (
+        f"{outside} of {len(checks)} attacks and radii have some outside" if outside else "all within their radius"
+    )
+    return f"Exact transport of {total:,} examples: largest distance / radius {ratio:.6f}, {verdict}"
 
 
 def verify(examples: Examples, threat_model: ThreatModel, limit: int | None = None) -> ExactCheck:

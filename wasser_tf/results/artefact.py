@@ -22,6 +22,7 @@ class Artefact:
       rows: The numbers, each row the same columns.
       table: The same as Markdown, as a person wants it.
       num_images: How many images the numbers are of.
+      split: The split of the dataset that they are from.
       threat_model: The ball in words, or what stands for it.
       settings: All else that the numbers depend on, as plain values.
       pictures: File names of its pictures, which are there.
@@ -35,6 +36,7 @@ class Artefact:
     threat_model: str
     settings: Mapping[str, Any]
     pictures: Sequence[str] = ()
+    split: str = "test"
 
 
 def write(folder: pathlib.Path, made: Artefact, *, dataset: str, seed: int) -> None:
@@ -46,7 +48,7 @@ def write(folder: pathlib.Path, made: Artefact, *, dataset: str, seed: int) -> N
     storage.write_text(folder / f"{made.name}.csv", text.getvalue())
     values = {
         **dataclasses.asdict(made),
-        "dataset": dataset,
+        "dataset": f"{dataset} {made.split}",
         "seed": seed,
         "commit": provenance.commit(),
         "command": provenance.command(),

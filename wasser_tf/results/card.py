@@ -19,7 +19,8 @@ def training_of(run: pathlib.Path) -> dict[str, Any]:
     Raises:
       ValueError: It holds no training run.
     """
-    about = storage.read_json(run / "config.json")
+    path = run / "config.json"
+    about = storage.read_json(path) if path.exists() else {}
     try:
         return {
             "config": about["config"],

@@ -117,7 +117,7 @@ class Workshop:
             run_folder.check(folder, config)
             return folder
         tell(f"Training {name}: {standard_epochs} standard epochs, then {epochs} with {attack.name}, ω = {omega:g}")
-        pipeline.run(config)
+        pipeline.run(config, title=name)
         return folder
 
     def _config(self, folder: pathlib.Path, attack: Attack, **settings: Any) -> TrainConfig:

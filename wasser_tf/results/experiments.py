@@ -129,6 +129,7 @@ def fig3(bench: Bench) -> Artefact:
         rows=rows,
         table=tables.markdown_table(["natural accuracy, validation", "first epoch", "best", "last"], cells),
         num_images=trained.pop("validation_images"),
+        split="validation",
         threat_model=f"Trained in: {trained.pop('threat_model_in_words')}",
         settings=trained,
         pictures=["fig3.png"],

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 
 from wasser_tf import pretrained, storage
+from wasser_tf.evaluation.sweep import fingerprint
 from wasser_tf.results import card, leaderboard
 from wasser_tf.results.leaderboard import Board
 from wasser_tf.results.pack import pack
@@ -23,6 +24,7 @@ class Publication:
       name: What `wasser_tf.load_pretrained` shall call the classifier.
       board: How it is evaluated; its dataset must be that of the run.
       file: Which classifier of the run.
+      overwrite: Whether to replace another classifier of this name.
 
     Raises:
       ValueError: The name is not made of small letters, digits and underscores.
@@ -32,6 +34,7 @@ class Publication:
     name: str
     board: Board
     file: str = "best.keras"
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -47,7 +50,8 @@ def publish(config: Publication, about: str = "", tell: Callable[[str], None] | 
       The packed file.
 
     Raises:
-      ValueError: The run, the images or a setting are not what is needed.
+      ValueError: The run, the images or a setting are not what is needed, or the package has another classifier of this
+        name.
     """
     run = pathlib.Path(config.run).expanduser()
     training = card.training_of(run)
@@ -58,6 +62,13 @@ def publish(config: Publication, about: str = "", tell: Callable[[str], None] | 
     # In the package there shall be no classifier without its card, so it goes there last.
     packed = pathlib.Path(config.board.output_dir).expanduser() / f"{config.name}.keras"
     classifier = pack(run / config.file, packed)
+    path = pretrained.FOLDER / packed.name
+    # The same bytes are this very classifier, published before.
+    if path.exists() and not config.overwrite and fingerprint(path) != fingerprint(packed):
+        raise ValueError(
+            f"The package has another classifier called {config.name!r}: give a --name of your own, or --overwrite to "
+            "replace that one."
+        )
     trained = training["config"]
     how = "standard training" if config.file == "standard.keras" else f"WasserTrain, {trained['attack']['name']}"
     entry = leaderboard.add(
@@ -75,7 +86,6 @@ def publish(config: Publication, about: str = "", tell: Callable[[str], None] | 
         "bytes": packed.stat().st_size,
         "file": config.file,
     }
-    path = pretrained.FOLDER / packed.name
     card.write(path, described, training, entry)
     with storage.atomic_path(path) as beside:
         shutil.copyfile(packed, beside)

@@ -195,7 +195,7 @@ def reproduce(config: Reproduction, tell: Callable[[str], None] | None = None) -
     for name in config.experiments:
         tell(f"{name}")
         made: Artefact = EXPERIMENTS[name](bench)
-        artefact.write(bench.folder, made, dataset=f"{config.dataset} test", seed=config.seed)
+        artefact.write(bench.folder, made, dataset=config.dataset, seed=config.seed)
         written.append(bench.folder / f"{name}.md")
         if config.publish_dir is not None:
             place = pathlib.Path(config.publish_dir).expanduser() / safe_name(config.dataset)

@@ -137,8 +137,9 @@ class Client(abc.ABC):
         raise AssertionError("The last attempt returns or raises.")
 
     def _away(self, reason: str) -> ServerUnavailable:
+        attempts = f"{self.retries + 1} attempts" if self.retries else "1 attempt"
         return ServerUnavailable(
-            f"No answer from {self.server} after {self.retries + 1} attempts ({reason}): is the server running, and is "
+            f"No answer from {self.server} after {attempts} ({reason}): is the server running, and is "
             "that its port for this protocol?"
         )
 

@@ -11,8 +11,8 @@ try:
     from tensorflow_serving.config import model_server_config_pb2
 except ImportError as error:
     raise ImportError(
-        "Serving needs tensorflow-serving-api, which carries TensorFlow Serving's messages: pip install "
-        "'wasser_tf[serving]'."
+        "Serving needs tensorflow-serving-api, which carries TensorFlow Serving's messages: pip install '.[serving]' "
+        "in the clone of wasser_tf."
     ) from error
 
 __all__ = [

@@ -93,8 +93,10 @@ class EpochTable(keras.callbacks.Callback):
         "val_robust_accuracy": "attacked",
     }
 
-    def __init__(self) -> None:
+    def __init__(self, epochs: int) -> None:
+        """Takes the number of the last epoch: what is left of one that was stopped is a `fit` of its own."""
         super().__init__()
+        self._epochs = epochs
         self._epoch = 0
         self._started = self._told = 0.0
         self._headed = False
@@ -128,4 +130,4 @@ class EpochTable(keras.callbacks.Callback):
         print(("\r" if self._terminal else "") + "  ".join(cells), flush=True)
 
     def _number(self) -> str:
-        return f"{self._epoch + 1}/{self.params['epochs']}".rjust(7)
+        return f"{self._epoch + 1}/{self._epochs}".rjust(7)

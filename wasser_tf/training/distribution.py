@@ -156,7 +156,8 @@ class Distribution:
         A function that makes variables is traced by TensorFlow in a way that does not run on several devices.
         """
         with self.scope():
-            x, y = (tf.zeros([1, *spec.shape[1:]], spec.dtype) for spec in batches.element_spec)
+            # Images alone, or with their numbers.
+            x, y = tf.nest.map_structure(lambda spec: tf.zeros([1, *spec.shape[1:]], spec.dtype), batches.element_spec)
             outputs = model(x, training=False)
             # Makes them, and changes none.
             with keras.StatelessScope():

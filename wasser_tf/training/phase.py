@@ -109,11 +109,13 @@ def train(
     distribution: Distribution,
     folder: pathlib.Path | None = None,
     history: list[dict[str, Any]] | None = None,
+    title: str | None = None,
 ) -> int:
     """Trains one phase, or what is left of it; the classifier ends with its best weights. Returns the best epoch.
 
-    Folder and history are the chief's; the other workers have neither.
+    Folder and history are the chief's; the other workers have neither. Lines of progress call the phase by the title.
     """
+    title = title or phase
     adversarial = trained is not classifier
     epochs = config.epochs if adversarial else config.standard_epochs
     kept, average, augment, checkpoint = prepare(
@@ -125,7 +127,7 @@ def train(
         callbacks.append(average)
     if checkpoint and folder is not None and history is not None:
         callbacks.append(_finite(phase, config, dataset, augment, folder, checkpoint.steps_done))
-        callbacks += [_validation(kept, config, dataset, adversarial), EpochTable(), checkpoint]
+        callbacks += [_validation(kept, config, dataset, adversarial), EpochTable(epochs), checkpoint]
         earlier = list(history)
 
         def write(*_: Any) -> None:
@@ -142,7 +144,9 @@ def train(
     distribution.synchronize([*trained.variables, *trained.optimizer.variables, *averages])
     if checkpoint:
         before = f", of which {done} were done before" + (f", and {steps_done} steps" if steps_done else "")
-        say(f"\n{phase}: {epochs} epochs" + (before if done or steps_done else ""))
+        say(f"\n{title}: {epochs} epochs" + (before if done or steps_done else ""))
+        if adversarial and done < epochs:
+            say("The first step is compiled, which can take a minute or two.")
     if done < epochs:
         # Without the smaller last batch: one shape, one compilation.
         batches = data.batches(
@@ -167,7 +171,7 @@ def train(
         checkpoint.restore_best()
         if checkpoint.best_epoch:
             why = "is the best on the validation split" if config.keep == "best" else "is the last"
-            say(f"{phase}: epoch {checkpoint.best_epoch} is kept, which {why}")
+            say(f"{title}: epoch {checkpoint.best_epoch} is kept, which {why}")
     if kept is not classifier:
         classifier.set_weights(kept.get_weights())
     distribution.synchronize(classifier.variables)

@@ -34,6 +34,12 @@ class Certificate(NamedTuple):
     max_pixel: Any
     mass_error: Any
 
+    def __repr__(self) -> str:
+        # In the place of every number.
+        if not isinstance(self.cost, np.ndarray):
+            return f"<{type(self).__name__}>"
+        return f"<{type(self).__name__} of {len(self.cost)}: {self.valid().sum()} valid, cost to {self.cost.max():.4g}>"
+
     def valid(self, capacity: float | None = 1.0) -> Any:
         """Returns for each image whether it is legal to float32 rounding, [B] bool.
 
