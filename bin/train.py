@@ -75,7 +75,7 @@ flags.DEFINE_enum(
     "jit_compile",
     "auto",
     ["auto", "true", "false"],
-    "Whether XLA compiles the step (auto: on a GPU, with --nodeterministic).",
+    "Whether XLA compiles the step (auto: on a GPU, but for max pooling with --deterministic).",
 )
 flags.DEFINE_enum(
     "keep", TrainConfig.keep, KEPT, "Of which epoch the weights are kept; the best by the validation split."

@@ -222,3 +222,13 @@ def test_refuses_an_augmentation_of_small_images_and_resumes_what_an_older_versi
     run_folder.check(tmp_path / "run", _config(tmp_path / "run", resume=True))
     with pytest.raises(ValueError, match="ema_momentum is 0.0 there and 0.5 here"):
         run_folder.check(tmp_path / "run", _config(tmp_path / "run", resume=True, ema_momentum=0.5))
+
+
+@pytest.mark.parametrize(("asked", "got"), [("auto", True), (False, False)])
+def test_on_a_gpu_xla_compiles_the_step_unless_told_not_to(tmp_path, monkeypatch, asked, got):
+    monkeypatch.setattr(phase, "compile_whole_graph", lambda classifier: True)
+    config = _config(tmp_path, model="linear", jit_compile=asked)
+    dataset = data.load("digits")
+    _, robust = pipeline.build(config, dataset, Distribution())
+    phase.prepare("wasser_train", robust, robust.classifier, config, dataset, Distribution())
+    assert robust.jit_compile is got

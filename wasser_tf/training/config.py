@@ -54,8 +54,8 @@ class TrainConfig:
         0 for none.
       seed: Of initial weights, data order and all else that is random.
       precision: "float32", or "mixed_float16" or "mixed_bfloat16" (transport stays in float32).
-      jit_compile: Whether XLA compiles the training step; "auto" leaves it to Keras (on a GPU, yes, unless
-        `deterministic`).
+      jit_compile: Whether XLA compiles the training step; "auto": on a single GPU, but for classifiers with max pooling
+        where `deterministic`, whose gradient XLA has none of.
       radii: The ε of the report, rising; the best epoch is chosen on the validation split at the middle one.
       report_iterations: Iterations of the report's attack, MirrorAscent with restarts.
       num_attack_examples: How many images of the test split (and of the validation split) are attacked.

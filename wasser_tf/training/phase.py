@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from wasser_tf import augmentation, data, interruption, models
 from wasser_tf.attacks import MirrorAscent
+from wasser_tf.attacks.base import compile_whole_graph
 from wasser_tf.data import Dataset
 from wasser_tf.training import optimizer, run_folder
 from wasser_tf.training.averaging import WeightAverage
@@ -77,6 +78,10 @@ def prepare(
             kept = classifier_of(config, dataset)
             kept.set_weights(classifier.get_weights())
         average = WeightAverage(classifier, kept, config.ema_momentum)
+    jit_compile = config.jit_compile
+    if jit_compile == "auto" and distribution.strategy is None and compile_whole_graph(classifier):
+        # Keras' auto leaves XLA out wherever operations shall be deterministic.
+        jit_compile = True
     # Layers that are random take their seeds from here when they have none of their own.
     keras.utils.set_random_seed(config.seed)
     with distribution.scope():
@@ -84,7 +89,7 @@ def prepare(
             optimizer.make(config, epochs * steps),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
-            jit_compile=config.jit_compile,
+            jit_compile=jit_compile,
         )
         trained.optimizer.build(trained.trainable_variables)
     checkpoint = None
