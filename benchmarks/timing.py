@@ -50,18 +50,23 @@ def per_iteration(short: list[float], long: list[float], iterations: int) -> lis
     return [max(two - one, 1e-9) / iterations for one, two in zip(short, long, strict=True)]
 
 
-def forward_and_backward(classifier: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], tf.Tensor]:
-    """Returns a function that takes the gradient of the margin in the images: what any attack must do in a step."""
+def gradient_in_images(classifier: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns the gradient of the margin in the images, as a function of images and labels."""
     logits_fn = as_logits_fn(classifier, True)
-    given = tf.constant(images), tf.constant(labels)
 
-    @tf.function(autograph=False)
     def gradient(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(images)
             loss = margin(logits_fn(images), labels)
         return tape.gradient(loss, images)
 
+    return gradient
+
+
+def forward_and_backward(classifier: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], tf.Tensor]:
+    """Returns a function that takes the gradient of the margin in the images: what any attack must do in a step."""
+    given = tf.constant(images), tf.constant(labels)
+    gradient = tf.function(gradient_in_images(classifier), autograph=False)
     return lambda: gradient(*given)
 
 

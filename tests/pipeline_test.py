@@ -125,6 +125,11 @@ def test_refuses_a_saved_classifier_of_other_images(tmp_path, shape, classes):
     assert not (tmp_path / "run").exists()
 
 
+def _forty_digits():
+    dataset = data.load("digits")
+    return dataset._replace(train=data.Split(*(array[:40] for array in dataset.train)))
+
+
 def _train(name, folder, dataset, config):
     """One phase of a run; returns its classifier."""
     first, robust = pipeline.build(config, dataset, Distribution())
@@ -156,8 +161,7 @@ def _whole_and_in_parts(name, folder, dataset, config, monkeypatch):
 
 
 def test_stopped_and_resumed_it_augments_and_averages_as_if_it_had_not(tmp_path, monkeypatch):
-    dataset = data.load("digits")
-    dataset = dataset._replace(train=data.Split(*(array[:40] for array in dataset.train)))
+    dataset = _forty_digits()
     config = _config(
         tmp_path,
         model="mlp",
@@ -180,8 +184,7 @@ def test_stopped_and_resumed_it_augments_and_averages_as_if_it_had_not(tmp_path,
 
 
 def test_stopped_and_resumed_its_attacks_go_on_where_they_ended(tmp_path, monkeypatch):
-    dataset = data.load("digits")
-    dataset = dataset._replace(train=data.Split(*(array[:40] for array in dataset.train)))
+    dataset = _forty_digits()
     config = _config(
         tmp_path,
         model="linear",

@@ -10,12 +10,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from benchmarks import material
+from benchmarks import material, timing
 from benchmarks.accelerator import program
 from wasser_tf import ThreatModel, WasserTrain, attacks
 from wasser_tf.attacks.base import as_logits_fn
-from wasser_tf.attacks.losses import margin
-from wasser_tf.transport import gibbs
 
 _BALL = ThreatModel(epsilon=0.5)
 _CASES = {"lenet": ((28, 28, 1), (128, 1024)), "resnet_small": ((32, 32, 3), (128,)), "resnet18": ((32, 32, 3), (128,))}
@@ -27,8 +25,7 @@ _LENGTHS = {"mirror_ascent": (5, 25), "wasser_attack": (5, 25)}
 
 def main(out: pathlib.Path) -> None:
     """Writes all programs."""
-    # As on an accelerator: there is no cache to keep within.
-    gibbs._PIXELS_A_PART = 2**62
+    program.project_all_at_once()
     for model, (shape, batches) in _CASES.items():
         for batch in batches:
             print(f"{model}, {batch} images", flush=True)
@@ -46,15 +43,11 @@ def _taken(model: str) -> dict[str, bool]:
 def _attacks(
     out: pathlib.Path, name: str, model: str, shape: tuple[int, int, int], given: tuple[tf.Tensor, ...]
 ) -> None:
-    logits_fn = as_logits_fn(material.build(model, shape), True)
-
-    def gradient(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        with tf.GradientTape() as tape:
-            tape.watch(images)
-            loss = margin(logits_fn(images), labels)
-        return {"gradient": tape.gradient(loss, images)}
-
-    program.export(out / f"{name}.classifier", gradient, given, [], **_taken(model))
+    classifier = material.build(model, shape)
+    logits_fn, gradient = as_logits_fn(classifier, True), timing.gradient_in_images(classifier)
+    program.export(
+        out / f"{name}.classifier", lambda *batch: {"gradient": gradient(*batch)}, given, [], **_taken(model)
+    )
     for attack, lengths in _LENGTHS.items():
         for iterations in lengths:
             made = attacks.make(attack, _BALL, iterations=iterations)

@@ -18,13 +18,11 @@ import tensorflow as tf
 from benchmarks.accelerator import program
 from benchmarks.accelerator.standing import standing
 from wasser_tf import data
-from wasser_tf.transport import gibbs
 
 
 def main(run: pathlib.Path, out: pathlib.Path) -> None:
     """Writes the program, its state and the training images."""
-    # As on an accelerator: there is no cache to keep within.
-    gibbs._PIXELS_A_PART = 2**62
+    program.project_all_at_once()
     stand = standing(run)
     config, prepared, trained, train = stand.config, stand.prepared, stand.trained, stand.dataset.train
     numbered = stand.phase != "standard" and config.warm_start > 0

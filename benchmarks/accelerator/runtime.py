@@ -38,7 +38,8 @@ class Program:
         """Takes a step, and returns by name what it returns; nothing is waited for."""
         constants = iter(self._constants)
         captured = [next(constants) if number < 0 else self.variables[number] for number in self.about["inputs"]]
-        given = [jax.device_put(argument) for argument in (*arguments, *captured)]
+        # What is captured lies on the device.
+        given = [*(jax.device_put(argument) for argument in arguments), *captured]
         found = self._executable.execute_sharded(given).disassemble_into_single_device_arrays()
         count = self.about["variables"]
         self.variables = [value[0] for value in found[:count]]

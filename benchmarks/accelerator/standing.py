@@ -1,12 +1,11 @@
 """Where a run of bin/train.py stands: its models, compiled, and its data, as the run itself would have them next."""
 
 import dataclasses
-import json
 import pathlib
 
 import keras
 
-from wasser_tf import attacks, pipeline
+from wasser_tf import attacks, pipeline, storage
 from wasser_tf.data import Dataset
 from wasser_tf.training import phase, run_folder
 from wasser_tf.training.config import TrainConfig
@@ -33,7 +32,7 @@ class Standing:
 
 def standing(run: pathlib.Path) -> Standing:
     """Reads a run's folder, which must hold the end of its standard training or a checkpoint within it."""
-    about = json.loads((run / run_folder.CONFIG).read_text())
+    about = storage.read_json(run / run_folder.CONFIG)
     # XLA has no reproducible gradient of max pooling on GPUs.
     place = {"output_dir": str(run), "data_dir": about["data_dir"], "resume": True, "deterministic": False}
     given = {**about["config"], **place}
