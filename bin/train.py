@@ -51,6 +51,12 @@ flags.DEFINE_float("omega", TrainConfig.omega, "ω, the weight of the adversaria
 flags.DEFINE_float(
     "trades_beta", TrainConfig.trades_beta, "β of TRADES, whose loss takes the place of Eq. 10's; 0: Eq. 10."
 )
+flags.DEFINE_float(
+    "label_smoothing", TrainConfig.label_smoothing, "What labels give away, shared evenly by all classes, such as 0.1."
+)
+flags.DEFINE_integer(
+    "validation_size", None, "How many images are held out of train for validation; by default a twelfth, 5000 at most."
+)
 flags.DEFINE_integer("standard_epochs", TrainConfig.standard_epochs, "Epochs of standard training.")
 flags.DEFINE_integer("epochs", TrainConfig.epochs, "Epochs of WasserTrain.")
 flags.DEFINE_string("optimizer", TrainConfig.optimizer, "A Keras optimiser: adam, adamw, sgd, ….")
@@ -105,10 +111,10 @@ FLAGS.set_default("iterations", 10)
 
 def main() -> None:
     """Turns the flags into a config, runs it and prints the table."""
-    same = """dataset data_dir download model width blur initial omega trades_beta standard_epochs epochs batch_size
-        augment optimizer learning_rate warmup momentum weight_decay ema_momentum seed precision report_iterations
-        num_attack_examples distribute attack_chunk random_radius warm_start keep deterministic output_dir resume
-        overwrite"""
+    same = """dataset data_dir download validation_size model width blur initial omega trades_beta label_smoothing
+        standard_epochs epochs batch_size augment optimizer learning_rate warmup momentum weight_decay ema_momentum seed
+        precision report_iterations num_attack_examples distribute attack_chunk random_radius warm_start keep
+        deterministic output_dir resume overwrite"""
     config = TrainConfig(
         **{name: FLAGS[name].value for name in same.split()},
         validation_attack=_validation_attack(),

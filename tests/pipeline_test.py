@@ -227,6 +227,15 @@ def test_refuses_an_augmentation_of_small_images_and_resumes_what_an_older_versi
         run_folder.check(tmp_path / "run", _config(tmp_path / "run", resume=True, ema_momentum=0.5))
 
 
+def test_holds_out_as_many_images_as_told_and_smooths_labels(tmp_path):
+    config = _config(tmp_path, model="linear", validation_size=50, label_smoothing=0.1)
+    dataset = pipeline.load(config, Distribution())
+    assert (len(dataset.train.labels), len(dataset.validation.labels), len(dataset.test.labels)) == (1347, 50, 400)
+    _, robust = pipeline.build(config, dataset, Distribution())
+    phase.prepare("wasser_train", robust, robust.classifier, config, dataset, Distribution())
+    assert robust.loss.label_smoothing == 0.1
+
+
 @pytest.mark.parametrize(("asked", "got"), [("auto", True), (False, False)])
 def test_on_a_gpu_xla_compiles_the_step_unless_told_not_to(tmp_path, monkeypatch, asked, got):
     monkeypatch.setattr(phase, "compile_whole_graph", lambda classifier: True)

@@ -140,7 +140,12 @@ def _follow(config: TrainConfig, distribution: Distribution) -> None:
 
 def load(config: TrainConfig, distribution: Distribution) -> Dataset:
     """Returns the run's dataset, or says why it cannot be trained on."""
-    dataset = data.load(config.dataset, data_dir=config.data_dir, download=config.download)
+    dataset = data.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        download=config.download,
+        validation_size=config.validation_size,
+    )
     if config.batch_size > len(dataset.train.labels):
         raise ValueError(f"batch_size must be at most the {len(dataset.train.labels)} training images.")
     if config.batch_size % distribution.num_replicas:

@@ -39,6 +39,8 @@ def _config(**fields):
         ({"ema_momentum": 1}, "ema_momentum must be a number from 0 to below 1, got 1"),
         ({"optimizer": "sgd", "momentum": -0.1}, "momentum must be a number from 0 to below 1, got -0.1"),
         ({"momentum": 0.9}, "momentum is a setting of sgd, got it with optimizer=adam"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be a number from 0 to below 1, got 1.0"),
+        ({"validation_size": 0}, "validation_size must be a whole number of at least 1, or None, got 0"),
         ({"weight_decay": -1.0}, "weight_decay must be a finite number of at least 0"),
         ({"trades_beta": -1.0}, "trades_beta must be a finite number of at least 0, got -1.0"),
         ({"augment": "mixup"}, "augment must be one of none, shift, crop_flip, got 'mixup'"),

@@ -70,7 +70,7 @@ class ConstrainedSinkhorn(Attack):
                 budget,
                 duals,
                 problem.support,
-                regularization=tf.constant(self.regularization),
+                regularization=tf.constant(self.regularization, tf.float32),
                 sweeps=self.sinkhorn_iterations,
                 capacity=problem.threat_model.capacity,
                 mass_tolerance=_MASS_TOLERANCE,

@@ -58,7 +58,7 @@ class DualProjection(Attack):
                 gradient.image_gradient,
                 problem.images,
                 budget,
-                tf.constant(self.step_size),
+                tf.constant(self.step_size, tf.float32),
                 problem.support,
             ), gradient.fooled
 

@@ -69,7 +69,7 @@ class FrankWolfe(Attack):
                 problem.images,
                 budget,
                 2.0 / (tf.cast(iteration, tf.float32) + 2.0),
-                tf.constant(self.temperature),
+                tf.constant(self.temperature, tf.float32),
                 problem.support,
                 self.bisections,
                 self.tolerance,

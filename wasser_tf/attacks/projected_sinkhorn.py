@@ -74,7 +74,7 @@ class ProjectedSinkhorn(Attack):
                 budget,
                 initial_duals(problem.images),
                 problem.support,
-                regularization=tf.constant(self.regularization),
+                regularization=tf.constant(self.regularization, tf.float32),
                 sweeps=self.sinkhorn_iterations,
             )
 

@@ -34,12 +34,15 @@ class TrainConfig:
       dataset: Name of the dataset, see `wasser_tf.data.load`.
       data_dir: Folder of the prepared sets.
       download: Whether to fetch a set that is not there.
+      validation_size: How many images are held out of train for validation; None for the usual part, see
+        `wasser_tf.data.load`.
       model: Name of the classifier, one of `wasser_tf.models.MODELS`.
       width: Multiplies the channels and units of its hidden layers.
       blur: How many means over 3×3 pixels go before the classifier, see `wasser_tf.models.blurred`.
       initial: Path of a saved classifier to start from, which then takes the place of `model` and `width`; or None.
       omega: ω, the weight of the adversarial loss.
       trades_beta: β of TRADES, whose loss takes the place of Eq. 10's; 0 for Eq. 10.
+      label_smoothing: What labels give away, in both trainings, to be shared evenly by all classes.
       standard_epochs: Epochs of standard training; 0 leaves the classifier as it was initialised.
       epochs: Epochs of WasserTrain.
       batch_size: Images a step.
@@ -83,12 +86,14 @@ class TrainConfig:
     dataset: str = "digits"
     data_dir: str | None = None
     download: bool = False
+    validation_size: int | None = None
     model: str = "lenet"
     width: float = 1.0
     blur: int = 0
     initial: str | None = None
     omega: float = 0.7
     trades_beta: float = 0.0
+    label_smoothing: float = 0.0
     standard_epochs: int = 30
     epochs: int = 40
     batch_size: int = 64
@@ -138,7 +143,7 @@ class TrainConfig:
         if not _is_number(self.learning_rate) or not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be a finite number above 0, got {self.learning_rate!r}.")
         augmentation.check_suits(self.augment, self.dataset)
-        for name in ("warmup", "momentum", "ema_momentum"):
+        for name in ("warmup", "momentum", "ema_momentum", "label_smoothing"):
             if not _is_number(value := getattr(self, name)) or not 0 <= value < 1:
                 raise ValueError(f"{name} must be a number from 0 to below 1, got {value!r}.")
         if self.momentum and self.optimizer.lower() != "sgd":
@@ -154,6 +159,10 @@ class TrainConfig:
             raise ValueError(f"distribute must be one of {', '.join(STRATEGIES)}, got {self.distribute!r}.")
         if self.distribute != "none" and self.jit_compile is True:
             raise ValueError("jit_compile must be auto or false with distribute: XLA compiles no step of many devices.")
+        if self.validation_size is not None and not is_whole(self.validation_size, 1):
+            raise ValueError(
+                f"validation_size must be a whole number of at least 1, or None, got {self.validation_size!r}."
+            )
         if self.attack_chunk is not None and not is_whole(self.attack_chunk, 1):
             raise ValueError(
                 f"attack_chunk must be a whole number of at least 1, or None for no bound, got {self.attack_chunk!r}."

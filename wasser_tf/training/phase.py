@@ -11,7 +11,7 @@ from wasser_tf import augmentation, data, interruption, models
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.attacks.base import compile_whole_graph
 from wasser_tf.data import Dataset
-from wasser_tf.training import optimizer, run_folder
+from wasser_tf.training import loss, optimizer, run_folder
 from wasser_tf.training.averaging import WeightAverage
 from wasser_tf.training.callbacks import EpochTable, RobustValidation
 from wasser_tf.training.checkpoint import Checkpoint
@@ -87,7 +87,7 @@ def prepare(
     with distribution.scope():
         trained.compile(
             optimizer.make(config, epochs * steps),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            loss.make(config.label_smoothing),
             metrics=["accuracy"],
             jit_compile=jit_compile,
         )
