@@ -176,6 +176,21 @@ def test_a_clean_mistake_counts_as_success(linear_classifier, images, labels):
         assert attacks.make(name, THREAT_MODEL, iterations=1)(linear_classifier, images[:2], wrong[:2]).success.all()
 
 
+# What flags and JSON make of 3000 is an int.
+@pytest.mark.parametrize("name", attacks.ATTACKS)
+def test_settings_may_be_whole_numbers_where_they_are_real(name, linear_classifier, images, labels):
+    usual = attacks.serialize(attacks.make(name, THREAT_MODEL))["config"]
+    whole = {key: max(round(value), 1) for key, value in usual.items() if isinstance(value, float)}
+    attack = attacks.make(name, THREAT_MODEL, iterations=2, **whole)
+
+    def run(images, labels):
+        return attack.run(lambda images: linear_classifier(images, training=False), images, labels).adversarial
+
+    # Traced, not compiled.
+    traced = tf.function(run, autograph=False).get_concrete_function(images[:2], labels[:2])
+    assert traced.structured_outputs.shape == images[:2].shape
+
+
 def bad(images, **changes):
     return {"images": images, "labels": np.zeros(len(images), int), **changes}
 
