@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from wasser_tf import pipeline, storage
+from wasser_tf import pipeline, pretrained, storage
 from wasser_tf.results.classifiers import Workshop
 from wasser_tf.results.scales import FULL, QUICK
 
@@ -76,7 +76,8 @@ def test_trainings_take_their_settings_from_the_scale(workshop, trained):
     )
     assert (config.learning_rate, config.warmup, config.weight_decay) == (0.1, 0.2, 5e-3)
     assert config.ema_momentum == 0.99 and config.random_radius and config.threat_model.epsilon == 0.06
-    assert (config.attack.iterations, config.attack.step_size, config.attack.loss) == (5, 10.0, "cross_entropy")
+    attack = config.attack
+    assert (attack.iterations, attack.step_size, attack.polish, attack.loss) == (10, 8.0, 3, "cross_entropy")
 
     dataclasses.replace(workshop, dataset="mnist", scale=FULL["mnist"], folder=workshop.folder / "mnist").path(
         "wasser_train", print
@@ -84,6 +85,23 @@ def test_trainings_take_their_settings_from_the_scale(workshop, trained):
     config = trained[-1]
     assert config.warm_start == 0.75 and config.threat_model.epsilon == 1.0 and config.radii == (0.5,)
     assert (config.attack.iterations, config.attack.step_size) == (3, 7.0)
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_the_full_scale_is_the_recipe_of_the_packaged_classifier(workshop, trained, dataset):
+    full = dataclasses.replace(workshop, dataset=dataset, scale=FULL[dataset], given={}, seed=0)
+    assert full.path("standard", print).endswith("standard/standard.keras")
+    full.path("wasser_train", print)
+    standard, ours = trained
+    assert (standard.width, standard.blur, standard.omega) == (1, 0, 0)
+    published = pretrained.card(f"{dataset}_wassertrain")["training"]["config"]
+    differing = {name for name, value in ours.identity().items() if name in published and value != published[name]}
+    # How the run reports, and what the attack does by default.
+    assert differing <= {"attack", "radii", "report_iterations", "num_attack_examples"}
+    for name in ("iterations", "step_size", "loss", "polish", "threat_model"):
+        wanted = published["attack"]["config"][name]
+        got = ours.identity()["attack"]["config"][name]
+        assert got == wanted or (name == "polish" and got is None and wanted == ours.attack.iterations), name
 
 
 def test_an_unknown_recipe_is_refused(workshop):

@@ -71,26 +71,30 @@ class Workshop:
         if role == "pgd":
             # On adversarial examples alone, as [14] trains.
             folder = self._trained("pgd", self._pgd(), 1.0, self.scale.standard_epochs, self.scale.epochs, tell)
-        elif role == "standard" and "wasser_train" in self.given:
+        elif role == "standard" and ("wasser_train" in self.given or self._own_settings()):
             # At ω = 0 no attack runs; the one epoch is what a run has at least, and what is taken is from before it.
             folder = self._trained("standard", self._wasser(), 0.0, self.scale.standard_epochs, 1, tell)
         else:
-            folder = self._trained(
-                "wasser_train", self._wasser(), 0.7, self.scale.standard_epochs, self.scale.epochs, tell
-            )
+            usual = {"omega": 0.7, "standard_epochs": self.scale.standard_epochs, "epochs": self.scale.epochs}
+            settings = {**usual, **self._own_settings()}
+            folder = self._trained("wasser_train", self._wasser(), tell=tell, **settings)
         return str(folder / (run_folder.STANDARD if role == "standard" else run_folder.BEST))
 
     def omega_run(self, omega: float, tell: Callable[[str], None]) -> pathlib.Path:
         """Returns the folder of a training of Fig. 3, from scratch with this ω; trained if it has to be."""
         return self._trained(f"omega_{omega:g}", self._wasser(), omega, 0, self.scale.omega_epochs, tell)
 
+    def _own_settings(self) -> Mapping[str, Any]:
+        """What WasserTrain has otherwise than the scale says."""
+        return self.scale.ours if self.recipe == "ours" else {}
+
     def _wasser(self) -> Attack:
         ball = ThreatModel(epsilon=self.scale.epsilon)
         if self.recipe == "paper":
             return attacks.make("wasser_attack", ball, iterations=_PAPER_ITERATIONS, schedule=RadiusSchedule())
         # In few iterations stronger than the margin: BUILD_NOTES.md, Training.
-        iterations, step_size = self.scale.iterations, self.scale.step_size
-        return attacks.make("mirror_ascent", ball, iterations=iterations, loss="cross_entropy", step_size=step_size)
+        settings = {name: getattr(self.scale, name) for name in ("iterations", "step_size", "polish")}
+        return attacks.make("mirror_ascent", ball, loss="cross_entropy", **settings)
 
     def _pgd(self) -> Attack:
         return attacks.make(
@@ -109,9 +113,11 @@ class Workshop:
         standard_epochs: int,
         epochs: int,
         tell: Callable[[str], None],
+        **settings: Any,
     ) -> pathlib.Path:
         folder = self.folder / name
-        config = self._config(folder, attack, omega=omega, standard_epochs=standard_epochs, epochs=epochs)
+        sizes = {"omega": omega, "standard_epochs": standard_epochs, "epochs": epochs}
+        config = self._config(folder, attack, **sizes, **settings)
         if (folder / "report.json").exists():
             # It may be one of other sizes.
             run_folder.check(folder, config)
@@ -122,22 +128,24 @@ class Workshop:
 
     def _config(self, folder: pathlib.Path, attack: Attack, **settings: Any) -> TrainConfig:
         ours = attack.name == "mirror_ascent"
+        usual: dict[str, Any] = {
+            **{name: getattr(self.scale, name) for name in _OF_THE_SCALE},
+            # An adaptive radius is one already, and PGD trains as its paper says.
+            "random_radius": ours and self.scale.random_radius,
+            "warm_start": self.scale.warm_start if ours else 0.0,
+            # The middle of those that are trained at.
+            "radii": (self.scale.epsilon / 2 if ours and self.scale.random_radius else self.scale.epsilon,),
+            # The experiments attack better than this report does; it is there to choose the best epoch by.
+            "report_iterations": 20,
+            "num_attack_examples": 100,
+        }
         return TrainConfig(
             output_dir=str(folder),
             attack=attack,
             dataset=self.dataset,
             data_dir=self.data_dir,
             download=self.download,
-            **{name: getattr(self.scale, name) for name in _OF_THE_SCALE},
-            # An adaptive radius is one already, and PGD trains as its paper says.
-            random_radius=ours and self.scale.random_radius,
-            warm_start=self.scale.warm_start if ours else 0.0,
             seed=self.seed,
-            # The middle of those that are trained at.
-            radii=(self.scale.epsilon / 2 if ours and self.scale.random_radius else self.scale.epsilon,),
-            # The experiments attack better than this report does; it is there to choose the best epoch by.
-            report_iterations=20,
-            num_attack_examples=100,
             resume=True,
-            **settings,
+            **{**usual, **settings},
         )

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="wasser_tf")
 class SmoothedCrossentropy(keras.losses.Loss):
-    """Cross-entropy of class indices and smoothed labels (Szegedy et al., CVPR 2016); Keras has it for one-hot ones only.
+    """Cross-entropy with smoothed labels (Szegedy et al., CVPR 2016) of class indices; Keras has that of one-hot ones.
 
     The label's class is asked for with 1 − s + s / K, each other one with s / K.
 
