@@ -8,6 +8,7 @@ import pytest
 from wasser_tf import ThreatModel, models
 from wasser_tf.attacks import RandomPlan
 from wasser_tf.data import Split
+from wasser_tf.training import callbacks
 from wasser_tf.training.callbacks import EpochTable, RobustValidation
 
 
@@ -40,11 +41,12 @@ def test_measures_robust_accuracy_with_one_on_current_weights():
         model.set_weights([-weight for weight in model.get_weights()])
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-def test_prints_a_line_for_each_epoch(monkeypatch, terminal):
+@pytest.mark.parametrize(("terminal", "seconds"), [(True, -1.0), (False, -1.0), (False, 300.0)])
+def test_prints_a_line_for_each_epoch(monkeypatch, terminal, seconds):
     out = io.StringIO()
     out.isatty = lambda: terminal
     monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(callbacks, "_SECONDS_BETWEEN", {terminal: seconds})
     table = EpochTable(10)
     # As while the rest of an epoch is trained.
     table.set_params({"epochs": 9, "steps": 3})
@@ -58,4 +60,5 @@ def test_prints_a_line_for_each_epoch(monkeypatch, terminal):
     assert table[0].split() == ["epoch", "loss", "accuracy", "attacked", "validation", "attacked", "seconds"]
     assert table[1].split()[:-1] == ["9/10", "1.2500", "90.0", "%", "50.0", "%", "100.0", "%", "5.5", "%"]
     assert len(table) == 3 and len({len(line) for line in table}) == 1 and len(table[0]) < 80
-    assert ("\r" in out.getvalue()) == any("step 1/3" in line for line in lines) == terminal
+    assert ("\r" in out.getvalue()) == terminal
+    assert any(line.endswith("step 1/3") for line in lines) == (seconds < 0)

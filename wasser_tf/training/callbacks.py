@@ -13,6 +13,8 @@ from wasser_tf.attacks.losses import cross_entropy
 from wasser_tf.data import Split
 
 _PREDICT_BATCH = 500
+# How often an epoch tells how far it is: on a terminal, where a line covers the one before, and in a log.
+_SECONDS_BETWEEN = {True: 0.2, False: 300.0}
 
 
 class RobustValidation(keras.callbacks.Callback):
@@ -79,7 +81,7 @@ class RobustValidation(keras.callbacks.Callback):
 
 
 class EpochTable(keras.callbacks.Callback):
-    """Prints a short line for each epoch, and on a terminal how far the epoch is; `history.csv` has the rest.
+    """Prints a short line for each epoch, and now and then how far the epoch is; `history.csv` has the rest.
 
     Goes after those that add to the logs, into `fit(verbose=0)`.
     """
@@ -109,11 +111,13 @@ class EpochTable(keras.callbacks.Callback):
         self._epoch, self._started = epoch, time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Tells of the step, on a terminal and a few times a second."""
+        """Tells of the step: on a terminal a few times a second, in a log every few minutes."""
         del logs
-        if self._terminal and time.monotonic() - self._told > 0.2:
-            self._told = time.monotonic()
-            print(f"\r{self._number()}  step {batch + 1}/{self.params['steps']}", end="", flush=True)
+        now = time.monotonic()
+        if now - max(self._told, self._started) > _SECONDS_BETWEEN[self._terminal]:
+            self._told = now
+            step = f"{self._number()}  step {batch + 1}/{self.params['steps']}"
+            print(f"\r{step}" if self._terminal else step, end="" if self._terminal else "\n", flush=True)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Prints the line."""
