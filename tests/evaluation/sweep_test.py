@@ -93,6 +93,30 @@ def test_chunks_change_nothing(tmp_path, random_plan, classifier, digits):
     np.testing.assert_allclose(found.examples.result.adversarial, direct.adversarial, atol=1e-5)
 
 
+def test_an_ensemble_gets_cells_of_several_batches_and_finds_the_same(tmp_path, classifier, digits):
+    ball = ThreatModel(epsilon=0.3)
+    given = []
+
+    class Second(RandomPlan):
+        def __call__(self, classifier, images, *arguments, **options):
+            given.append((len(images), options["batch_size"]))
+            return super().__call__(classifier, images, *arguments, **options)
+
+    ensemble = attacks.Ensemble(ball, members=[RandomPlan(ball), Second(ball, seed=1)])
+    # 40 images: a cell of 32 and one of 8.
+    many = Selection(digits.name, np.arange(40), *(np.resize(a, (40, *a.shape[1:])) for a in digits[2:4]), None)
+    sweep, model = make_sweep(tmp_path, ensemble, classifier, many, radii=(0.3,))
+    assert len(sweep.missing()) == 2
+    sweep.run()
+    found = next(sweep.results(model, 0.3)).examples
+    direct = ensemble(classifier, many.images, many.labels, radius=0.3, batch_size=8)
+    np.testing.assert_array_equal(found.result.success, direct.success)
+    np.testing.assert_allclose(found.result.adversarial, direct.adversarial, atol=1e-5)
+    # Of the first cell only as many batches as those that still stand fill.
+    standing = int(np.sum(~RandomPlan(ball)(classifier, many.images[:32], many.labels[:32], radius=0.3).success))
+    assert given[0] == (-(-standing // 8) * 8, 8) and standing < 32
+
+
 def test_rescoring_finds_the_same(tmp_path, random_plan, classifier, other_classifier, digits):
     sweep, model = make_sweep(tmp_path, random_plan, classifier, digits, radii=(0.3,))
     sweep.run()

@@ -17,13 +17,17 @@ import numpy as np
 
 import wasser_tf
 from wasser_tf import attacks, interruption, pretrained
-from wasser_tf.attacks import Attack
+from wasser_tf.attacks import Attack, Ensemble
 from wasser_tf.attacks.inputs import check_transports
 from wasser_tf.evaluation import examples, metrics
 from wasser_tf.evaluation.examples import Examples
 from wasser_tf.evaluation.metrics import Predictions
 from wasser_tf.evaluation.progress import Progress
 from wasser_tf.evaluation.selection import Selection
+
+
+# An ensemble leaves out what is fooled by whole batches, so its cells hold several.
+_ENSEMBLE_BATCHES = 4
 
 
 class Model(NamedTuple):
@@ -65,7 +69,7 @@ class Sweep:
       attacks: The attacks by what reports call them; their threat models differ at most in epsilon, which is not used.
       radii: The radii, rising.
       images: The images.
-      chunk_size: Images a cell; an interruption loses one cell at most.
+      chunk_size: Images a cell, of an ensemble four times as many; an interruption loses one cell at most.
       batch_size: Images at a time.
     """
 
@@ -111,7 +115,7 @@ class Sweep:
             from_logits = metrics.is_from_logits(model.classifier, self.images.images)
             for label, attack in self.attacks.items():
                 for radius in self.radii:
-                    for rows in self._chunks():
+                    for rows in self._chunks(label):
                         path = self._path(model, label, radius, rows)
                         if path.exists():
                             meter.skip(label)
@@ -146,7 +150,7 @@ class Sweep:
         """
         for label, attack in self.attacks.items():
             parts, seconds = [], 0.0
-            for rows in self._chunks():
+            for rows in self._chunks(label):
                 part, extra = examples.load(self._path(model, label, radius, rows))
                 part = rescore(model.classifier, part) if rescored else part
                 parts.append(part if images is None else examples.keep_images(part, max(0, images - int(rows[0]))))
@@ -157,16 +161,18 @@ class Sweep:
         for model in self.models:
             for label in self.attacks:
                 for radius in self.radii:
-                    for rows in self._chunks():
+                    for rows in self._chunks(label):
                         yield model, label, radius, rows
 
-    def _chunks(self) -> list[np.ndarray]:
-        count = len(self.images.labels)
-        return [np.arange(start, min(start + self.chunk_size, count)) for start in range(0, count, self.chunk_size)]
+    def _chunks(self, label: str) -> list[np.ndarray]:
+        count, size = len(self.images.labels), self.chunk_size
+        if isinstance(self.attacks[label], Ensemble):
+            size *= _ENSEMBLE_BATCHES
+        return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
 
     def _attack(self, classifier: Any, from_logits: bool, attack: Attack, radius: float, rows: np.ndarray) -> Examples:
         # The last chunk is filled up with its last image, so that it needs no compilation of its own.
-        filled = np.concatenate([rows, np.full(self.chunk_size - len(rows), rows[-1])])
+        filled = np.concatenate([rows, np.full(-len(rows) % self.chunk_size, rows[-1])])
         chosen, labels = self.images.images[filled], self.images.labels[filled]
         clean = metrics.predict(classifier, chosen, labels, from_logits=from_logits)
         result = attack(
