@@ -5,15 +5,20 @@ it had, not what it costs.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from benchmarks import material, timing
 from wasser_tf import MirrorAscent, ThreatModel
 
 _SHORT, _LONG = 2, 12
+# What is timed with each.
+_CLASSIFIERS = {"linear": "transport alone", "lenet": "with the LeNet"}
 
 
 def scaling(quick: bool) -> dict[str, Any]:
@@ -27,36 +32,75 @@ def scaling(quick: bool) -> dict[str, Any]:
 
 
 def _measure(quick: bool) -> dict[str, Any]:
-    """Times an iteration with a linear classifier, which costs next to nothing: what is left is transport."""
+    """Times an iteration with a linear classifier, which costs next to nothing, so transport alone; and with the LeNet.
+
+    All shapes in turns, in CPU time, which other programs disturb least.
+    """
     batches = (32, 128) if quick else (8, 32, 128, 512, 1024)
     shapes = ((8, 8, 1), (28, 28, 1)) if quick else ((8, 8, 1), (28, 28, 1), (64, 64, 1), (32, 32, 3), (64, 64, 3))
     windows = (3, 5) if quick else (3, 5, 7, 9)
-    rounds = 3 if quick else 5
-    rows = [{"over": "batch", **_cost((28, 28, 1), batch, 5, rounds)} for batch in batches]
-    rows += [{"over": "pixels", **_cost(shape, 32, 5, rounds)} for shape in shapes]
-    rows += [{"over": "kernel_size", **_cost((28, 28, 1), 32, size, rounds)} for size in windows]
-    return {"rows": rows, "iterations": _by_iterations(rounds)}
-
-
-def _cost(shape: tuple[int, int, int], batch: int, kernel_size: int, rounds: int) -> dict[str, Any]:
-    images, labels = material.images_like(shape, batch)
-    classifier = material.build("linear", shape)
-    ball = ThreatModel(epsilon=0.5, kernel_size=kernel_size)
-    functions = {
-        str(iterations): timing.attack(MirrorAscent(ball, iterations=iterations, polish=0), classifier, images, labels)
-        for iterations in (_SHORT, _LONG)
-    }
-    times, first = timing.in_turns(functions, rounds)
-    step = timing.median(timing.per_iteration(times[str(_SHORT)], times[str(_LONG)], _LONG - _SHORT))
-    height, width, channels = shape
+    rounds = 3 if quick else 9
+    cells = [_Cell("batch", (28, 28, 1), batch, 5) for batch in batches]
+    cells += [_Cell("pixels", shape, 32, 5) for shape in shapes]
+    cells += [_Cell("kernel_size", (28, 28, 1), 32, size) for size in windows]
+    functions: dict[str, Any] = {}
+    for cell in cells:
+        for name in _CLASSIFIERS:
+            for iterations in (_SHORT, _LONG):
+                # The same cell on two axes is measured once.
+                functions.setdefault(cell.key(name, iterations), cell.attack(name, iterations))
+    times, first = timing.in_turns(functions, rounds, clock=time.process_time, patience=300.0)
+    rows = [cell.row(times, first) for cell in cells]
+    many = [row for row in rows if row["over"] == "batch" and row["batch"] >= 32]
+    large = [row for row in rows if row["over"] == "pixels" and row["shape"] in ("28×28×1", "64×64×1")]
     return {
-        "shape": f"{height}×{width}×{channels}",
-        "batch": batch,
-        "kernel_size": kernel_size,
-        "iteration_ms": 1e3 * step,
-        "ns_per_pixel": 1e9 * step / (batch * height * width * channels),
-        "first_call_s": first[str(_SHORT)],
+        "rows": rows,
+        **{
+            f"dearest pixel / cheapest, {what}, {_CLASSIFIERS[name]}": max(costs) / min(costs)
+            for name in _CLASSIFIERS
+            for what, chosen in (("batch 32 to 1024", many), ("28×28 to 64×64", large))
+            if (costs := [row[_column(name)] for row in chosen])
+        },
+        "iterations": _by_iterations(rounds),
     }
+
+
+class _Cell(NamedTuple):
+    """One batch to attack: on which axis it lies, and what it is."""
+
+    over: str
+    shape: tuple[int, int, int]
+    batch: int
+    kernel_size: int
+
+    def key(self, classifier: str, iterations: int) -> str:
+        return f"{classifier} {self.shape} {self.batch} {self.kernel_size} {iterations}"
+
+    def attack(self, classifier: str, iterations: int) -> Callable[[], Any]:
+        images, labels = material.images_like(self.shape, self.batch)
+        ball = ThreatModel(epsilon=0.5, kernel_size=self.kernel_size)
+        ascent = MirrorAscent(ball, iterations=iterations, polish=0)
+        return timing.attack(ascent, material.build(classifier, self.shape), images, labels)
+
+    def row(self, times: timing.Times, first: dict[str, float]) -> dict[str, Any]:
+        pixels = self.batch * math.prod(self.shape)
+        row: dict[str, Any] = {
+            "over": self.over,
+            "shape": "×".join(map(str, self.shape)),
+            "batch": self.batch,
+            "kernel_size": self.kernel_size,
+        }
+        for name in _CLASSIFIERS:
+            short, long = (times[self.key(name, iterations)] for iterations in (_SHORT, _LONG))
+            step = timing.median(timing.per_iteration(short, long, _LONG - _SHORT))
+            row[f"iteration_ms, {_CLASSIFIERS[name]}"] = 1e3 * step
+            row[_column(name)] = 1e9 * step / pixels
+        row["first_call_s"] = first[self.key("linear", _SHORT)]
+        return row
+
+
+def _column(classifier: str) -> str:
+    return f"ns_per_pixel, {_CLASSIFIERS[classifier]}"
 
 
 def _by_iterations(rounds: int) -> list[dict[str, Any]]:

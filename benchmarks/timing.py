@@ -14,29 +14,35 @@ from wasser_tf.attacks.losses import margin
 
 Times = dict[str, list[float]]
 
-
-# After so long, three turns are enough.
-_PATIENCE_SECONDS = 20.0
+Clock = Callable[[], float]
 
 
-def in_turns(functions: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[Times, dict[str, float]]:
+def in_turns(
+    functions: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    *,
+    clock: Clock = time.perf_counter,
+    patience: float = 20.0,
+) -> tuple[Times, dict[str, float]]:
     """Calls each function once to warm it up, then all of them in turns.
 
     Args:
       functions: By name. Each returns tensors, which are waited for.
       rounds: How many turns, or three where they take long.
+      clock: Gives seconds.
+      patience: After so many seconds three turns are enough.
 
     Returns:
       The seconds of each call by name, and those of each first call, in which functions are traced and compiled.
     """
-    first = {name: _seconds(function) for name, function in functions.items()}
+    first = {name: _seconds(function, clock) for name, function in functions.items()}
     times: Times = {name: [] for name in functions}
     started = time.perf_counter()
     for done in range(rounds):
-        if done >= 3 and time.perf_counter() > started + _PATIENCE_SECONDS:
+        if done >= 3 and time.perf_counter() > started + patience:
             break
         for name, function in functions.items():
-            times[name].append(_seconds(function))
+            times[name].append(_seconds(function, clock))
     return times, first
 
 
@@ -78,9 +84,9 @@ def attack(made: Any, classifier: keras.Model, images: np.ndarray, labels: np.nd
     return lambda: run(*given).adversarial
 
 
-def _seconds(function: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+def _seconds(function: Callable[[], Any], clock: Clock) -> float:
+    started = clock()
     for tensor in tf.nest.flatten(function()):
         if hasattr(tensor, "numpy"):
             tensor.numpy()
-    return time.perf_counter() - started
+    return clock() - started
