@@ -25,7 +25,6 @@ from wasser_tf.evaluation.metrics import Predictions
 from wasser_tf.evaluation.progress import Progress
 from wasser_tf.evaluation.selection import Selection
 
-
 # An ensemble leaves out what is fooled by whole batches, so its cells hold several.
 _ENSEMBLE_BATCHES = 4
 
