@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks import scaling
 from wasser_tf import storage
 
 _TITLES = {
@@ -16,8 +17,6 @@ _TITLES = {
     "replicas": "A training step over logical devices that share the same cores",
     "art": "The Wasserstein attack of the adversarial robustness toolbox",
 }
-# Columns of the section scaling, and how the plot calls them.
-_SCALED = {"ns_per_pixel, transport alone": "transport alone", "ns_per_pixel, with the LeNet": "with the LeNet"}
 
 
 def save(folder: pathlib.Path, about: Mapping[str, Any], results: Mapping[str, Any]) -> list[pathlib.Path]:
@@ -93,8 +92,8 @@ def _lines(path: pathlib.Path, rows: list[Mapping[str, Any]]) -> pathlib.Path:
     labels = {"batch": "batch", "pixels": "shape", "kernel_size": "kernel_size"}
     for axes, (over, key) in zip(panels, labels.items(), strict=True):
         chosen = [row for row in rows if row["over"] == over]
-        for (timed, label), colour in zip(_SCALED.items(), ("#0072B2", "#D55E00"), strict=True):
-            costs = [row[timed] for row in chosen]
+        for (classifier, label), colour in zip(scaling.CLASSIFIERS.items(), ("#0072B2", "#D55E00"), strict=True):
+            costs = [row[scaling.column(classifier)] for row in chosen]
             axes.plot([str(row[key]) for row in chosen], costs, "o-", color=colour, label=label)
         axes.set_xlabel(over.replace("_", " "))
         axes.tick_params(axis="x", labelrotation=30)

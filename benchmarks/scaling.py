@@ -17,8 +17,8 @@ from benchmarks import material, timing
 from wasser_tf import MirrorAscent, ThreatModel
 
 _SHORT, _LONG = 2, 12
-# What is timed with each.
-_CLASSIFIERS = {"linear": "transport alone", "lenet": "with the LeNet"}
+# What is timed with each classifier.
+CLASSIFIERS = {"linear": "transport alone", "lenet": "with the LeNet"}
 
 
 def scaling(quick: bool) -> dict[str, Any]:
@@ -45,10 +45,11 @@ def _measure(quick: bool) -> dict[str, Any]:
     cells += [_Cell("kernel_size", (28, 28, 1), 32, size) for size in windows]
     functions: dict[str, Any] = {}
     for cell in cells:
-        for name in _CLASSIFIERS:
+        for name in CLASSIFIERS:
             for iterations in (_SHORT, _LONG):
-                # The same cell on two axes is measured once.
-                functions.setdefault(cell.key(name, iterations), cell.attack(name, iterations))
+                # The same cell on two axes is made and measured once.
+                if (key := cell.key(name, iterations)) not in functions:
+                    functions[key] = cell.attack(name, iterations)
     times, first = timing.in_turns(functions, rounds, clock=time.process_time, patience=300.0)
     rows = [cell.row(times, first) for cell in cells]
     many = [row for row in rows if row["over"] == "batch" and row["batch"] >= 32]
@@ -56,10 +57,11 @@ def _measure(quick: bool) -> dict[str, Any]:
     return {
         "rows": rows,
         **{
-            f"dearest pixel / cheapest, {what}, {_CLASSIFIERS[name]}": max(costs) / min(costs)
-            for name in _CLASSIFIERS
-            for what, chosen in (("batch 32 to 1024", many), ("28×28 to 64×64", large))
-            if (costs := [row[_column(name)] for row in chosen])
+            f"dearest pixel / cheapest, {what}, {CLASSIFIERS[name]}": max(costs) / min(costs)
+            for name in CLASSIFIERS
+            for what, chosen in ((f"batch 32 to {batches[-1]}", many), ("28×28 to 64×64", large))
+            # Quickly only one of the two sizes is measured.
+            if len(costs := [row[column(name)] for row in chosen]) > 1
         },
         "iterations": _by_iterations(rounds),
     }
@@ -90,17 +92,18 @@ class _Cell(NamedTuple):
             "batch": self.batch,
             "kernel_size": self.kernel_size,
         }
-        for name in _CLASSIFIERS:
+        for name in CLASSIFIERS:
             short, long = (times[self.key(name, iterations)] for iterations in (_SHORT, _LONG))
             step = timing.median(timing.per_iteration(short, long, _LONG - _SHORT))
-            row[f"iteration_ms, {_CLASSIFIERS[name]}"] = 1e3 * step
-            row[_column(name)] = 1e9 * step / pixels
+            row[f"iteration_ms, {CLASSIFIERS[name]}"] = 1e3 * step
+            row[column(name)] = 1e9 * step / pixels
         row["first_call_s"] = first[self.key("linear", _SHORT)]
         return row
 
 
-def _column(classifier: str) -> str:
-    return f"ns_per_pixel, {_CLASSIFIERS[classifier]}"
+def column(classifier: str) -> str:
+    """Returns what rows call the cost of a pixel with a classifier."""
+    return f"ns_per_pixel, {CLASSIFIERS[classifier]}"
 
 
 def _by_iterations(rounds: int) -> list[dict[str, Any]]:

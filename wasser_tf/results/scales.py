@@ -134,7 +134,7 @@ _DIGITS = Scale(
     linf_epsilon=0.2,
     num_examples=400,
 )
-# As on the card of mnist_wassertrain.
+# WasserTrain as on the card of mnist_wassertrain.
 _MNIST = Scale(
     standard_epochs=5,
     epochs=30,
@@ -153,7 +153,7 @@ _MNIST = Scale(
     linf_epsilon=0.3,
     num_examples=1000,
 )
-# As on the card of cifar10_wassertrain, and for the standard classifier as in docs/training.md.
+# WasserTrain as on the card of cifar10_wassertrain, the standard classifier as in docs/training.md.
 _CIFAR10 = Scale(
     model="resnet_small",
     standard_epochs=30,

@@ -14,23 +14,23 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     Attributes:
       label_smoothing: s, from 0 to below 1.
-      from_logits: Whether it is given logits; otherwise probabilities.
+      from_logits: That it is given logits; WasserTrain asks.
     """
+
+    from_logits = True
 
     def __init__(
         self,
         label_smoothing: float,
-        from_logits: bool = True,
         reduction: str = "sum_over_batch_size",
         name: str = "smoothed_crossentropy",
         **kwargs: Any,
     ):
         super().__init__(name=name, reduction=reduction, **kwargs)
         self.label_smoothing = label_smoothing
-        self.from_logits = from_logits
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Returns the loss of each image, [B], of labels [B] or [B, 1] and outputs [B, K]."""
+        """Returns the loss of each image, [B], of labels [B] or [B, 1] and logits [B, K]."""
         one_hot = tf.one_hot(tf.cast(tf.reshape(y_true, [-1]), tf.int32), y_pred.shape[-1], dtype=y_pred.dtype)
         return keras.losses.categorical_crossentropy(
             one_hot, y_pred, from_logits=self.from_logits, label_smoothing=self.label_smoothing
@@ -38,7 +38,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        return {**super().get_config(), "label_smoothing": self.label_smoothing, "from_logits": self.from_logits}
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
 def make(label_smoothing: float) -> keras.losses.Loss:
