@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport import gibbs
-from wasser_tf.transport.gibbs import gibbs_plan, project_to_budget
+from wasser_tf.transport.gibbs import explicit_plan, gibbs_plan, guess_multiplier, project_to_budget
 from wasser_tf.transport.neighbourhood import make_support
 from wasser_tf.transport.plan import image_mass, row_sums, transport_cost
 
@@ -33,6 +33,26 @@ def test_the_projection_meets_the_budget_and_gives_the_image_of_its_plan(kernel_
     binds = found.multiplier.numpy().ravel() > 0
     assert (cost <= budget.numpy() * 1.01).all()
     np.testing.assert_allclose(cost[binds], budget.numpy()[binds], rtol=1e-2)
+
+
+@pytest.mark.parametrize(("kernel_size", "shape", "p"), CASES)
+@pytest.mark.parametrize("radius", [1e-4, 0.005, 0.05, 0.3])
+def test_from_a_guess_few_steps_find_the_budget(kernel_size, shape, p, radius):
+    support = make_support(ThreatModel(kernel_size=kernel_size, p=p), shape)
+    images = tf.random.stateless_uniform([3, *shape], seed=[0, 1])
+    budget = radius * image_mass(images)
+    for scale in (0.0, 1.0):
+        potential = scale * tf.random.stateless_normal([3, *shape], seed=[2, 3])
+        found = project_to_budget(potential, guess_multiplier(images, budget), images, budget, support, newton_steps=6)
+        np.testing.assert_allclose(transport_cost(explicit_plan(found, images, support), support), budget, rtol=1e-3)
+
+
+def test_a_guess_for_no_budget_and_for_no_mass_is_finite():
+    support = make_support(ThreatModel(kernel_size=3), (4, 4, 1))
+    images = tf.stack([tf.ones([4, 4, 1]), tf.zeros([4, 4, 1])])
+    guess = guess_multiplier(images, tf.zeros([2]))
+    found = project_to_budget(tf.zeros_like(images), guess, images, tf.zeros([2]), support, 6)
+    np.testing.assert_array_equal(found.image, images)
 
 
 def test_a_budget_that_does_not_bind_has_no_multiplier():

@@ -47,6 +47,20 @@ def test_the_identity_plan_stays_and_costs_nothing(kernel_size, shape):
     np.testing.assert_array_equal(transport_cost(plan, support), [0, 0])
 
 
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+@pytest.mark.parametrize(("kernel_size", "shape"), CASES)
+def test_a_kernel_plan_is_source_times_values_times_kernel(kernel_size, shape, dtype):
+    support = support_of(kernel_size, shape)
+    source, values = tf.random.stateless_uniform([2, 2, *shape], seed=[7, 8], dtype=dtype)
+    multiplier = tf.constant([0.3, 2.0], dtype)[:, None, None, None]
+    plan = support.kernel_plan(source, values, multiplier)
+    kernel = tf.exp(-multiplier[:, None] * tf.cast(support.ground_cost, dtype))
+    assert plan.dtype == tf.float32
+    np.testing.assert_allclose(plan, source[:, None] * kernel * support.pull_back(values), rtol=1e-6)
+    arrived = values * support.kernel_push_forward(source, multiplier)
+    np.testing.assert_allclose(support.push_forward(plan), arrived, rtol=1e-5)
+
+
 def test_a_worked_example():
     support = support_of(3, (2, 2, 1), p=2.0)
     offsets = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]

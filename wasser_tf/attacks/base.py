@@ -28,7 +28,7 @@ from wasser_tf.attacks.inputs import (
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.certificate import Certificate, certify, certify_without_plan
-from wasser_tf.transport.gibbs import GibbsPlan, gibbs_plan
+from wasser_tf.transport.gibbs import GibbsPlan, explicit_plan
 from wasser_tf.transport.neighbourhood import Support, make_support
 from wasser_tf.transport.plan import identity_plan, transport_budget
 from wasser_tf.transport.rounding import Rounded, legal_plan, round_to_legal
@@ -398,11 +398,9 @@ def rounded(perturbation: Perturbation, problem: Problem) -> Rounded:
     )
 
 
-def explicit(plan: tf.Tensor | GibbsPlan, problem: Problem) -> tf.Tensor:
+def explicit(plan: tf.Tensor | GibbsPlan, images: tf.Tensor, support: Support) -> tf.Tensor:
     """Returns the plan itself, [B, T, H, W, C]."""
-    if not isinstance(plan, GibbsPlan):
-        return plan
-    return _gibbs_plan(plan.potential, plan.multiplier, problem.images, problem.support)
+    return _explicit_plan(plan, images, support) if isinstance(plan, GibbsPlan) else plan
 
 
 def _no_perturbation(problem: Problem) -> Perturbation:
@@ -428,17 +426,19 @@ def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
     # The clean image is legal too. A margin is a maximum, which may pass over a NaN.
     unmoved = ~(problem.margin(legal_logits) > clean_margin) | _not_finite(legal_logits) | _not_finite(clean_logits)
     legal = legal._replace(image=where_image(unmoved, images, legal.image), step=tf.where(unmoved, 0.0, legal.step))
-    plan, raw_plan = _legal_plan(perturbation.plan, legal, images, support), explicit(perturbation.plan, problem)
+    certificate, raw_certificate = _certificates(
+        perturbation.plan, perturbation.raw, legal, images, support, radius, threat_model
+    )
     logits, raw_logits = where_image(unmoved, clean_logits, legal_logits), problem.logits_fn(perturbation.raw)
     return AttackResult(
         adversarial=legal.image,
-        certificate=_certify(plan, legal.image, images, support, radius, threat_model),
+        certificate=certificate,
         success=problem.fooled(logits),
         loss=losses.cross_entropy(logits, problem.labels),
         radius=radius,
         iterations=perturbation.iterations,
         raw=perturbation.raw,
-        raw_certificate=_certify(raw_plan, perturbation.raw, images, support, radius, threat_model),
+        raw_certificate=raw_certificate,
         raw_success=problem.fooled(raw_logits),
         raw_loss=losses.cross_entropy(raw_logits, problem.labels),
         flagged=_not_finite(clean_logits)
@@ -482,11 +482,29 @@ def _not_finite(rows: tf.Tensor) -> tf.Tensor:
     return ~tf.reduce_all(tf.math.is_finite(rows), axis=1)
 
 
-# Each compiled by itself: where a graph does not ask for certificates, it does not make the plans.
+# Compiled by itself, and so are the certificates: where a graph does not ask for them, it does not make the plans.
 _round_to_legal = tf.function(round_to_legal, jit_compile=True, autograph=False)
-_legal_plan = tf.function(legal_plan, jit_compile=True, autograph=False)
-_gibbs_plan = tf.function(gibbs_plan, jit_compile=True, autograph=False)
-_certify = tf.function(certify, jit_compile=True, autograph=False)
+_explicit_plan = tf.function(explicit_plan, jit_compile=True, autograph=False)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _certificates(
+    plan: tf.Tensor | GibbsPlan,
+    raw: tf.Tensor,
+    legal: Rounded,
+    images: tf.Tensor,
+    support: Support,
+    radius: tf.Tensor,
+    threat_model: ThreatModel,
+) -> tuple[Certificate, Certificate]:
+    """Returns the certificates of the legal image that a plan was rounded to, and of the raw one and the plan itself.
+
+    In one function, for both plans are made of the same factors, and no plan passes through memory between two.
+    """
+    return (
+        certify(legal_plan(plan, legal, images, support), legal.image, images, support, radius, threat_model),
+        certify(explicit(plan, images, support), raw, images, support, radius, threat_model),
+    )
 
 
 def image_gradient(problem: Problem, images: tf.Tensor, loss: losses.AttackLoss) -> Gradient:

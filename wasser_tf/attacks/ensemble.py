@@ -127,7 +127,7 @@ class Ensemble(Attack):
         for member in self.members:
             found = member.perturb(problem)
             margin = problem.margin(problem.logits_fn(rounded(found, problem).image))
-            found = found._replace(plan=explicit(found.plan, problem))
+            found = found._replace(plan=explicit(found.plan, problem.images, problem.support))
             used += found.iterations
             best = (found, margin) if best is None else choose(margin > best[1], (found, margin), best)
         assert best is not None  # noqa: S101

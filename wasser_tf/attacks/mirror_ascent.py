@@ -25,10 +25,10 @@ from wasser_tf.attacks.base import Attack, Gradient, Perturbation, Problem, choo
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.random_plan import random_potential
 from wasser_tf.threat_model import ThreatModel
-from wasser_tf.transport.gibbs import GibbsPlan, project_to_budget
+from wasser_tf.transport.gibbs import GibbsPlan, guess_multiplier, project_to_budget
 from wasser_tf.transport.neighbourhood import Support
 
-_COLD_START_NEWTON_STEPS = 20
+_COLD_START_NEWTON_STEPS = 6
 # Where an ascent is resumed; what its first plan misses of the budget, the iterations mend.
 _RESUMING_NEWTON_STEPS = 10
 # The ascent starts at a small part of the budget: the plan of largest entropy is a blur, and a blur that uses all of a
@@ -289,8 +289,7 @@ def _start(
     potential: tf.Tensor, images: tf.Tensor, budget: tf.Tensor, support: Support, newton_steps: tf.Tensor
 ) -> GibbsPlan:
     """The plan of a potential within a budget; of potential 0, it is the one of largest entropy."""
-    multiplier = tf.zeros_like(budget)[:, None, None, None]
-    return project_to_budget(potential, multiplier, images, budget, support, newton_steps)
+    return project_to_budget(potential, guess_multiplier(images, budget), images, budget, support, newton_steps)
 
 
 @tf.function(jit_compile=True, autograph=False)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from wasser_tf.transport.neighbourhood import Ring, Support
+from wasser_tf.transport.plan import image_mass
 
 # Of the potential in an image. A path of 100 iterations spans up to 300, and one of 200 from steps of 12, the longest
 # here, 520: with a floor of 340 its examples lost a third of a margin.
@@ -29,6 +30,16 @@ class GibbsPlan(NamedTuple):
     potential: tf.Tensor
     multiplier: tf.Tensor
     image: tf.Tensor
+
+
+def guess_multiplier(images: tf.Tensor, budget: tf.Tensor) -> tf.Tensor:
+    """Returns a λ [B, 1, 1, 1] to begin with where none is known, for images [B, H, W, C] and budgets [B].
+
+    It is the root for Φ = 0 if mass goes to the four next pixels or nowhere: 4 m(x) / (exp λ + 4) = budget. From there
+    six Newton steps do where 0, at which cost is flat, wants twenty.
+    """
+    moving = image_mass(images) / tf.maximum(budget, 1e-30)
+    return tf.math.log(tf.maximum(4.0 * moving - 4.0, 1.0))[:, None, None, None]
 
 
 def project_to_budget(
@@ -51,7 +62,7 @@ def project_to_budget(
       images: x, [B, H, W, C].
       budget: The largest ⟨Π, C⟩, [B].
       support: Where mass may go.
-      newton_steps: How many. A warm start needs 3 or 4.
+      newton_steps: How many. A warm start needs 3 or 4, `guess_multiplier` 6.
 
     Returns:
       The plan. Its cost is within a per cent of the budget after a warm start, and `round_to_legal` mends the rest. Its
@@ -152,7 +163,17 @@ def _sums_with_costs(weights: list[tf.Tensor], rings: list[Ring]) -> list[tf.Ten
     return [tf.add_n([tf.reduce_sum(term, axis=1) for term in terms]) for terms in (weights, with_cost, with_square)]
 
 
+def explicit_plan(plan: GibbsPlan, images: tf.Tensor, support: Support) -> tf.Tensor:
+    """Returns the plan Π itself, [B, T, H, W, C], that a Gibbs plan from images [B, H, W, C] stands for."""
+    weights, multiplier = weights_of(plan.potential), tf.cast(plan.multiplier, tf.float64)
+    partition, _, _ = moments(support.rings(weights), multiplier)
+    return support.kernel_plan(tf.cast(images, tf.float64) / partition, weights, multiplier)
+
+
 def gibbs_plan(potential: tf.Tensor, multiplier: tf.Tensor, images: tf.Tensor, support: Support) -> tf.Tensor:
-    """Returns the plan itself, [B, T, H, W, C], of a potential [B, H, W, C] and a multiplier [B, 1, 1, 1]."""
+    """Returns the plan itself, [B, T, H, W, C], of any potential [B, H, W, C] and a multiplier [B, 1, 1, 1].
+
+    Unlike a `GibbsPlan`'s, the potential may have any range: the exponentials are of differences, in float32.
+    """
     scores = support.pull_back(potential) - multiplier[:, None] * support.ground_cost
     return images[:, None] * tf.nn.softmax(tf.where(support.valid, scores, -1e30), axis=1)

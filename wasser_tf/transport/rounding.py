@@ -107,10 +107,8 @@ class MovedByGibbs(Moved):
         return tf.reduce_sum(self._rate * first, axis=[1, 2, 3])
 
     def plan(self, accepted: tf.Tensor) -> tf.Tensor:
-        support = self._support
-        kernel = tf.exp(-self._multiplier[:, None] * tf.cast(support.ground_cost, tf.float64))
-        plan = tf.cast(self._rate[:, None] * kernel * support.pull_back(self._weights * accepted), tf.float32)
-        return tf.where(support.home, 0.0, plan)
+        plan = self._support.kernel_plan(self._rate, self._weights * accepted, self._multiplier)
+        return tf.where(self._support.home, 0.0, plan)
 
 
 class Rounded(NamedTuple):
