@@ -84,7 +84,7 @@ def certify(
     return Certificate(
         cost=_relative(cost, mass) if threat_model.normalize_mass else cost,
         radius=tf.broadcast_to(tf.cast(radius, tf.float32), tf.shape(mass)),
-        min_flow=tf.reduce_min(tf.where(support.valid, plan, 0.0), axis=[1, 2, 3, 4]),
+        min_flow=support.smallest_flow(plan),
         row_error=_relative(tf.reduce_max(tf.abs(row_sums(plan) - images), axis=pixels), mass),
         column_error=tf.reduce_max(tf.abs(support.push_forward(plan) - target), axis=pixels),
         min_pixel=tf.reduce_min(target, axis=pixels),

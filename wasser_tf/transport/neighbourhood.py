@@ -67,6 +67,10 @@ class Support(abc.ABC):
     def pull_back(self, image: tf.Tensor) -> tf.Tensor:
         """Reads each target's value, 0 off the image, the adjoint: [B, H, W, C] to [B, T, H, W, C]."""
 
+    @abc.abstractmethod
+    def smallest_flow(self, plan: tf.Tensor) -> tf.Tensor:
+        """Returns the smallest entry of each plan, and at most 0 where one is off the image, [B]."""
+
     # Plans Π_ij = s_i v_j exp(−λ C_ij) are fixed by image-sized tensors and one number λ an image. The next four are
     # all that is needed of a support to work with them; only the last builds the plan where it is local.
 
@@ -137,6 +141,12 @@ class LocalSupport(Support):
 
     def pull_back(self, image: tf.Tensor) -> tf.Tensor:
         return tf.stack(self._shifts(image, 0.0), axis=1)
+
+    def smallest_flow(self, plan: tf.Tensor) -> tf.Tensor:
+        # Target by target first, which XLA makes vectors of.
+        slices = zip(tf.unstack(plan, axis=1), tf.unstack(self.valid), strict=True)
+        smallest = functools.reduce(tf.minimum, [tf.where(valid, sent, 0.0) for sent, valid in slices])
+        return tf.reduce_min(smallest, axis=[1, 2, 3])
 
     def rings(self, values: tf.Tensor) -> list[Ring]:
         across = [self._both_sides(values, x, axis=2) for x in range(self._reach[1] + 1)]
@@ -231,6 +241,9 @@ class DenseSupport(Support):
     def pull_back(self, image: tf.Tensor) -> tf.Tensor:
         height, width, _ = self.image_shape
         return tf.tile(self._as_targets(image), [1, 1, height, width, 1])
+
+    def smallest_flow(self, plan: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_min(plan, axis=[1, 2, 3, 4])
 
     def rings(self, values: tf.Tensor) -> list[Ring]:
         return [Ring(tf.cast(self.ground_cost, values.dtype), self._as_targets(values))]

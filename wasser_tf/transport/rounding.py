@@ -17,7 +17,7 @@ import tensorflow as tf
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.gibbs import GibbsPlan, moments, weights_of
 from wasser_tf.transport.neighbourhood import Support
-from wasser_tf.transport.plan import identity_plan, row_sums, transport_budget, transport_cost
+from wasser_tf.transport.plan import row_sums, transport_budget, transport_cost
 
 # Overfilling below this is rounding dust of float32 and clipped away; it bounds the mass that clipping can lose.
 DUST = 4e-7
@@ -162,8 +162,9 @@ def round_to_legal(
 
 def legal_plan(plan: tf.Tensor | GibbsPlan, rounded: Rounded, images: tf.Tensor, support: Support) -> tf.Tensor:
     """Returns the legal plan, [B, T, H, W, C], that `round_to_legal` made of a plan."""
-    moved = rounded.step[:, None, None, None, None] * moved_by(plan, images, support).plan(rounded.accepted)
-    return moved + identity_plan(tf.maximum(images - row_sums(moved), 0.0), support)
+    step = tf.cast(rounded.step, rounded.accepted.dtype)[:, None, None, None]
+    moved = moved_by(plan, images, support).plan(step * rounded.accepted)
+    return tf.where(support.home, tf.maximum(images - row_sums(moved), 0.0)[:, None], moved)
 
 
 def _refuse_inflow(moved: Moved, offered: tf.Tensor, images: tf.Tensor, capacity: float) -> tf.Tensor:
