@@ -1,13 +1,12 @@
 """The time that each attack takes to bring a classifier to the same robust accuracy, and a whole test set's."""
 
 import time
-from statistics import median
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from benchmarks import material
+from benchmarks import material, timing
 from wasser_tf import MirrorAscent, ThreatModel, attacks, models
 from wasser_tf.attacks import Attack
 from wasser_tf.evaluation.selection import ImageSource, Selection
@@ -133,5 +132,5 @@ def _measure(given: Victim, made: Attack) -> dict[str, Any]:
     return {
         "iterations": made.iterations,
         "robust_accuracy": 1 - float(np.mean(result.success)),
-        "ms_per_image": 1e3 * median(seconds[1:] or seconds) / len(given.images.labels),
+        "ms_per_image": 1e3 * timing.median(seconds[1:] or seconds) / len(given.images.labels),
     }

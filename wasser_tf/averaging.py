@@ -32,7 +32,7 @@ def average(sources: Sequence[str | os.PathLike[str]], path: str | os.PathLike[s
         raise ValueError(f"path must end in .keras, got {target}.")
     if isinstance(sources, (str, os.PathLike)) or len(sources) < 2:
         raise ValueError(f"An average needs at least two classifiers, got {sources!r}.")
-    loaded = [_load(source) for source in sources]
+    loaded = [models.load_keras(source) for source in sources]
     for source, classifier in zip(sources, loaded, strict=True):
         if _architecture(classifier) != _architecture(loaded[0]):
             raise ValueError(
@@ -45,13 +45,6 @@ def average(sources: Sequence[str | os.PathLike[str]], path: str | os.PathLike[s
     with storage.atomic_path(target) as beside:
         loaded[0].save(pathlib.Path(beside))
     return loaded[0]
-
-
-def _load(source: str | os.PathLike[str]) -> keras.Model:
-    classifier = models.load_classifier(source)
-    if not isinstance(classifier, keras.Model):
-        raise ValueError(f"{source} is a SavedModel: give the .keras file of the classifier.")
-    return classifier
 
 
 def _architecture(classifier: keras.Model) -> list[tuple[str, list[tuple[int, ...]]]]:

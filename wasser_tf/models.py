@@ -208,6 +208,18 @@ def load_classifier(path: str | os.PathLike[str]) -> keras.Model | SavedModelCla
     return model
 
 
+def load_keras(path: str | os.PathLike[str]) -> keras.Model:
+    """Loads a classifier whose weights can be had: as `load_classifier`, but no SavedModel.
+
+    Raises:
+      ValueError: As `load_classifier`, and where it is a SavedModel.
+    """
+    classifier = load_classifier(path)
+    if not isinstance(classifier, keras.Model):
+        raise ValueError(f"{path} is a SavedModel: give the .keras file of the classifier.")
+    return classifier
+
+
 def _check_memory(path: pathlib.Path) -> None:
     """Refuses a .keras file that asks for more weights than this machine holds, before Keras makes them.
 

@@ -31,9 +31,7 @@ def pack(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> keras.
     Raises:
       ValueError: The source is no such file, or a weight does not fit into float16.
     """
-    classifier = models.load_classifier(source)
-    if not isinstance(classifier, keras.Model):
-        raise ValueError(f"{source} is a SavedModel: give the .keras file of the classifier.")
+    classifier = models.load_keras(source)
     rounded = []
     for variable in classifier.weights:
         value = np.asarray(variable)

@@ -165,11 +165,16 @@ def _sums_with_costs(weights: list[tf.Tensor], rings: list[Ring]) -> list[tf.Ten
     return [tf.add_n([tf.reduce_sum(term, axis=1) for term in terms]) for terms in (weights, with_cost, with_square)]
 
 
-def explicit_plan(plan: GibbsPlan, images: tf.Tensor, support: Support) -> tf.Tensor:
-    """Returns the plan Π itself, [B, T, H, W, C], that a Gibbs plan from images [B, H, W, C] stands for."""
+def factors(plan: GibbsPlan, images: tf.Tensor, support: Support) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns s, v [B, H, W, C] and λ [B, 1, 1, 1], float64, of a plan from images: Π_ij = s_i v_j exp(−λ C_ij)."""
     weights, multiplier = weights_of(plan.potential), tf.cast(plan.multiplier, tf.float64)
     partition, _, _ = moments(support.rings(weights), multiplier)
-    return support.kernel_plan(tf.cast(images, tf.float64) / partition, weights, multiplier)
+    return tf.cast(images, tf.float64) / partition, weights, multiplier
+
+
+def explicit_plan(plan: GibbsPlan, images: tf.Tensor, support: Support) -> tf.Tensor:
+    """Returns the plan Π itself, [B, T, H, W, C], that a Gibbs plan from images [B, H, W, C] stands for."""
+    return support.kernel_plan(*factors(plan, images, support))
 
 
 def gibbs_plan(potential: tf.Tensor, multiplier: tf.Tensor, images: tf.Tensor, support: Support) -> tf.Tensor:

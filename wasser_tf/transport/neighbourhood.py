@@ -252,12 +252,13 @@ class DenseSupport(Support):
         return self.rings(potential)
 
     def kernel_push_forward(self, source: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
-        kernel = tf.exp(-multiplier[:, None] * tf.cast(self.ground_cost, source.dtype))
-        return self.push_forward(source[:, None] * kernel)
+        return self.push_forward(source[:, None] * self._kernel(multiplier))
 
     def kernel_plan(self, source: tf.Tensor, values: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
-        kernel = tf.exp(-multiplier[:, None] * tf.cast(self.ground_cost, source.dtype))
-        return tf.cast(source[:, None] * kernel * self._as_targets(values), tf.float32)
+        return tf.cast(source[:, None] * self._kernel(multiplier) * self._as_targets(values), tf.float32)
+
+    def _kernel(self, multiplier: tf.Tensor) -> tf.Tensor:
+        return tf.exp(-multiplier[:, None] * tf.cast(self.ground_cost, multiplier.dtype))
 
     def _as_targets(self, image: tf.Tensor) -> tf.Tensor:
         return tf.reshape(image, [-1, self.num_targets, 1, 1, self.image_shape[2]])

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from wasser_tf.threat_model import ThreatModel
-from wasser_tf.transport.gibbs import GibbsPlan, moments, weights_of
+from wasser_tf.transport.gibbs import GibbsPlan, factors, moments
 from wasser_tf.transport.neighbourhood import Support
 from wasser_tf.transport.plan import row_sums, transport_budget, transport_cost
 
@@ -86,11 +86,8 @@ class MovedByGibbs(Moved):
 
     def __init__(self, gibbs: GibbsPlan, images: tf.Tensor, support: Support):
         self._support = support
-        self._multiplier = tf.cast(gibbs.multiplier, tf.float64)
-        self._weights = weights_of(gibbs.potential)
-        partition, _, _ = moments(support.rings(self._weights), self._multiplier)
         # So that M_ij = rate_i weight_j exp(−λ C_ij).
-        self._rate = tf.cast(images, tf.float64) / partition
+        self._rate, self._weights, self._multiplier = factors(gibbs, images, support)
 
     def offered(self) -> tf.Tensor:
         # Without what stays: the kernel is 1 on the diagonal.
