@@ -46,6 +46,22 @@ def test_another_classifier_of_the_name_is_not_replaced_unasked(run, board, tmp_
     assert path.read_bytes() != first and path.with_suffix(".json").read_bytes() != ours
 
 
+def test_what_the_package_has_can_be_evaluated_anew(run, board, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "shelf")
+    path = publish.publish(Publication(run=str(run), name="digits_linear", board=board), "As it was told.")
+    first, bytes_before = pretrained.card("digits_linear"), path.read_bytes()
+    more = dataclasses.replace(board, source=dataclasses.replace(board.source, num_examples=24))
+    assert publish.publish(Publication(name="digits_linear", board=more)) == path
+    found = pretrained.card("digits_linear")
+    assert path.read_bytes() == bytes_before and found["evaluation"]["num_images"] == 24
+    assert found["evaluation"]["about"] == "As it was told." and found["evaluation"] != first["evaluation"]
+    assert {**found, "evaluation": None} == {**first, "evaluation": None}
+    with pytest.raises(ValueError, match="No pretrained classifier is called 'none'"):
+        publish.publish(Publication(name="none", board=board))
+    with pytest.raises(ValueError, match="got no run: give --run"):
+        Publication(name="digits_linear", board=board, overwrite=True)
+
+
 def test_the_training_command_has_all_that_is_not_usual(run):
     words = card.training_of(run)["command"].split()
     assert words[:2] == ["python", "bin/train.py"] and words[-1] == "--output_dir=…"

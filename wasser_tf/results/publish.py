@@ -4,7 +4,8 @@ import dataclasses
 import pathlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from wasser_tf import pretrained, storage
 from wasser_tf.evaluation.sweep import fingerprint
@@ -20,17 +21,17 @@ class Publication:
     """What to publish.
 
     Attributes:
-      run: The folder of a training run.
+      run: The folder of a training run; or None to evaluate anew what the package has of this name.
       name: What `wasser_tf.load_pretrained` shall call the classifier.
       board: How it is evaluated; its dataset must be that of the run.
       file: Which classifier of the run.
       overwrite: Whether to replace another classifier of this name.
 
     Raises:
-      ValueError: The name is not made of small letters, digits and underscores.
+      ValueError: The name is not made of small letters, digits and underscores, or there is no run to overwrite from.
     """
 
-    run: str
+    run: str | None = None
     name: str
     board: Board
     file: str = "best.keras"
@@ -39,6 +40,8 @@ class Publication:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ValueError(f"name must be of small letters, digits and underscores, got {self.name!r}.")
+        if self.run is None and self.overwrite:
+            raise ValueError("overwrite replaces a classifier by that of a run, got no run: give --run.")
 
 
 def publish(config: Publication, about: str = "", tell: Callable[[str], None] | None = None) -> pathlib.Path:
@@ -46,20 +49,45 @@ def publish(config: Publication, about: str = "", tell: Callable[[str], None] | 
 
     Interrupted, it goes on with the evaluation where it was: packing gives the same file again.
 
+    Args:
+      config: What and how.
+      about: The leaderboard's sentence on it. Without one, it is the card's that there is, or the training in a few
+        words.
+      tell: Is given lines of progress.
+
     Returns:
       The packed file.
 
     Raises:
       ValueError: The run, the images or a setting are not what is needed, or the package has another classifier of this
-        name.
+        name, or without a run none.
     """
-    run = pathlib.Path(config.run).expanduser()
-    training = card.training_of(run)
+    if config.run is None:
+        path = packed = pretrained.path_of(config.name)
+        before = pretrained.card(config.name)
+        described, training = before["classifier"], before["training"]
+        about = about or before["evaluation"]["about"]
+    else:
+        run = pathlib.Path(config.run).expanduser()
+        training = card.training_of(run)
+        path, packed, described = _pack(config, run)
+        about = about or _about(config, described, training)
     if training["config"]["dataset"] != config.board.source.dataset:
         raise ValueError(
-            f"{run} was trained on {training['config']['dataset']}: give --dataset={training['config']['dataset']}."
+            f"{config.run or config.name} was trained on {training['config']['dataset']}: give "
+            f"--dataset={training['config']['dataset']}."
         )
+    entry = leaderboard.add(config.board, config.name, str(packed), about, tell)
+    card.write(path, described, training, entry)
     # In the package there shall be no classifier without its card, so it goes there last.
+    if packed != path:
+        with storage.atomic_path(path) as beside:
+            shutil.copyfile(packed, beside)
+    return path
+
+
+def _pack(config: Publication, run: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, dict[str, Any]]:
+    """Packs a run's classifier beside its evaluation; returns its place in the package, the file and what it is."""
     packed = pathlib.Path(config.board.output_dir).expanduser() / f"{config.name}.keras"
     classifier = pack(run / config.file, packed)
     path = pretrained.FOLDER / packed.name
@@ -69,15 +97,6 @@ def publish(config: Publication, about: str = "", tell: Callable[[str], None] | 
             f"The package has another classifier called {config.name!r}: give a --name of your own, or --overwrite to "
             "replace that one."
         )
-    trained = training["config"]
-    how = "standard training" if config.file == "standard.keras" else f"WasserTrain, {trained['attack']['name']}"
-    entry = leaderboard.add(
-        config.board,
-        config.name,
-        str(packed),
-        about or f"{classifier.name}, {how}, seed {trained['seed']}; comes with the package.",
-        tell,
-    )
     described = {
         "model": classifier.name,
         "image_shape": list(classifier.input_shape[1:]),
@@ -86,7 +105,10 @@ def publish(config: Publication, about: str = "", tell: Callable[[str], None] | 
         "bytes": packed.stat().st_size,
         "file": config.file,
     }
-    card.write(path, described, training, entry)
-    with storage.atomic_path(path) as beside:
-        shutil.copyfile(packed, beside)
-    return path
+    return path, packed, described
+
+
+def _about(config: Publication, described: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    trained = training["config"]
+    how = "standard training" if config.file == "standard.keras" else f"WasserTrain, {trained['attack']['name']}"
+    return f"{described['model']}, {how}, seed {trained['seed']}; comes with the package."
