@@ -48,7 +48,7 @@ def test_a_training_that_was_done_elsewhere_is_brought_back(tmp_path):
     weights = [np.full_like(weight, 0.25) for weight in first.classifier.get_weights()]
     history = [{"epoch": epoch, "loss": 1.0 / epoch} for epoch in (1, 2)]
     best = {f"best_{number:04}": weight for number, weight in enumerate(weights)}
-    np.savez(tmp_path / "after.npz", history=np.array(json.dumps(history)), **best)
+    np.savez(tmp_path / "after.npz", history=np.array(json.dumps(history)), kept_epoch=1, **best)
 
     import_training.main(tmp_path / "run", tmp_path / "after.npz")
     second = pipeline.run(TrainConfig(**config, epochs=2, resume=True))

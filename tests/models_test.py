@@ -43,6 +43,11 @@ def test_resnets_are_of_their_size():
     assert 11.1e6 < trainable("resnet18") < 11.3e6
     convolutions = 9 * (3 * 16 + 16 * 32 + 32 * 32 + 32 * 96 + 96 * 96 + 96 * 160 + 160 * 160)
     assert trainable("resnet_small") == convolutions + 2 * (16 + 2 * (32 + 96 + 160)) + 161 * 10
+    convolutions = 9 * (3 * 96 + 4 * 96 * 96 + 96 * 192 + 3 * 192 * 192 + 192 * 256 + 3 * 256 * 256)
+    shortcuts = 96 * 192 + 192 * 256
+    # Two before each block's convolutions, and one at the end.
+    normalised = 96 + 3 * 96 + (96 + 3 * 192) + (192 + 3 * 256) + 256
+    assert trainable("resnet_coarse") == convolutions + shortcuts + 2 * normalised + 257 * 10
 
 
 def test_width_multiplies_the_hidden_layers():

@@ -36,7 +36,7 @@ def build(
     """Builds an untrained classifier.
 
     Args:
-      name: One of `MODELS`: "lenet", "lenet_wide", "resnet_small", "resnet18", "mlp" or "linear".
+      name: One of `MODELS`: "lenet", "lenet_wide", "resnet_small", "resnet_coarse", "resnet18", "mlp" or "linear".
       image_shape: Height, width and channels of the images, which lie in [0, 1].
       num_classes: The number of classes.
       seed: Makes the initial weights reproducible; None draws them from the global random state.
@@ -323,12 +323,26 @@ def _resnet_small(image: Any, layers: _Layers) -> Any:
     A step of training takes less time than that of a ResNet-14 of a third of its weights. What passes through memory
     is what costs on a CPU, so maps are halved before they are normalised.
     """
-    x = _norm_relu(layers.resnet_conv(16, 3)(_rescaled(image)))
+    x = _norm_activation(layers.resnet_conv(16, 3)(_rescaled(image)))
     for channels in (32, 96, 160):
         # Of the same padding, so that images of any size go through.
-        x = _norm_relu(keras.layers.MaxPooling2D(padding="same")(layers.resnet_conv(channels, 3)(x)))
-        x = keras.layers.Add()([x, _norm_relu(layers.resnet_conv(channels, 3)(x))])
+        x = _norm_activation(keras.layers.MaxPooling2D(padding="same")(layers.resnet_conv(channels, 3)(x)))
+        x = keras.layers.Add()([x, _norm_activation(layers.resnet_conv(channels, 3)(x))])
     return keras.layers.GlobalAveragePooling2D()(x)
+
+
+def _resnet_coarse(image: Any, layers: _Layers) -> Any:
+    """A residual network on maps of half the size, 3.8 M weights, for robust training behind a blur.
+
+    The longer the wave, the less an attack can change for its price: what is robust is coarse, and at half the
+    resolution a network of this depth and width costs a third of a ResNet-18. SiLU instead of ReLU, for attacks, in
+    training above all, do better on smooth functions.
+    """
+    x = layers.resnet_conv(96, 3, 2)(_rescaled(image))
+    for stage, channels in enumerate((96, 192, 256)):
+        for block in range(2):
+            x = _residual(x, layers, channels, strides=2 if stage and not block else 1, activation="silu")
+    return keras.layers.GlobalAveragePooling2D()(_norm_activation(x, "silu"))
 
 
 def _resnet18(image: Any, layers: _Layers) -> Any:
@@ -340,7 +354,7 @@ def _resnet18(image: Any, layers: _Layers) -> Any:
     for stage in range(4):
         for block in range(2):
             x = _residual(x, layers, 64 * 2**stage, strides=2 if stage and not block else 1)
-    return keras.layers.GlobalAveragePooling2D()(_norm_relu(x))
+    return keras.layers.GlobalAveragePooling2D()(_norm_activation(x))
 
 
 def _mlp(image: Any, layers: _Layers) -> Any:
@@ -358,19 +372,20 @@ def _rescaled(image: Any) -> Any:
     return keras.layers.Rescaling(1 / 0.25, offset=-0.5 / 0.25)(image)
 
 
-def _residual(x: Any, layers: _Layers, channels: int, strides: int) -> Any:
-    activated = _norm_relu(x)
+def _residual(x: Any, layers: _Layers, channels: int, strides: int, activation: str = "relu") -> Any:
+    activated = _norm_activation(x, activation)
     first = layers.resnet_conv(channels, 3, strides)
     shortcut = x
     if strides != 1 or x.shape[-1] != first.filters:
         shortcut = layers.resnet_conv(channels, 1, strides)(activated)
-    x = _norm_relu(first(activated))
+    x = _norm_activation(first(activated), activation)
     return keras.layers.Add()([layers.resnet_conv(channels, 3)(x), shortcut])
 
 
-def _norm_relu(x: Any) -> Any:
+def _norm_activation(x: Any, activation: str = "relu") -> Any:
     # A momentum of 0.99, the default, would lag behind through the first few hundred steps.
-    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x))
+    normalised = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+    return keras.layers.Activation(activation)(normalised)
 
 
 # Each takes the input and what makes layers, and returns the features [n, d] that the logits are taken from.
@@ -378,6 +393,7 @@ MODELS: dict[str, Callable[[Any, _Layers], Any]] = {
     "lenet": _lenet,
     "lenet_wide": _lenet_wide,
     "resnet_small": _resnet_small,
+    "resnet_coarse": _resnet_coarse,
     "resnet18": _resnet18,
     "mlp": _mlp,
     "linear": _linear,

@@ -6,7 +6,8 @@
   python bin/train.py … --output_dir=RUN --resume
 
 RUN is a run of bin/train.py that was stopped in the phase that is to go on. The step is train_step itself, augmentation
-before it and the average of weights after it; the order of the data and all seeds are those of bin/train.py.
+before it and the average of weights after it; the order of the data and all seeds are those of bin/train.py. The run's
+validation attack goes along, as a program of its own, so that it is seen there what the training is worth.
 """
 
 import pathlib
@@ -16,8 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.accelerator import program
-from benchmarks.accelerator.standing import standing
+from benchmarks.accelerator.standing import Standing, standing
 from wasser_tf import data
+from wasser_tf.attacks.base import as_logits_fn
+from wasser_tf.training import phase
+
+# Of the validation split: so many are attacked there, at each radius of the report.
+_VALIDATED = 512
 
 
 def main(run: pathlib.Path, out: pathlib.Path) -> None:
@@ -40,9 +46,7 @@ def main(run: pathlib.Path, out: pathlib.Path) -> None:
             prepared.average.move()
         return logs
 
-    as_bytes = np.round(train.images * 255).astype(np.uint8)
-    if not np.array_equal(as_bytes.astype(np.float32) / np.float32(255), train.images):
-        raise ValueError(f"{config.dataset} has images that are no bytes: they cannot be taken along.")
+    as_bytes = _as_bytes(train.images)
     # As variables, so that the accelerator, which is what knows how long an epoch takes, can choose how many there are.
     decay = trained.optimizer._learning_rate
     schedule = [tf.Variable(float(value)) for value in (decay.decay_steps, decay.warmup_steps)]
@@ -73,8 +77,39 @@ def main(run: pathlib.Path, out: pathlib.Path) -> None:
         epochs_done=checkpoint.epochs_done,
         steps_done=checkpoint.steps_done,
         dataset=config.dataset,
+        keep=config.keep,
+        omega=0.0 if stand.phase == "standard" else config.omega,
+        radius=config.middle_radius,
     )
     np.savez_compressed(out.parent / f"{config.dataset}.npz", images=as_bytes, labels=train.labels)
+    _export_validation(out / "validation", stand)
+
+
+def _export_validation(out: pathlib.Path, stand: Standing) -> None:
+    """Writes what tells natural and robust accuracy of the weights that are kept."""
+    attack = phase.validation_attack(stand.config)
+    kept, split = stand.prepared.kept, stand.dataset.validation
+    logits_fn = as_logits_fn(kept, True)
+
+    def scores(images: tf.Tensor, labels: tf.Tensor, radius: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = tf.cast(images, tf.float32) / 255.0
+        natural = tf.argmax(logits_fn(images), axis=1, output_type=labels.dtype) == labels
+        robust = ~attack.run(logits_fn, images, labels, radius).success
+        return {"natural": tf.cast(natural, tf.float32), "robust": tf.cast(robust, tf.float32)}
+
+    images, labels = _as_bytes(split.images[:_VALIDATED]), split.labels[:_VALIDATED]
+    radius = np.full(len(labels), stand.config.radii[0], np.float32)
+    examples = [tf.constant(array) for array in (images, labels, radius)]
+    # The weights are the training's, there.
+    program.export(out, scores, examples, kept.weights, values=False, radii=stand.config.radii)
+    np.savez_compressed(out / "images.npz", images=images, labels=labels)
+
+
+def _as_bytes(images: np.ndarray) -> np.ndarray:
+    as_bytes = np.round(images * 255).astype(np.uint8)
+    if not np.array_equal(as_bytes.astype(np.float32) / np.float32(255), images):
+        raise ValueError("These images are no bytes: they cannot be taken along.")
+    return as_bytes
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ def main(run: pathlib.Path, after: pathlib.Path) -> None:
     stand = standing(run)
     checkpoint, kept = stand.prepared.checkpoint, stand.prepared.kept
     kept.set_weights([arrays[name] for name in sorted(arrays) if name.startswith("best_")])
-    checkpoint.finish(history, kept.get_weights())
+    best_epoch = int(arrays["kept_epoch"])
+    checkpoint.finish(history, kept.get_weights(), best_epoch)
     about = storage.read_json(run / run_folder.CONFIG)
     about["config"]["epochs" if stand.phase == "wasser_train" else "standard_epochs"] = len(history)
     storage.write_json(run / run_folder.CONFIG, about)
-    print(f"{run}: {stand.phase}, {len(history)} epochs, of which the last is kept")
+    print(f"{run}: {stand.phase}, {len(history)} epochs, of which number {best_epoch} is kept")
 
 
 if __name__ == "__main__":

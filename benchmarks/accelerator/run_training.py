@@ -1,7 +1,9 @@
 """Goes on with exported trainings, on JAX's first device: `run_training.py FOLDER… [--until=TIME]`.
 
-Needs jax and numpy alone. Each folder gets after.npz, the weights that are kept and the history; a line an epoch is
-printed. With --until each has as many epochs as fit into its share of the time, in which its learning rate falls to 0.
+Needs jax and numpy alone. A line an epoch is printed, and after every fifth and the last what the validation attack
+leaves. Each folder then gets after.npz anew: the history, and the weights of the best of those epochs, or of the last,
+as the run is to keep them. Whoever may lose the machine fetches it while the training goes on. With --until each has as
+many epochs as fit into its share of the time, in which its learning rate falls to 0.
 """
 
 import argparse
@@ -25,6 +27,26 @@ _TRIED_STEPS = 40
 _SHARE = 0.88
 
 
+class Validation:
+    """What the validation attack leaves, as a program of the kept weights, and the images it is told on."""
+
+    def __init__(self, folder: pathlib.Path):
+        """Compiles it."""
+        self._program = Program(folder)
+        with np.load(folder / "images.npz") as arrays:
+            self._images, self._labels = arrays["images"], arrays["labels"]
+
+    def scores(self, kept: list[jax.Array]) -> dict[str, float]:
+        """Returns natural accuracy and robust accuracy at each radius."""
+        found = {}
+        for radius in self._program.about["radii"]:
+            # It takes the arrays it is given.
+            self._program.variables = [jax.numpy.array(value) for value in kept]
+            right = self._program(self._images, self._labels, np.full(len(self._labels), radius, np.float32))
+            found |= {"natural": float(right["natural"].mean()), f"{radius:g}": float(right["robust"].mean())}
+        return found
+
+
 class Training:
     """An exported training and its data."""
 
@@ -32,6 +54,9 @@ class Training:
         """Compiles it."""
         started = time.perf_counter()
         self.folder, self.program = folder, Program(folder)
+        self._validation = Validation(folder / "validation")
+        # Of the epoch that is kept: its score, its number and its weights.
+        self._best: tuple[float, int, dict[str, np.ndarray]] = (-math.inf, 0, {})
         self.about: dict[str, Any] = self.program.about
         with np.load(folder.parent / f"{self.about['dataset']}.npz") as arrays:
             self._data = tuple(jax.device_put(arrays[name]) for name in ("images", "labels"))
@@ -82,8 +107,19 @@ class Training:
                 break
 
     def _write(self, history: list[dict[str, float]]) -> None:
-        kept = {f"best_{n:04}": np.asarray(self.program.variables[i]) for n, i in enumerate(self.about["kept"])}
-        np.savez(self.folder / "after.npz", history=np.array(json.dumps(history)), **kept)
+        """Validates, and writes the best so far."""
+        about = self.about
+        kept = [self.program.variables[number] for number in about["kept"]]
+        scores = self._validation.scores(kept)
+        self.say("validation: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+        # wasser_tf.training.checkpoint.Checkpoint.
+        score = about["omega"] * scores[f"{about['radius']:g}"] + (1 - about["omega"]) * scores["natural"]
+        if about["keep"] == "last" or score > self._best[0]:
+            weights = {f"best_{number:04}": np.array(value) for number, value in enumerate(kept)}
+            self._best = (score, len(history), weights)
+        beside = self.folder / "after.part.npz"
+        np.savez(beside, history=np.array(json.dumps(history)), kept_epoch=self._best[1], **self._best[2])
+        beside.replace(self.folder / "after.npz")
 
     def _order(self, epoch: int) -> np.ndarray:
         # wasser_tf.data.epoch_order.

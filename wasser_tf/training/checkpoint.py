@@ -120,10 +120,10 @@ class Checkpoint(keras.callbacks.Callback):
         self._save()
         interruption.check()
 
-    def finish(self, history: list[dict[str, float]], best: list[np.ndarray]) -> None:
-        """Saves a training that was done elsewhere: the logs of its epochs, and the weights its last one left."""
-        self.history, self.best = history, best
-        self.epochs_done = self.best_epoch = len(history)
+    def finish(self, history: list[dict[str, float]], best: list[np.ndarray], best_epoch: int) -> None:
+        """Saves a training that was done elsewhere: its epochs' logs, and of the one to keep weights and number."""
+        self.history, self.best, self.best_epoch = history, best, best_epoch
+        self.epochs_done = len(history)
         self.steps_done, self._metrics = 0, []
         self._save()
 

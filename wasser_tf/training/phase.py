@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf import augmentation, data, interruption, models
-from wasser_tf.attacks import MirrorAscent
+from wasser_tf.attacks import Attack, MirrorAscent
 from wasser_tf.attacks.base import compile_whole_graph
 from wasser_tf.data import Dataset
 from wasser_tf.training import loss, optimizer, run_folder
@@ -41,6 +41,12 @@ def classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
         )
     loaded.trainable = True
     return models.blurred(loaded, config.blur)
+
+
+def validation_attack(config: TrainConfig) -> Attack:
+    """Returns what attacks validation images."""
+    usual = MirrorAscent(config.threat_model, iterations=_VALIDATION_ITERATIONS, seed=config.seed)
+    return config.validation_attack or usual
 
 
 class Prepared(NamedTuple):
@@ -186,12 +192,10 @@ def train(
 def _validation(
     classifier: keras.Model, config: TrainConfig, dataset: Dataset, adversarial: bool
 ) -> keras.callbacks.Callback:
-    usual = MirrorAscent(config.threat_model, iterations=_VALIDATION_ITERATIONS, seed=config.seed)
-    attack = config.validation_attack or usual
     return RobustValidation(
         classifier,
         dataset.validation,
-        attack if adversarial else None,
+        validation_attack(config) if adversarial else None,
         radius=config.middle_radius,
         num_attack_examples=config.num_attack_examples,
     )
