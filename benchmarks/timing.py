@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf.attacks.base import as_logits_fn
+from wasser_tf.attacks.classifier import as_logits_fn
 from wasser_tf.attacks.losses import margin
 
 Times = dict[str, list[float]]

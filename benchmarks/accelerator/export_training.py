@@ -19,7 +19,7 @@ import tensorflow as tf
 from benchmarks.accelerator import program
 from benchmarks.accelerator.standing import Standing, standing
 from wasser_tf import data
-from wasser_tf.attacks.base import as_logits_fn
+from wasser_tf.attacks.classifier import as_logits_fn
 from wasser_tf.training import phase
 
 # Of the validation split: so many are attacked there, at each radius of the report.

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from wasser_tf import ThreatModel, attacks, models
-from wasser_tf.attacks import base
-from wasser_tf.attacks.base import as_logits_fn
+from wasser_tf.attacks import classifier as attacked
+from wasser_tf.attacks.classifier import as_logits_fn
 
 # What would leave the device, or leave XLA.
 _FOREIGN = {"custom-call", "infeed", "outfeed", "send", "recv", "send-done", "recv-done", "domain"}
@@ -42,10 +42,10 @@ def test_an_attack_compiles_to_one_program_that_stays_on_the_device(name, kernel
 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_no_deterministic_gradient_of_max_pooling_is_asked_of_xla(monkeypatch, deterministic):
-    monkeypatch.setattr(base, "is_op_determinism_enabled", lambda: deterministic)
+    monkeypatch.setattr(attacked, "is_op_determinism_enabled", lambda: deterministic)
     pooling = models.blurred(models.build("resnet_small", (8, 8, 3), 10), 1)
     plain = models.build("linear", (8, 8, 3), 10)
-    assert not base.compile_whole_graph(plain) and not base.compile_whole_graph(pooling)
+    assert not attacked.compile_whole_graph(plain) and not attacked.compile_whole_graph(pooling)
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["GPU:0"])
-    assert base.compile_whole_graph(plain) and base.compile_whole_graph(lambda images, training: images)
-    assert base.compile_whole_graph(pooling) is not deterministic
+    assert attacked.compile_whole_graph(plain) and attacked.compile_whole_graph(lambda images, training: images)
+    assert attacked.compile_whole_graph(pooling) is not deterministic

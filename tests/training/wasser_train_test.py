@@ -7,6 +7,7 @@ import tensorflow as tf
 import wasser_tf
 from wasser_tf import WasserTrain, attacks, models
 from wasser_tf.attacks import Attack, AttackResult
+from wasser_tf.attacks.classifier import as_logits_fn
 
 _SPARSE = keras.losses.SparseCategoricalCrossentropy
 _CATEGORICAL = keras.losses.CategoricalCrossentropy
@@ -277,7 +278,7 @@ def test_evaluate_gives_natural_and_adversarial_metrics(fast):
     plain.compile(loss=_SPARSE(from_logits=True), metrics=["accuracy"])
     scores = model.evaluate(images, labels, return_dict=True, verbose=0)
     natural = plain.evaluate(images, labels, return_dict=True, verbose=0)
-    logits_fn = attacks.base.as_logits_fn(plain, True)
+    logits_fn = as_logits_fn(plain, True)
     adversarial = fast.run(logits_fn, tf.constant(images), tf.constant(labels)).adversarial.numpy()
     attacked = plain.evaluate(adversarial, labels, return_dict=True, verbose=0)
     expected = {
@@ -343,7 +344,7 @@ def test_batch_normalisation_sees_the_mixture_once_and_the_attack_not_at_all():
     attack = Fast(wasser_tf.ThreatModel(epsilon=0.3))
     model = WasserTrain(keras.Model(image, keras.layers.Dense(3)(x)), attack)
     model.compile(keras.optimizers.SGD(0.0), _SPARSE(from_logits=True))
-    logits_fn = attacks.base.as_logits_fn(model.classifier, True)
+    logits_fn = as_logits_fn(model.classifier, True)
     adversarial = attack.run(logits_fn, tf.constant(images), tf.constant(labels)).adversarial.numpy()
     model.evaluate(images, labels, verbose=0)
     np.testing.assert_array_equal(norm.moving_mean, 0)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from wasser_tf.attacks.base import Attack, AttackResult
+from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.constrained_sinkhorn import ConstrainedSinkhorn
 from wasser_tf.attacks.distributional import Distributional
 from wasser_tf.attacks.dual_projection import DualProjection
@@ -13,6 +13,7 @@ from wasser_tf.attacks.mirror_ascent import MirrorAscent
 from wasser_tf.attacks.projected_sinkhorn import ProjectedSinkhorn
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.random_plan import RandomPlan
+from wasser_tf.attacks.scoring import AttackResult
 from wasser_tf.attacks.wasser_attack import WasserAttack
 from wasser_tf.threat_model import ThreatModel
 

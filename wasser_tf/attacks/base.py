@@ -1,22 +1,20 @@
-"""What all attacks share: the protocol, the result, the loop in which fooled images stop, batching and input checks.
+"""What all attacks share: the protocol, the loop in which fooled images stop, batching and input checks.
 
 An attack is one file with one class that says how to perturb a batch (`Attack.perturb`). Rounding to a legal plan, the
-certificate and the scores are made here, so that no attack can return an example that was not checked.
+certificate and the scores are made by `Attack.run` (scoring.py), so that no attack can return an example that was not
+checked.
 """
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-# Keras takes it from there too.
-from tensorflow.python.framework.config import is_op_determinism_enabled
-
 from wasser_tf._checks import is_whole
-from wasser_tf.attacks import losses
+from wasser_tf.attacks.classifier import LogitsFn, as_logits_fn, compile_whole_graph
 from wasser_tf.attacks.inputs import (
     check_batch,
     check_labels,
@@ -25,119 +23,12 @@ from wasser_tf.attacks.inputs import (
     num_classes,
     outputs_are_logits,
 )
+from wasser_tf.attacks.problem import Perturbation, Problem, choose
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
+from wasser_tf.attacks.scoring import AttackResult, score
 from wasser_tf.threat_model import ThreatModel
-from wasser_tf.transport.certificate import Certificate, certify, certify_without_plan
-from wasser_tf.transport.gibbs import GibbsPlan, explicit_plan
-from wasser_tf.transport.neighbourhood import Support, make_support
-from wasser_tf.transport.plan import identity_plan, transport_budget
-from wasser_tf.transport.rounding import Rounded, legal_plan, round_to_legal
-
-# Of a margin: what float32 can make of nothing.
-_ROUNDING = 1e-5
-
-LogitsFn = Callable[[tf.Tensor], tf.Tensor]
-
-
-class AttackResult(NamedTuple):
-    """Examples and what is known of them; arrays from `Attack.__call__`, tensors from `Attack.run`.
-
-    Attributes:
-      adversarial: The certified examples x̃, float32 [B, H, W, C]: legal, and in [0, 1] exactly. Of an attack that does
-        not transport they are `raw`, and their certificate is not valid where anything was changed.
-      certificate: Their certificate, fields [B].
-      success: Whether the classifier is wrong on them, or sees the target where there is one, bool [B].
-      loss: Their cross-entropy in nats, [B].
-      radius: The radius the attack was allowed (where an adaptive radius stopped), [B].
-      iterations: Iterations used, int32 [B].
-      raw: What the attack made before it was certified (what papers score), [B, H, W, C]. It may be illegal.
-      raw_certificate: How illegal it is.
-      raw_success: As `success`, for `raw`.
-      raw_loss: As `loss`, for `raw`.
-      flagged: Whether the classifier gave the attack nothing to go by at the clean image: no finite gradient of the
-        margin but rounding, or outputs that are not finite. That the attack failed there proves nothing; bool [B].
-    """
-
-    adversarial: Any
-    certificate: Certificate
-    success: Any
-    loss: Any
-    radius: Any
-    iterations: Any
-    raw: Any
-    raw_certificate: Certificate
-    raw_success: Any
-    raw_loss: Any
-    flagged: Any = False
-
-    def __repr__(self) -> str:
-        # In the place of every number.
-        shape = f"{type(self).__name__} of {tuple(self.adversarial.shape)}"
-        if not isinstance(self.success, np.ndarray):
-            return f"<{shape}>"
-        return f"<{shape}: {self.success.sum()} successful, raw {self.raw_success.sum()}; {self.certificate!r}>"
-
-
-class Problem(NamedTuple):
-    """One batch to attack.
-
-    Attributes:
-      logits_fn: The classifier in inference mode, [B, H, W, C] to float32 logits [B, classes].
-      images: x, float32 in [0, 1], [B, H, W, C].
-      labels: y, int32 [B].
-      radius: The radius of each image, float32 [B].
-      index: A number for each image, int32 [B]; random starts depend on it and not on the place in the batch.
-      support: Where mass may go.
-      threat_model: The rules (`ThreatModel.rules`); the radius is above.
-      targets: The class each image shall be taken for, int32 [B], or None: any wrong one.
-    """
-
-    logits_fn: LogitsFn
-    images: tf.Tensor
-    labels: tf.Tensor
-    radius: tf.Tensor
-    index: tf.Tensor
-    support: Support
-    threat_model: ThreatModel
-    targets: tf.Tensor | None = None
-
-    def fooled(self, logits: tf.Tensor) -> tf.Tensor:
-        """Returns whether the attacker has what it wants, bool [B]: a wrong class, or the target."""
-        predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
-        return predicted != self.labels if self.targets is None else predicted == self.targets
-
-    def margin(self, logits: tf.Tensor) -> tf.Tensor:
-        """Returns how far the attacker has what it wants, [B]: above 0 where `fooled`."""
-        return losses.margin(logits, self.labels) if self.targets is None else -losses.margin(logits, self.targets)
-
-    def budget(self, radius: tf.Tensor) -> tf.Tensor:
-        """Returns the largest ⟨Π, C⟩ of each image at a radius, [B]."""
-        return transport_budget(self.images, radius, self.threat_model)
-
-
-class Perturbation(NamedTuple):
-    """What `Attack.perturb` returns.
-
-    Attributes:
-      plan: The plan found, [B, T, H, W, C], or a Gibbs plan; it need not be legal. None of an attack that does not
-        transport.
-      raw: The image as the attack's paper returns it, [B, H, W, C].
-      radius: The radius of each image, [B].
-      iterations: Iterations used by each image, int32 [B].
-    """
-
-    plan: tf.Tensor | GibbsPlan | None
-    raw: tf.Tensor
-    radius: tf.Tensor
-    iterations: tf.Tensor
-
-
-class Gradient(NamedTuple):
-    """The loss at a batch of images, its gradient [B, H, W, C] (non-finite entries are 0), and which are fooled [B]."""
-
-    loss: tf.Tensor
-    image_gradient: tf.Tensor
-    fooled: tf.Tensor
+from wasser_tf.transport.neighbourhood import make_support
+from wasser_tf.transport.plan import identity_plan
 
 
 class Attack(abc.ABC):
@@ -391,184 +282,6 @@ def batch_shape(count: int, batch_size: int) -> int:
     return min(batch_size, 1 << (count - 1).bit_length())
 
 
-def rounded(perturbation: Perturbation, problem: Problem) -> Rounded:
-    """Returns the legal images that the plans of a perturbation are rounded to."""
-    return _round_to_legal(
-        perturbation.plan, problem.images, problem.support, perturbation.radius, problem.threat_model
-    )
-
-
-def explicit(plan: tf.Tensor | GibbsPlan, images: tf.Tensor, support: Support) -> tf.Tensor:
-    """Returns the plan itself, [B, T, H, W, C]."""
-    return _explicit_plan(plan, images, support) if isinstance(plan, GibbsPlan) else plan
-
-
 def _no_perturbation(problem: Problem) -> Perturbation:
     plan = identity_plan(problem.images, problem.support)
     return Perturbation(plan, problem.images, problem.radius, tf.zeros_like(problem.labels))
-
-
-def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
-    """Rounds a perturbation to a legal plan, certifies it and asks the classifier.
-
-    Where the example's margin is not above that of the clean image, or not a number, that is returned unmoved.
-    Without a plan the raw images are scored as they are.
-    """
-    if perturbation.plan is None:
-        return _score_without_plan(problem, perturbation)
-    images, support, threat_model, radius = problem.images, problem.support, problem.threat_model, perturbation.radius
-    legal = rounded(perturbation, problem)
-    with tf.GradientTape() as tape:
-        tape.watch(images)
-        clean_logits = problem.logits_fn(images)
-        clean_margin = problem.margin(clean_logits)
-    legal_logits = problem.logits_fn(legal.image)
-    # The clean image is legal too. A margin is a maximum, which may pass over a NaN.
-    unmoved = ~(problem.margin(legal_logits) > clean_margin) | _not_finite(legal_logits) | _not_finite(clean_logits)
-    legal = legal._replace(image=where_image(unmoved, images, legal.image), step=tf.where(unmoved, 0.0, legal.step))
-    certificate, raw_certificate = _certificates(
-        perturbation.plan, perturbation.raw, legal, images, support, radius, threat_model
-    )
-    logits, raw_logits = where_image(unmoved, clean_logits, legal_logits), problem.logits_fn(perturbation.raw)
-    return AttackResult(
-        adversarial=legal.image,
-        certificate=certificate,
-        success=problem.fooled(logits),
-        loss=losses.cross_entropy(logits, problem.labels),
-        radius=radius,
-        iterations=perturbation.iterations,
-        raw=perturbation.raw,
-        raw_certificate=raw_certificate,
-        raw_success=problem.fooled(raw_logits),
-        raw_loss=losses.cross_entropy(raw_logits, problem.labels),
-        flagged=_not_finite(clean_logits)
-        | _not_finite(legal_logits)
-        | is_blind(tape.gradient(clean_margin, images), clean_margin),
-    )
-
-
-def _score_without_plan(problem: Problem, perturbation: Perturbation) -> AttackResult:
-    raw = perturbation.raw
-    certificate = certify_without_plan(raw, problem.images, perturbation.radius)
-    logits = problem.logits_fn(raw)
-    success, loss = problem.fooled(logits), losses.cross_entropy(logits, problem.labels)
-    return AttackResult(
-        adversarial=raw,
-        certificate=certificate,
-        success=success,
-        loss=loss,
-        radius=perturbation.radius,
-        iterations=perturbation.iterations,
-        raw=raw,
-        raw_certificate=certificate,
-        raw_success=success,
-        raw_loss=loss,
-        flagged=_not_finite(logits),
-    )
-
-
-def is_blind(gradient: tf.Tensor | None, margin: tf.Tensor) -> tf.Tensor:
-    """Returns where the gradient [B, H, W, C] of a margin [B] is not finite, nothing but rounding, or None, bool [B].
-
-    A saturated softmax is 1 in float32, or 1 − 6e-8, as the machine has it: its gradient is 0, or next to it.
-    """
-    if gradient is None:
-        return tf.ones_like(margin, tf.bool)
-    flat = tf.reshape(gradient, [tf.shape(gradient)[0], -1])
-    return _not_finite(flat) | (tf.reduce_max(tf.abs(flat), axis=1) <= _ROUNDING * tf.abs(margin))
-
-
-def _not_finite(rows: tf.Tensor) -> tf.Tensor:
-    return ~tf.reduce_all(tf.math.is_finite(rows), axis=1)
-
-
-# Compiled by itself, and so are the certificates: where a graph does not ask for them, it does not make the plans.
-_round_to_legal = tf.function(round_to_legal, jit_compile=True, autograph=False)
-_explicit_plan = tf.function(explicit_plan, jit_compile=True, autograph=False)
-
-
-@tf.function(jit_compile=True, autograph=False)
-def _certificates(
-    plan: tf.Tensor | GibbsPlan,
-    raw: tf.Tensor,
-    legal: Rounded,
-    images: tf.Tensor,
-    support: Support,
-    radius: tf.Tensor,
-    threat_model: ThreatModel,
-) -> tuple[Certificate, Certificate]:
-    """Returns the certificates of the legal image that a plan was rounded to, and of the raw one and the plan itself.
-
-    In one function, for both plans are made of the same factors, and no plan passes through memory between two.
-    """
-    return (
-        certify(legal_plan(plan, legal, images, support), legal.image, images, support, radius, threat_model),
-        certify(explicit(plan, images, support), raw, images, support, radius, threat_model),
-    )
-
-
-def image_gradient(problem: Problem, images: tf.Tensor, loss: losses.AttackLoss) -> Gradient:
-    """Returns the loss at images [B, H, W, C], its gradient, and which images are fooled."""
-    with tf.GradientTape() as tape:
-        tape.watch(images)
-        logits = problem.logits_fn(images)
-        # Towards a target the loss of that class falls.
-        value = loss(logits, problem.labels) if problem.targets is None else -loss(logits, problem.targets)
-    gradient = tape.gradient(value, images)
-    if gradient is None:
-        raise ValueError("The classifier's output does not depend on its input by differentiable operations.")
-    return Gradient(
-        loss=value,
-        image_gradient=tf.where(tf.math.is_finite(gradient), gradient, 0.0),
-        fooled=problem.fooled(logits),
-    )
-
-
-def where_image(condition: tf.Tensor, chosen: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """Returns tf.where for a condition on whole images, [B] against [B, …]."""
-    return tf.where(tf.reshape(condition, [-1] + [1] * (chosen.shape.rank - 1)), chosen, other)
-
-
-def choose(condition: tf.Tensor, chosen: Any, other: Any) -> Any:
-    """Returns `where_image` on every tensor of two equal structures."""
-    return tf.nest.map_structure(lambda new, old: where_image(condition, new, old), chosen, other)
-
-
-def as_logits_fn(classifier: Callable[..., tf.Tensor], from_logits: bool) -> LogitsFn:
-    """Returns the classifier in inference mode with float32 logits out, whatever it gives itself.
-
-    Logits that a Keras softmax was made of are taken where they can be had, because a saturated softmax has no
-    gradient; otherwise logarithms of the probabilities, which are logits too.
-    """
-    # No graph here is made by AutoGraph, whose conversion takes as long as XLA. A callable of a user may need it, a
-    # Keras model does without, as in Keras' own `fit`.
-    in_graph = classifier if isinstance(classifier, keras.Model) else tf.function(classifier)
-
-    def logits_fn(images: tf.Tensor) -> tf.Tensor:
-        outputs = (in_graph if tf.inside_function() else classifier)(images, training=False)
-        if from_logits:
-            return tf.cast(outputs, tf.float32)
-        before_softmax = getattr(outputs, "_keras_logits", None)
-        if before_softmax is not None:
-            return tf.cast(before_softmax, tf.float32)
-        return tf.math.log(tf.maximum(tf.cast(outputs, tf.float32), 1e-30))
-
-    return logits_fn
-
-
-def compile_whole_graph(classifier: Any) -> bool:
-    """Returns whether whole attacks on a classifier are compiled by XLA: on a GPU.
-
-    On a CPU a convolution inside an XLA loop runs three times slower than outside one, so there the loop is a graph and
-    only the transport steps in it are compiled. The same goes on a GPU for a classifier with max pooling where
-    operations shall be deterministic: XLA has no such gradient of it and refuses, TensorFlow has one.
-    """
-    if not tf.config.list_logical_devices("GPU"):
-        return False
-    return not (is_op_determinism_enabled() and _pools_by_max(classifier))
-
-
-def _pools_by_max(layer: Any) -> bool:
-    """Whether a layer is max pooling or has some in it, as far as Keras knows its parts."""
-    pooling = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
-    return isinstance(layer, pooling) or any(map(_pools_by_max, getattr(layer, "layers", ())))

@@ -5,8 +5,9 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow as tf
 
 from wasser_tf._checks import check_number
-from wasser_tf.attacks.base import Attack, Perturbation, Problem
+from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.frank_wolfe import clipped_gradient
+from wasser_tf.attacks.problem import Perturbation, Problem
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport import euclidean

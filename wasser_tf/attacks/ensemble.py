@@ -6,19 +6,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf.attacks.base import (
-    Attack,
-    AttackResult,
-    Perturbation,
-    Problem,
-    batch_shape,
-    choose,
-    explicit,
-    rounded,
-)
+from wasser_tf.attacks.base import Attack, batch_shape
 from wasser_tf.attacks.inputs import check_batch, check_radius, check_transports
 from wasser_tf.attacks.mirror_ascent import MirrorAscent
+from wasser_tf.attacks.problem import Perturbation, Problem, choose
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
+from wasser_tf.attacks.scoring import AttackResult, explicit, rounded
 from wasser_tf.attacks.wasser_attack import WasserAttack
 from wasser_tf.threat_model import ThreatModel
 

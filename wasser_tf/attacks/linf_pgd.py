@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from wasser_tf._checks import check_number
 from wasser_tf.attacks import losses
-from wasser_tf.attacks.base import Attack, Perturbation, Problem, image_gradient
+from wasser_tf.attacks.base import Attack
+from wasser_tf.attacks.problem import Perturbation, Problem, image_gradient
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.threat_model import ThreatModel
 

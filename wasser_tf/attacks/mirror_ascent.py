@@ -21,9 +21,11 @@ import tensorflow as tf
 
 from wasser_tf._checks import check_number, is_whole
 from wasser_tf.attacks import losses
-from wasser_tf.attacks.base import Attack, Gradient, Perturbation, Problem, choose, image_gradient, rounded
+from wasser_tf.attacks.base import Attack
+from wasser_tf.attacks.problem import Gradient, Perturbation, Problem, choose, image_gradient
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.random_plan import random_potential
+from wasser_tf.attacks.scoring import rounded
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.gibbs import GibbsPlan, guess_multiplier, project_to_budget
 from wasser_tf.transport.neighbourhood import Support

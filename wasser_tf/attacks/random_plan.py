@@ -4,7 +4,8 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from wasser_tf.attacks.base import Attack, Perturbation, Problem
+from wasser_tf.attacks.base import Attack
+from wasser_tf.attacks.problem import Perturbation, Problem
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.gibbs import gibbs_plan, project_to_budget

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf.attacks.base import Attack, AttackResult, batch_shape
+from wasser_tf.attacks.base import Attack, batch_shape
 from wasser_tf.attacks.inputs import check_batch, check_transports
+from wasser_tf.attacks.scoring import AttackResult
 from wasser_tf.transport.certificate import Certificate
 
 # The ramp's first radius is the largest one, halved as often.

@@ -16,9 +16,10 @@ import tensorflow as tf
 
 from wasser_tf import attacks, interruption, models
 from wasser_tf.attacks import Attack
-from wasser_tf.attacks.base import as_logits_fn, is_blind
+from wasser_tf.attacks.classifier import as_logits_fn
 from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.attacks.losses import margin
+from wasser_tf.attacks.scoring import is_blind
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.record import WORST_CASE, Record
 

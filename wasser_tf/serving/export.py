@@ -19,7 +19,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from wasser_tf import storage
 from wasser_tf._checks import first_line, is_whole
-from wasser_tf.attacks.base import as_logits_fn
+from wasser_tf.attacks.classifier import as_logits_fn
 from wasser_tf.attacks.inputs import outputs_are_logits
 from wasser_tf.models import returns_logits
 from wasser_tf.saved_model import SavedModelClassifier, exporting

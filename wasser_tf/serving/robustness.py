@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from wasser_tf._checks import check_number, is_whole
 from wasser_tf.attacks import MirrorAscent, losses
-from wasser_tf.attacks.base import LogitsFn
+from wasser_tf.attacks.classifier import LogitsFn
 from wasser_tf.threat_model import ThreatModel
 
 

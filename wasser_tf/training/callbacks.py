@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks import Attack
-from wasser_tf.attacks.base import as_logits_fn
+from wasser_tf.attacks.classifier import as_logits_fn
 from wasser_tf.attacks.losses import cross_entropy
 from wasser_tf.data import Split
 

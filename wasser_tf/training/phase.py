@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from wasser_tf import augmentation, data, interruption, models
 from wasser_tf.attacks import Attack, MirrorAscent
-from wasser_tf.attacks.base import compile_whole_graph
+from wasser_tf.attacks.classifier import compile_whole_graph
 from wasser_tf.data import Dataset
 from wasser_tf.training import loss, optimizer, run_folder
 from wasser_tf.training.averaging import WeightAverage

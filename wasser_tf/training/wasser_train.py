@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from wasser_tf import attacks
 from wasser_tf._checks import check_number, is_whole
-from wasser_tf.attacks.base import Attack, as_logits_fn
+from wasser_tf.attacks.base import Attack
+from wasser_tf.attacks.classifier import as_logits_fn
 from wasser_tf.training import checks
 from wasser_tf.training.compiled import AdversarialScores, loss_takes_logits
 from wasser_tf.training.warm_start import MISSING, WarmStart, check_warm_start

@@ -1,0 +1,167 @@
+"""From what an attack found to what it is worth: a legal plan, certificates, and what the classifier makes of it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf.attacks import losses
+from wasser_tf.attacks.problem import Perturbation, Problem, where_image
+from wasser_tf.threat_model import ThreatModel
+from wasser_tf.transport.certificate import Certificate, certify, certify_without_plan
+from wasser_tf.transport.gibbs import GibbsPlan, explicit_plan
+from wasser_tf.transport.neighbourhood import Support
+from wasser_tf.transport.rounding import Rounded, legal_plan, round_to_legal
+
+# Of a margin: what float32 can make of nothing.
+_ROUNDING = 1e-5
+
+
+class AttackResult(NamedTuple):
+    """Examples and what is known of them; arrays from `Attack.__call__`, tensors from `Attack.run`.
+
+    Attributes:
+      adversarial: The certified examples x̃, float32 [B, H, W, C]: legal, and in [0, 1] exactly. Of an attack that does
+        not transport they are `raw`, and their certificate is not valid where anything was changed.
+      certificate: Their certificate, fields [B].
+      success: Whether the classifier is wrong on them, or sees the target where there is one, bool [B].
+      loss: Their cross-entropy in nats, [B].
+      radius: The radius the attack was allowed (where an adaptive radius stopped), [B].
+      iterations: Iterations used, int32 [B].
+      raw: What the attack made before it was certified (what papers score), [B, H, W, C]. It may be illegal.
+      raw_certificate: How illegal it is.
+      raw_success: As `success`, for `raw`.
+      raw_loss: As `loss`, for `raw`.
+      flagged: Whether the classifier gave the attack nothing to go by at the clean image: no finite gradient of the
+        margin but rounding, or outputs that are not finite. That the attack failed there proves nothing; bool [B].
+    """
+
+    adversarial: Any
+    certificate: Certificate
+    success: Any
+    loss: Any
+    radius: Any
+    iterations: Any
+    raw: Any
+    raw_certificate: Certificate
+    raw_success: Any
+    raw_loss: Any
+    flagged: Any = False
+
+    def __repr__(self) -> str:
+        # In the place of every number.
+        shape = f"{type(self).__name__} of {tuple(self.adversarial.shape)}"
+        if not isinstance(self.success, np.ndarray):
+            return f"<{shape}>"
+        return f"<{shape}: {self.success.sum()} successful, raw {self.raw_success.sum()}; {self.certificate!r}>"
+
+
+def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
+    """Rounds a perturbation to a legal plan, certifies it and asks the classifier.
+
+    Where the example's margin is not above that of the clean image, or not a number, that is returned unmoved.
+    Without a plan the raw images are scored as they are.
+    """
+    if perturbation.plan is None:
+        return _score_without_plan(problem, perturbation)
+    images, support, threat_model, radius = problem.images, problem.support, problem.threat_model, perturbation.radius
+    legal = rounded(perturbation, problem)
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        clean_logits = problem.logits_fn(images)
+        clean_margin = problem.margin(clean_logits)
+    legal_logits = problem.logits_fn(legal.image)
+    # The clean image is legal too. A margin is a maximum, which may pass over a NaN.
+    unmoved = ~(problem.margin(legal_logits) > clean_margin) | _not_finite(legal_logits) | _not_finite(clean_logits)
+    legal = legal._replace(image=where_image(unmoved, images, legal.image), step=tf.where(unmoved, 0.0, legal.step))
+    certificate, raw_certificate = _certificates(
+        perturbation.plan, perturbation.raw, legal, images, support, radius, threat_model
+    )
+    logits, raw_logits = where_image(unmoved, clean_logits, legal_logits), problem.logits_fn(perturbation.raw)
+    return AttackResult(
+        adversarial=legal.image,
+        certificate=certificate,
+        success=problem.fooled(logits),
+        loss=losses.cross_entropy(logits, problem.labels),
+        radius=radius,
+        iterations=perturbation.iterations,
+        raw=perturbation.raw,
+        raw_certificate=raw_certificate,
+        raw_success=problem.fooled(raw_logits),
+        raw_loss=losses.cross_entropy(raw_logits, problem.labels),
+        flagged=_not_finite(clean_logits)
+        | _not_finite(legal_logits)
+        | is_blind(tape.gradient(clean_margin, images), clean_margin),
+    )
+
+
+def _score_without_plan(problem: Problem, perturbation: Perturbation) -> AttackResult:
+    raw = perturbation.raw
+    certificate = certify_without_plan(raw, problem.images, perturbation.radius)
+    logits = problem.logits_fn(raw)
+    success, loss = problem.fooled(logits), losses.cross_entropy(logits, problem.labels)
+    return AttackResult(
+        adversarial=raw,
+        certificate=certificate,
+        success=success,
+        loss=loss,
+        radius=perturbation.radius,
+        iterations=perturbation.iterations,
+        raw=raw,
+        raw_certificate=certificate,
+        raw_success=success,
+        raw_loss=loss,
+        flagged=_not_finite(logits),
+    )
+
+
+def rounded(perturbation: Perturbation, problem: Problem) -> Rounded:
+    """Returns the legal images that the plans of a perturbation are rounded to."""
+    return _round_to_legal(
+        perturbation.plan, problem.images, problem.support, perturbation.radius, problem.threat_model
+    )
+
+
+def explicit(plan: tf.Tensor | GibbsPlan, images: tf.Tensor, support: Support) -> tf.Tensor:
+    """Returns the plan itself, [B, T, H, W, C]."""
+    return _explicit_plan(plan, images, support) if isinstance(plan, GibbsPlan) else plan
+
+
+def is_blind(gradient: tf.Tensor | None, margin: tf.Tensor) -> tf.Tensor:
+    """Returns where the gradient [B, H, W, C] of a margin [B] is not finite, nothing but rounding, or None, bool [B].
+
+    A saturated softmax is 1 in float32, or 1 − 6e-8, as the machine has it: its gradient is 0, or next to it.
+    """
+    if gradient is None:
+        return tf.ones_like(margin, tf.bool)
+    flat = tf.reshape(gradient, [tf.shape(gradient)[0], -1])
+    return _not_finite(flat) | (tf.reduce_max(tf.abs(flat), axis=1) <= _ROUNDING * tf.abs(margin))
+
+
+def _not_finite(rows: tf.Tensor) -> tf.Tensor:
+    return ~tf.reduce_all(tf.math.is_finite(rows), axis=1)
+
+
+# Compiled by itself, and so are the certificates: where a graph does not ask for them, it does not make the plans.
+_round_to_legal = tf.function(round_to_legal, jit_compile=True, autograph=False)
+_explicit_plan = tf.function(explicit_plan, jit_compile=True, autograph=False)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _certificates(
+    plan: tf.Tensor | GibbsPlan,
+    raw: tf.Tensor,
+    legal: Rounded,
+    images: tf.Tensor,
+    support: Support,
+    radius: tf.Tensor,
+    threat_model: ThreatModel,
+) -> tuple[Certificate, Certificate]:
+    """Returns the certificates of the legal image that a plan was rounded to, and of the raw one and the plan itself.
+
+    In one function, for both plans are made of the same factors, and no plan passes through memory between two.
+    """
+    return (
+        certify(legal_plan(plan, legal, images, support), legal.image, images, support, radius, threat_model),
+        certify(explicit(plan, images, support), raw, images, support, radius, threat_model),
+    )
