@@ -34,9 +34,6 @@ flags.DEFINE_float("width", TrainConfig.width, "Multiplies the channels and unit
 flags.DEFINE_integer(
     "blur", TrainConfig.blur, "How many means over 3×3 pixels go before the classifier, also --initial."
 )
-flags.DEFINE_integer(
-    "shifts", TrainConfig.shifts, "Over shifts by up to how many pixels its answers are averaged; also --initial's."
-)
 flags.DEFINE_string(
     "attack", "mirror_ascent", f"What WasserTrain trains on: name or name:setting=value:…; one of {', '.join(ATTACKS)}."
 )
@@ -114,10 +111,10 @@ FLAGS.set_default("iterations", 10)
 
 def main() -> None:
     """Turns the flags into a config, runs it and prints the table."""
-    same = """dataset data_dir download validation_size model width blur shifts initial omega trades_beta
-        label_smoothing standard_epochs epochs batch_size augment optimizer learning_rate warmup momentum
-        weight_decay ema_momentum seed precision report_iterations num_attack_examples distribute
-        attack_chunk random_radius warm_start keep deterministic output_dir resume overwrite"""
+    same = """dataset data_dir download validation_size model width blur initial omega trades_beta label_smoothing
+        standard_epochs epochs batch_size augment optimizer learning_rate warmup momentum weight_decay ema_momentum seed
+        precision report_iterations num_attack_examples distribute attack_chunk random_radius warm_start keep
+        deterministic output_dir resume overwrite"""
     config = TrainConfig(
         **{name: FLAGS[name].value for name in same.split()},
         validation_attack=_validation_attack(),

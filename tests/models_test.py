@@ -316,3 +316,20 @@ def test_returns_logits_reads_the_last_layer():
     assert models.returns_logits(keras.Model(image, keras.layers.Dense(3, "relu")(features))) is None
     assert models.returns_logits(keras.Sequential([models.build("mlp", (8, 8, 1), 10)])) is True
     assert models.returns_logits(lambda images: images) is None
+
+
+def test_a_blur_in_front_is_a_mean_over_neighbours(tmp_path):
+    classifier = models.build("linear", (6, 5, 1), 3, seed=0)
+    image = np.random.default_rng(0).random((1, 6, 5, 1), np.float32)
+    once = np.zeros_like(image)
+    for y in range(6):
+        for x in range(5):
+            once[0, y, x] = image[0, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].mean()
+    blurred = models.blurred(classifier, 1)
+    np.testing.assert_allclose(blurred(image), classifier(once), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(models.blurred(classifier, 2)(image), blurred(once), rtol=1e-5, atol=1e-6)
+    assert models.blurred(classifier, 0) is classifier and models.returns_logits(blurred) is True
+    blurred.save(tmp_path / "blurred.keras")
+    np.testing.assert_array_equal(models.load_classifier(tmp_path / "blurred.keras")(image), blurred(image))
+    with pytest.raises(ValueError, match="blur must be a whole number of passes from 0 to 100, got -1"):
+        models.blurred(classifier, -1)

@@ -74,6 +74,43 @@ def build(
     return keras.Model(image, layers.logits(int(num_classes))(features), name=name)
 
 
+def blurred(classifier: keras.Model, passes: int) -> keras.Model:
+    """Puts a fixed blur in front of a classifier: so many means over 3×3 pixels, one after the other.
+
+    What a linear functional w of the image changes by in a ball of W1 is at most ε · mass · Lip(w) (Kantorovich and
+    Rubinstein), and blurring makes all that the classifier reads smoother. Nothing is lost to the attacker: the blur is
+    a part of the classifier, and gradients go through it.
+
+    Args:
+      classifier: A Keras model from images [n, H, W, C].
+      passes: How many means; 0 returns the classifier as it is.
+
+    Returns:
+      A classifier with the same weights. Beyond the border there is nothing to take the mean over.
+
+    Raises:
+      ValueError: passes is no whole number from 0 to 100.
+    """
+    if not is_whole(passes, 0) or passes > 100:
+        raise ValueError(f"blur must be a whole number of passes from 0 to 100, got {passes!r}.")
+    if not passes:
+        return classifier
+    height, width, channels = classifier.input_shape[1:]
+    image = keras.Input((height, width, channels), name="image")
+    # The means along rows and those along columns commute, so all passes are one matrix on either side. Poolings took
+    # three times as long as the LeNet behind them.
+    rows, columns = _mean_of_three(height, passes), _mean_of_three(width, passes)
+    x = keras.ops.einsum("ih,bhwc,jw->bijc", rows, image, columns)
+    return keras.Model(image, classifier(x), name=f"{classifier.name}_blurred")
+
+
+def _mean_of_three(length: int, passes: int) -> np.ndarray:
+    """Returns the matrix [length, length] that takes the mean over each entry and its neighbours, so many times."""
+    near = np.abs(np.subtract.outer(np.arange(length), np.arange(length))) <= 1
+    mean = near / near.sum(axis=1, keepdims=True)
+    return np.linalg.matrix_power(mean, passes).astype(np.float32)
+
+
 def load_published(path: str | os.PathLike[str]) -> keras.Model:
     """Loads a published MNIST checkpoint into the LeNet of [14], for 28×28×1 images and 10 classes.
 

@@ -6,7 +6,7 @@ import re
 import pytest
 import tensorflow as tf
 
-from wasser_tf import ThreatModel, attacks, models, smoothing
+from wasser_tf import ThreatModel, attacks, models
 from wasser_tf.attacks import classifier as attacked
 from wasser_tf.attacks.classifier import as_logits_fn
 
@@ -43,7 +43,7 @@ def test_an_attack_compiles_to_one_program_that_stays_on_the_device(name, kernel
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_no_deterministic_gradient_of_max_pooling_is_asked_of_xla(monkeypatch, deterministic):
     monkeypatch.setattr(attacked, "is_op_determinism_enabled", lambda: deterministic)
-    pooling = smoothing.blurred(models.build("resnet_small", (8, 8, 3), 10), 1)
+    pooling = models.blurred(models.build("resnet_small", (8, 8, 3), 10), 1)
     plain = models.build("linear", (8, 8, 3), 10)
     assert not attacked.compile_whole_graph(plain) and not attacked.compile_whole_graph(pooling)
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["GPU:0"])

@@ -38,9 +38,7 @@ class TrainConfig:
         `wasser_tf.data.load`.
       model: Name of the classifier, one of `wasser_tf.models.MODELS`.
       width: Multiplies the channels and units of its hidden layers.
-      blur: How many means over 3×3 pixels go before the classifier, see
-        `wasser_tf.smoothing.blurred`.
-      shifts: Over shifts by up to how many pixels its answers are averaged, see `wasser_tf.smoothing.shift_averaged`.
+      blur: How many means over 3×3 pixels go before the classifier, see `wasser_tf.models.blurred`.
       initial: Path of a saved classifier to start from, which then takes the place of `model` and `width`; or None.
       omega: ω, the weight of the adversarial loss.
       trades_beta: β of TRADES, whose loss takes the place of Eq. 10's; 0 for Eq. 10.
@@ -92,7 +90,6 @@ class TrainConfig:
     model: str = "lenet"
     width: float = 1.0
     blur: int = 0
-    shifts: int = 0
     initial: str | None = None
     omega: float = 0.7
     trades_beta: float = 0.0
@@ -230,7 +227,6 @@ class TrainConfig:
 
 _LEAST = {
     "blur": 0,
-    "shifts": 0,
     "standard_epochs": 0,
     "epochs": 1,
     "batch_size": 1,

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf import augmentation, data, interruption, models, smoothing
+from wasser_tf import augmentation, data, interruption, models
 from wasser_tf.attacks import Attack, MirrorAscent
 from wasser_tf.attacks.classifier import compile_whole_graph
 from wasser_tf.data import Dataset
@@ -29,7 +29,7 @@ def classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
         built = models.build(
             config.model, dataset.image_shape, dataset.num_classes, seed=config.seed, width=config.width
         )
-        return _smoothed(built, config)
+        return models.blurred(built, config.blur)
     loaded = models.load_classifier(config.initial)
     if not isinstance(loaded, keras.Model):
         raise ValueError(f"{config.initial} must hold a Keras model to be trained on, got a SavedModel.")
@@ -40,11 +40,7 @@ def classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
             f"{config.dataset} has them; it takes {loaded.input_shape[1:]} to {loaded.output_shape[1:]}."
         )
     loaded.trainable = True
-    return _smoothed(loaded, config)
-
-
-def _smoothed(classifier: keras.Model, config: TrainConfig) -> keras.Model:
-    return smoothing.shift_averaged(smoothing.blurred(classifier, config.blur), config.shifts)
+    return models.blurred(loaded, config.blur)
 
 
 def validation_attack(config: TrainConfig) -> Attack:
