@@ -66,17 +66,14 @@ def publish(config: Publication, about: str = "", tell: Callable[[str], None] | 
         path = packed = pretrained.path_of(config.name)
         before = pretrained.card(config.name)
         described, training = before["classifier"], before["training"]
+        _check_dataset(config, training)
         about = about or before["evaluation"]["about"]
     else:
         run = pathlib.Path(config.run).expanduser()
         training = card.training_of(run)
+        _check_dataset(config, training)
         path, packed, described = _pack(config, run)
         about = about or _about(config, described, training)
-    if training["config"]["dataset"] != config.board.source.dataset:
-        raise ValueError(
-            f"{config.run or config.name} was trained on {training['config']['dataset']}: give "
-            f"--dataset={training['config']['dataset']}."
-        )
     entry = leaderboard.add(config.board, config.name, str(packed), about, tell)
     card.write(path, described, training, entry)
     # In the package there shall be no classifier without its card, so it goes there last.
@@ -84,6 +81,13 @@ def publish(config: Publication, about: str = "", tell: Callable[[str], None] | 
         with storage.atomic_path(path) as beside:
             shutil.copyfile(packed, beside)
     return path
+
+
+def _check_dataset(config: Publication, training: Mapping[str, Any]) -> None:
+    """Raises ValueError where a classifier would be evaluated on images of another kind than its own."""
+    dataset = training["config"]["dataset"]
+    if dataset != config.board.source.dataset:
+        raise ValueError(f"{config.run or config.name} was trained on {dataset}: give --dataset={dataset}.")
 
 
 def _pack(config: Publication, run: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, dict[str, Any]]:
