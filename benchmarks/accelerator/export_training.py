@@ -46,7 +46,7 @@ def main(run: pathlib.Path, out: pathlib.Path) -> None:
             prepared.average.move()
         return logs
 
-    as_bytes = _as_bytes(train.images)
+    as_bytes = _as_bytes(train.images, config.dataset)
     # As variables, so that the accelerator, which is what knows how long an epoch takes, can choose how many there are.
     decay = trained.optimizer._learning_rate
     schedule = [tf.Variable(float(value)) for value in (decay.decay_steps, decay.warmup_steps)]
@@ -97,7 +97,7 @@ def _export_validation(out: pathlib.Path, stand: Standing) -> None:
         robust = ~attack.run(logits_fn, images, labels, radius).success
         return {"natural": tf.cast(natural, tf.float32), "robust": tf.cast(robust, tf.float32)}
 
-    images, labels = _as_bytes(split.images[:_VALIDATED]), split.labels[:_VALIDATED]
+    images, labels = _as_bytes(split.images[:_VALIDATED], stand.config.dataset), split.labels[:_VALIDATED]
     radius = np.full(len(labels), stand.config.radii[0], np.float32)
     examples = [tf.constant(array) for array in (images, labels, radius)]
     # The weights are the training's, there.
@@ -105,10 +105,10 @@ def _export_validation(out: pathlib.Path, stand: Standing) -> None:
     np.savez_compressed(out / "images.npz", images=images, labels=labels)
 
 
-def _as_bytes(images: np.ndarray) -> np.ndarray:
+def _as_bytes(images: np.ndarray, dataset: str) -> np.ndarray:
     as_bytes = np.round(images * 255).astype(np.uint8)
     if not np.array_equal(as_bytes.astype(np.float32) / np.float32(255), images):
-        raise ValueError("These images are no bytes: they cannot be taken along.")
+        raise ValueError(f"{dataset} has images that are no bytes: they cannot be taken along.")
     return as_bytes
 
 
