@@ -52,7 +52,7 @@ def _argument_cases(folder: pathlib.Path) -> Iterator[tuple[str, Callable[[], An
     """Yields what is called, the call, and whether it must be refused (what junk stands for "none" may be taken)."""
     from wasser_tf import RadiusSchedule, ThreatModel, WasserTrain, attacks, data, load_pretrained, models
     from wasser_tf.evaluation.attack_run import AttackRun
-    from wasser_tf.evaluation.evaluation_run import EvaluationRun
+    from wasser_tf.evaluation.config import EvaluationRun
     from wasser_tf.evaluation.record import evaluate_attack
     from wasser_tf.evaluation.selection import ImageSource
     from wasser_tf.results.leaderboard import Board

@@ -87,7 +87,8 @@ def large(data_dir: str, count: int | None = None) -> dict[str, Any]:
     """
     from wasser_tf import MirrorAscent, ThreatModel, data
     from wasser_tf.attacks import Attack, RandomPlan
-    from wasser_tf.evaluation.evaluation_run import EvaluationRun, run_evaluation
+    from wasser_tf.evaluation.config import EvaluationRun
+    from wasser_tf.evaluation.evaluation_run import run_evaluation
     from wasser_tf.evaluation.selection import ImageSource, Selection
 
     @dataclasses.dataclass(frozen=True, kw_only=True)

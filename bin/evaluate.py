@@ -14,7 +14,8 @@ without attacking; what is evaluated is then read from the output_dir.
 import _flags
 from absl import flags
 
-from wasser_tf.evaluation.evaluation_run import EvaluationRun, parse_models, run_evaluation
+from wasser_tf.evaluation.config import EvaluationRun, parse_models
+from wasser_tf.evaluation.evaluation_run import run_evaluation
 from wasser_tf.evaluation.report import overview
 
 FLAGS = flags.FLAGS
@@ -35,6 +36,12 @@ flags.DEFINE_integer(
     "verify_examples", 100, "How many of each model, attack and radius --verify_exact takes; 0: all.", lower_bound=0
 )
 flags.DEFINE_bool("sanity", True, "Whether to make the sanity checks of Carlini et al. 2019.")
+flags.DEFINE_bool(
+    "only_standing",
+    False,
+    "Whether an attack gets only the images that none before it and no smaller radius has fooled: the robust accuracy "
+    "of all attacks together for less work, without scores of each.",
+)
 flags.DEFINE_bool("minimal_radius", False, "Whether to bisect the smallest radius that fools each image.")
 flags.DEFINE_string(
     "main_attack",
@@ -81,6 +88,7 @@ def _config() -> EvaluationRun:
         main_attack=FLAGS.main_attack,
         sanity_examples=FLAGS.sanity_examples,
         batch_size=FLAGS.batch_size,
+        only_standing=FLAGS.only_standing,
     )
 
 

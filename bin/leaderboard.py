@@ -12,7 +12,7 @@ import pathlib
 import _flags
 from absl import flags
 
-from wasser_tf.evaluation.evaluation_run import parse_models
+from wasser_tf.evaluation.config import parse_models
 from wasser_tf.results import leaderboard
 
 FLAGS = flags.FLAGS

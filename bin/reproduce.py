@@ -18,7 +18,7 @@ from typing import Any
 import _flags
 from absl import flags
 
-from wasser_tf.evaluation.evaluation_run import parse_models
+from wasser_tf.evaluation.config import parse_models
 from wasser_tf.results import scales
 from wasser_tf.results.classifiers import RECIPES
 from wasser_tf.results.experiments import EXPERIMENTS

@@ -12,7 +12,7 @@ from wasser_tf import attacks
 from wasser_tf.attacks import Distributional, LinfPGD
 from wasser_tf.evaluation import drawing, figures
 from wasser_tf.evaluation.attack_run import AttackRun
-from wasser_tf.evaluation.evaluation_run import EvaluationRun
+from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.evaluation.minimal_radius import minimal_radii
 from wasser_tf.evaluation.record import evaluate_attack, make_record
 from wasser_tf.evaluation.selection import ImageSource

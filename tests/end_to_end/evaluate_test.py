@@ -17,7 +17,8 @@ import pytest
 
 from wasser_tf import RadiusSchedule, ThreatModel, attacks, data, models, storage
 from wasser_tf.evaluation import evaluation_run, minimal_radius, report, sanity
-from wasser_tf.evaluation.evaluation_run import EvaluationRun, parse_models, run_evaluation
+from wasser_tf.evaluation.config import EvaluationRun, parse_models
+from wasser_tf.evaluation.evaluation_run import run_evaluation
 from wasser_tf.evaluation.selection import ImageSource
 
 pytestmark = pytest.mark.slow
@@ -195,6 +196,31 @@ def test_the_worst_case_is_the_worst_of_each_example(config, quick, tmp_path):
         record["certified"]["success_rate"] for record in found["records"]
     ]
     assert len(found["models"]["linear"]["minimal_radius"]) == 16
+
+
+def test_only_standing_images_are_attacked_and_the_worst_case_is_the_same(config, quick, tmp_path):
+    run_evaluation(config(output_dir=str(tmp_path / "whole")))
+    run_evaluation(config(only_standing=True))
+    whole, found = report_of(tmp_path / "whole"), report_of(tmp_path / "run")
+    worst = [record for record in whole["records"] if record["attack"] == "worst case"]
+    assert [record["attack"] for record in found["records"]] == ["worst case"] * 2
+    for ours, theirs in zip(found["records"], worst, strict=True):
+        assert ours["certified"]["robust_accuracy"] == theirs["certified"]["robust_accuracy"]
+        assert ours["num_images"] == theirs["num_images"] == 16
+        assert ours["natural_accuracy"] == theirs["natural_accuracy"]
+        assert ours["mean_iterations"] < theirs["mean_iterations"]
+    smallest = np.array([float(radius) for radius in found["models"]["linear"]["minimal_radius"]])
+    assert [np.mean(smallest > radius) for radius in (0.2, 0.6)] == [
+        record["certified"]["robust_accuracy"] for record in worst
+    ]
+
+    cells = cells_of(tmp_path / "run")
+    stored = EvaluationRun.stored(str(tmp_path / "run"))
+    assert stored.only_standing
+    (again,) = run_evaluation(stored, rescore_only=True, verify_exact=0)
+    assert cells_of(tmp_path / "run") == cells
+    assert list(again.exact) == [("worst case", 0.2), ("worst case", 0.6)]
+    assert all(check.num_images == 16 and check.within_radius and check.below_cost for check in again.exact.values())
 
 
 def test_another_evaluation_is_only_mixed_or_replaced_when_asked(config, quick, tmp_path):

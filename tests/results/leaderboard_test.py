@@ -24,17 +24,16 @@ def _entry(name="a", **changes):
 
 
 def test_robust_is_who_withstands_every_attack_and_every_smaller_ball():
-    def record(attack, epsilon, **settings):
+    def record(attack, epsilon, seconds):
         return {
             "model": "m",
             "attack": attack,
             "epsilon": epsilon,
-            "settings": settings,
             "threat_model": {"epsilon": epsilon, "p": 1.0},
             "seed": 0,
             "natural_accuracy": 0.75,
             "certified": {"legal_share": 1.0 - epsilon / 10},
-            "seconds": 2.0,
+            "seconds": seconds,
         }
 
     report = {
@@ -44,7 +43,8 @@ def test_robust_is_who_withstands_every_attack_and_every_smaller_ball():
         "command": "python bin/leaderboard.py",
         # Fooled clean, at 0.1 exactly, above it, and never.
         "models": {"m": {"minimal_radius": [0.0, 0.1, 0.4, "inf"], "fingerprint": "f"}},
-        "records": [record("x", 0.1, iterations=1), record("x", 1.0, iterations=1), record("worst case", 1.0)],
+        "records": [record("worst case", 0.1, 2.0), record("worst case", 1.0, 4.0)],
+        "config": {"attacks": {"x": {"name": "x", "config": {"iterations": 1, "threat_model": {"p": 1.0}}}}},
     }
     found = leaderboard.entry(report, "m")
     assert found["robust_accuracy"] == {"0.1": 0.5, "1": 0.25}

@@ -2,136 +2,29 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-import wasser_tf
 from wasser_tf import attacks, interruption, models, storage
-from wasser_tf._checks import is_whole
-from wasser_tf.attacks import Attack
-from wasser_tf.attacks.inputs import check_batch, check_transports
+from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.evaluation import sanity
-from wasser_tf.evaluation.attack_run import check_output_dir, model_name
+from wasser_tf.evaluation.attack_run import check_output_dir
+from wasser_tf.evaluation.config import CONFIG, EvaluationRun
+from wasser_tf.evaluation.examples import Examples
 from wasser_tf.evaluation.minimal_radius import minimal_radii
 from wasser_tf.evaluation.record import WORST_CASE
 from wasser_tf.evaluation.report import PICTURES, ModelReport, write_report
 from wasser_tf.evaluation.sanity import worst_case_is_per_example
-from wasser_tf.evaluation.selection import ImageSource, Selection
+from wasser_tf.evaluation.selection import Selection
 from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, safe_name
 from wasser_tf.evaluation.verify import in_words, verify
-from wasser_tf.evaluation.worst_case import least_costs, worst_case
+from wasser_tf.evaluation.worst_case import least_costs, with_more
 
-CONFIG = "config.json"
 CELLS = "cells"
 FIGURES = "figures"
 _REPORTS = ("report.json", "report.md", "results.csv")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationRun:
-    """What to evaluate.
-
-    Attributes:
-      models: Names and paths of the classifiers.
-      source: The images.
-      attacks: Attacks by what reports call them, all with the same threat model but for epsilon.
-      radii: The radii.
-      output_dir: Where everything goes.
-      minimal_radius: Whether to bisect each image's minimal radius with the main attack, up to the largest radius.
-        Otherwise it is told from the examples at the radii alone.
-      sanity: Whether to make the sanity checks, with the main attack on `sanity_examples` images.
-      main_attack: Which of the attacks that is; mirror ascent by default if it is there, else the first.
-      sanity_examples: On how many images, the first ones.
-      batch_size: Images at a time; a file of results holds as many.
-
-    Raises:
-      ValueError: A field is out of its range.
-    """
-
-    models: Mapping[str, str]
-    source: ImageSource
-    attacks: Mapping[str, Attack]
-    radii: tuple[float, ...]
-    output_dir: str
-    minimal_radius: bool = False
-    sanity: bool = True
-    main_attack: str = ""
-    sanity_examples: int = 100
-    batch_size: int = 128
-
-    def __post_init__(self) -> None:
-        for name, kind in (("models", Mapping), ("attacks", Mapping), ("radii", (tuple, list))):
-            if not isinstance(value := getattr(self, name), kind):
-                raise ValueError(f"{name} must be a {'list' if name == 'radii' else 'dict'}, got {value!r}.")
-            if not value:
-                raise ValueError(f"{name} must name at least one, got none.")
-        for label, attack in self.attacks.items():
-            if not isinstance(attack, Attack):
-                raise ValueError(f"The attack {label!r} must be a wasser_tf.attacks.Attack, got {attack!r}.")
-        for name in ("sanity_examples", "batch_size"):
-            if not is_whole(getattr(self, name), 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}.")
-        if WORST_CASE in self.attacks:
-            raise ValueError(f"{WORST_CASE!r} is the name of the row over all attacks: give the attack another.")
-        for attack in self.attacks.values():
-            check_transports(attack)
-        if len({attack.threat_model.with_epsilon(0) for attack in self.attacks.values()}) > 1:
-            raise ValueError("All attacks of an evaluation must have the same threat model, but for epsilon.")
-        if any(attack.schedule is not None for attack in self.attacks.values()):
-            raise ValueError("An evaluation is at fixed radii: leave out the adaptive radius.")
-        if not self.main_attack:
-            usual = [label for label, attack in self.attacks.items() if attack.name == "mirror_ascent"]
-            object.__setattr__(self, "main_attack", (usual or list(self.attacks))[0])
-        if self.main_attack not in self.attacks:
-            raise ValueError(f"main_attack must be one of {', '.join(self.attacks)}, got {self.main_attack!r}.")
-        for radius in self.radii:
-            self.threat_model.with_epsilon(radius)
-
-    @property
-    def threat_model(self) -> wasser_tf.ThreatModel:
-        """The threat model of all attacks; its epsilon is not used."""
-        return next(iter(self.attacks.values())).threat_model
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain Python values, without the output_dir, so that a folder may be moved."""
-        return {
-            "wasser_tf": wasser_tf.__version__,
-            "models": dict(self.models),
-            "source": dataclasses.asdict(self.source),
-            "attacks": {label: attacks.serialize(attack) for label, attack in self.attacks.items()},
-            "radii": list(self.radii),
-            "sanity": self.sanity,
-            "main_attack": self.main_attack,
-            "minimal_radius": self.minimal_radius,
-            "sanity_examples": self.sanity_examples,
-            "batch_size": self.batch_size,
-        }
-
-    @classmethod
-    def stored(cls, output_dir: str) -> "EvaluationRun":
-        """Makes the config of the run that an output_dir holds.
-
-        Raises:
-          ValueError: It holds none.
-        """
-        path = pathlib.Path(output_dir).expanduser() / CONFIG
-        if not path.exists():
-            raise ValueError(
-                f"{output_dir} holds no evaluation ({CONFIG} is not there): say what to evaluate, --models."
-            )
-        values = storage.read_json(path)
-        try:
-            values.pop("wasser_tf")
-            values["source"] = ImageSource(**values["source"])
-            values["attacks"] = {label: attacks.deserialize(config) for label, config in values["attacks"].items()}
-            values["radii"] = tuple(values["radii"])
-            return cls(**values, output_dir=output_dir)
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} is no evaluation's ({error}): give another --output_dir, or --overwrite."
-            ) from error
 
 
 def run_evaluation(
@@ -179,6 +72,7 @@ def run_evaluation(
         images,
         chunk_size=config.batch_size,
         batch_size=config.batch_size,
+        only_standing=config.only_standing,
     )
     if rescore_only and (missing := sweep.missing()):
         raise ValueError(
@@ -219,25 +113,32 @@ def _report_on(
     """Scores a model's cells, one radius at a time and without the images, which may not fit into memory."""
     report = ModelReport(name=model.name, path=config.models[model.name], fingerprint=model.fingerprint)
     worst, smallest, seconds = None, np.full(len(images.labels), np.inf), 0.0
+    # One attack alone is its own worst case.
+    alone = len(config.attacks) == 1 and not config.only_standing
     # Those that are drawn, and those that are verified, of which 0 means all.
     kept = PICTURES if verify_exact is None else max(PICTURES, verify_exact) if verify_exact else None
+
+    def check_exactly(label: str, radius: float, examples: Examples) -> None:
+        if verify_exact is not None:
+            report.exact[label, radius] = verify(examples, config.threat_model, verify_exact or None)
+
     for radius in sweep.radii:
-        results = []
+        worst = None if alone else worst
         for cell in sweep.results(model, radius, rescored=rescored, images=kept):
-            examples = cell.examples
-            results.append(examples)
             seconds += cell.seconds
-            report.add(cell.label, cell.attack, radius, images.name, examples, cell.seconds)
-            if verify_exact is not None:
-                report.exact[cell.label, radius] = verify(examples, config.threat_model, verify_exact or None)
-        if len(config.attacks) > 1:
+            if not config.only_standing:
+                report.add(cell.label, cell.attack, radius, images.name, cell.examples, cell.seconds)
+                check_exactly(cell.label, radius, cell.examples)
+            smallest[cell.rows] = np.minimum(smallest[cell.rows], least_costs([cell.examples]))
             # Examples of a smaller ball are examples of this one too.
-            worst = worst_case(results if worst is None else [worst, *results])
-            report.add(
-                WORST_CASE, next(iter(config.attacks.values())), radius, images.name, worst, seconds, settings={}
-            )
-        smallest = np.minimum(smallest, least_costs(results))
-        report.keep_pictures(radius, results[0] if worst is None else worst, model.classifier)
+            worst = cell.examples if worst is None else with_more(worst, cell.examples, cell.rows)
+        assert worst is not None  # noqa: S101 (the first attack gets all images)
+        if not alone:
+            first = next(iter(config.attacks.values()))
+            report.add(WORST_CASE, first, radius, images.name, worst, seconds, settings={})
+        if config.only_standing:
+            check_exactly(WORST_CASE, radius, worst)
+        report.keep_pictures(radius, worst, model.classifier)
     report.minimal_radii = smallest
     return report
 
@@ -325,22 +226,6 @@ def _once(path: pathlib.Path, key: dict[str, Any], make: Callable[[], Any], stor
     value = make()
     storage.write_json(path, {"key": key, "value": value})
     return value
-
-
-def parse_models(given: Sequence[str]) -> dict[str, str]:
-    """Returns names and paths out of "path" or "name=path" each.
-
-    Raises:
-      ValueError: Two have the same name.
-    """
-    named: dict[str, str] = {}
-    for item in given:
-        name, equals, path = item.partition("=")
-        name, path = (name, path) if equals else (model_name(item), item)
-        if name in named:
-            raise ValueError(f"Two models are called {name!r}: name them apart, as in --models={name}_2={path}.")
-        named[name] = path
-    return named
 
 
 def _check_folder(config: EvaluationRun, folder: pathlib.Path, resume: bool, overwrite: bool) -> None:

@@ -119,6 +119,11 @@ def first(whole: Examples, count: int) -> Examples:
     return tf.nest.map_structure(lambda field: field[:count], whole)
 
 
+def take(whole: Examples, rows: np.ndarray) -> Examples:
+    """Returns the examples at these places, rising; of images, where only the first few are kept, those that are."""
+    return tf.nest.map_structure(lambda field: field[rows[rows < len(field)]], whole)
+
+
 def keep_images(whole: Examples, count: int) -> Examples:
     """Returns all examples, but the images of the first few only; scores and worst cases need no others."""
     if count >= len(whole.labels):

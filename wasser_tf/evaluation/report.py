@@ -155,6 +155,8 @@ def _draw(
     radii = {model.name: model.minimal_radii for model in reports}
     largest = max(record.epsilon for model in reports for record in model.records)
     for model in reports:
+        if all(record.attack == WORST_CASE for record in model.records):
+            continue
         path = place(f"{model.name}: each attack against ε", f"panels_{safe_name(model.name)}")
         figures.save_panels(path, model.records, title=f"{model.name} on {images.name}")
     curves = {}

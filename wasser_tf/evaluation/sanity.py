@@ -61,8 +61,9 @@ def worst_case_is_per_example(records: Sequence[Record]) -> Check:
     """
     name, needed = "the worst case is per example", "at each ε at least the best attack alone"
     worst = {record.epsilon: record.certified.success_rate for record in records if record.attack == WORST_CASE}
-    if not worst:
-        return Check(name=name, passed=None, measured="there is one attack only", needed=needed)
+    if not worst or len(worst) == len(records):
+        measured = "no attack has scores of its own" if worst else "there is one attack only"
+        return Check(name=name, passed=None, measured=measured, needed=needed)
     best = {
         radius: max(
             record.certified.success_rate

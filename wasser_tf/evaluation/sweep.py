@@ -49,14 +49,26 @@ class CellResult(NamedTuple):
     Attributes:
       label: What the attack is called in this sweep.
       attack: The attack.
-      examples: Of all images.
+      rows: The places of the images it attacked among all, rising.
+      examples: Of those images.
       seconds: What attacking took, summed over the chunks.
     """
 
     label: str
     attack: Attack
+    rows: np.ndarray
     examples: Examples
     seconds: float
+
+
+class _Turn(NamedTuple):
+    """An attack at a radius: the places of the images it attacks, and those of each chunk by its file."""
+
+    label: str
+    attack: Attack
+    radius: float
+    rows: np.ndarray
+    cells: dict[pathlib.Path, np.ndarray]
 
 
 class Sweep:
@@ -70,6 +82,8 @@ class Sweep:
       images: The images.
       chunk_size: Images a cell, of an ensemble four times as many; an interruption loses one cell at most.
       batch_size: Images at a time.
+      only_standing: Whether an attack gets only the images that no attack before it has fooled, at its radius or a
+        smaller one, and no image that is misclassified clean after the first.
     """
 
     def __init__(
@@ -82,6 +96,7 @@ class Sweep:
         *,
         chunk_size: int = 128,
         batch_size: int = 128,
+        only_standing: bool = False,
     ):
         if not models or not attacks or not radii:
             raise ValueError("A sweep needs at least one model, one attack and one radius.")
@@ -98,6 +113,8 @@ class Sweep:
         self.images = images
         self.chunk_size = min(chunk_size, len(images.labels))
         self.batch_size = min(batch_size, self.chunk_size)
+        self.only_standing = only_standing
+        self._fooled: dict[pathlib.Path, np.ndarray] = {}
 
     def run(self, progress: Callable[[str], None] | None = None) -> None:
         """Attacks whatever has no file yet.
@@ -109,34 +126,44 @@ class Sweep:
           ValueError: An attack or a classifier does not take the images.
           Interrupted: The run was asked to stop; the cell at work was finished.
         """
-        meter = Progress([label for _, label, _, _ in self._cells()], progress)
+        cells = {label: len(self._chunks(label, np.arange(len(self.images.labels)))) for label in self.attacks}
+        turns = len(self.models) * len(self.radii)
+        meter = Progress([label for label, count in cells.items() for _ in range(turns * count)], progress)
         for model in self.models:
             from_logits = metrics.is_from_logits(model.classifier, self.images.images)
-            for label, attack in self.attacks.items():
-                for radius in self.radii:
-                    for rows in self._chunks(label):
-                        path = self._path(model, label, radius, rows)
-                        if path.exists():
-                            meter.skip(label)
-                            continue
-                        begin = time.perf_counter()
-                        found = self._attack(model.classifier, from_logits, attack, radius, rows)
-                        seconds = time.perf_counter() - begin
-                        examples.save(path, found, seconds=np.float64(seconds))
-                        fooled = int(np.sum(found.result.success | found.clean.wrong))
-                        told = f"{model.name}, {label}, ε = {radius:g}: {fooled} of {len(rows)} fooled"
-                        meter.done(label, seconds, told)
-                        interruption.check()
+            for label, attack, radius, _, paths in self._turns(model):
+                for _ in range(cells[label] - len(paths)):
+                    meter.skip(label)
+                for path, rows in paths.items():
+                    if path.exists():
+                        meter.skip(label)
+                        continue
+                    begin = time.perf_counter()
+                    found = self._attack(model.classifier, from_logits, attack, radius, rows)
+                    seconds = time.perf_counter() - begin
+                    examples.save(path, found, seconds=np.float64(seconds))
+                    fooled = int(np.sum(found.result.success | found.clean.wrong))
+                    told = f"{model.name}, {label}, ε = {radius:g}: {fooled} of {len(rows)} fooled"
+                    meter.done(label, seconds, told)
+                    interruption.check()
 
     def missing(self) -> list[pathlib.Path]:
-        """Returns the files that are not there yet."""
-        paths = (self._path(*cell) for cell in self._cells())
-        return [path for path in paths if not path.exists()]
+        """Returns the files that are not there yet; of a sweep over who stands the first ones, that tell of others."""
+        paths: list[pathlib.Path] = []
+        for model in self.models:
+            for turn in self._turns(model):
+                absent = [path for path in turn.cells if not path.exists()]
+                paths += absent
+                if absent and self.only_standing:
+                    break
+        return paths
 
     def results(
         self, model: Model, radius: float, *, rescored: bool = False, images: int | None = None
     ) -> Iterator[CellResult]:
         """Yields what is stored of a model at a radius, attack by attack; all its cells must be there.
+
+        Attacks that no image was left for are passed over.
 
         Args:
           model: One of the models.
@@ -147,27 +174,37 @@ class Sweep:
         Raises:
           ValueError: A file is missing or unreadable.
         """
-        for label, attack in self.attacks.items():
+        for turn in self._turns(model):
+            if turn.radius != radius or not turn.cells:
+                continue
             parts, seconds = [], 0.0
-            for rows in self._chunks(label):
-                part, extra = examples.load(self._path(model, label, radius, rows))
+            for path, rows in turn.cells.items():
+                part, extra = examples.load(path)
                 part = rescore(model.classifier, part) if rescored else part
-                parts.append(part if images is None else examples.keep_images(part, max(0, images - int(rows[0]))))
+                parts.append(part if images is None else examples.keep_images(part, int(np.sum(rows < images))))
                 seconds += float(extra.get("seconds", 0.0))
-            yield CellResult(label, attack, examples.concatenate(parts), seconds)
+            yield CellResult(turn.label, turn.attack, turn.rows, examples.concatenate(parts), seconds)
 
-    def _cells(self) -> Iterator[tuple[Model, str, float, np.ndarray]]:
-        for model in self.models:
-            for label in self.attacks:
-                for radius in self.radii:
-                    for rows in self._chunks(label):
-                        yield model, label, radius, rows
+    def _turns(self, model: Model) -> Iterator[_Turn]:
+        """Yields the attacks on a model in turn; of who stands, each turn's files must be there before the next."""
+        rows = np.arange(len(self.images.labels))
+        for radius in self.radii:
+            for label, attack in self.attacks.items():
+                cells = {self._path(model, label, radius, chunk): chunk for chunk in self._chunks(label, rows)}
+                yield _Turn(label, attack, radius, rows, cells)
+                if self.only_standing and cells:
+                    rows = rows[~np.concatenate([self._fooled_in(path) for path in cells])]
 
-    def _chunks(self, label: str) -> list[np.ndarray]:
-        count, size = len(self.images.labels), self.chunk_size
-        if isinstance(self.attacks[label], Ensemble):
-            size *= _ENSEMBLE_BATCHES
-        return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
+    def _fooled_in(self, path: pathlib.Path) -> np.ndarray:
+        """Returns which images of a cell are fooled or misclassified clean; a file is read once."""
+        if path not in self._fooled:
+            stored, _ = examples.load(path)
+            self._fooled[path] = stored.result.success | stored.clean.wrong
+        return self._fooled[path]
+
+    def _chunks(self, label: str, rows: np.ndarray) -> list[np.ndarray]:
+        size = self.chunk_size * (_ENSEMBLE_BATCHES if isinstance(self.attacks[label], Ensemble) else 1)
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _attack(self, classifier: Any, from_logits: bool, attack: Attack, radius: float, rows: np.ndarray) -> Examples:
         # The last chunk is filled up with its last image, so that it needs no compilation of its own.

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks import AttackResult
-from wasser_tf.evaluation.examples import Examples
+from wasser_tf.evaluation.examples import Examples, take
 
 
 def worst_case(runs: Sequence[Examples]) -> Examples:
@@ -54,6 +54,25 @@ def worst_case(runs: Sequence[Examples]) -> Examples:
             flagged=pick(certified, *(result.flagged for result in results)),
         )
     )
+
+
+def with_more(worst: Examples, found: Examples, rows: np.ndarray) -> Examples:
+    """Returns the worst case of examples so far and of others, found since for some of the images.
+
+    Args:
+      worst: The examples so far, [n].
+      found: The others, [m].
+      rows: The places of their images among all, rising, [m].
+    """
+    worse = worst_case([take(worst, rows), found])
+
+    def put(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        merged = old.copy()
+        # Of images there may be fewer, the first ones.
+        merged[rows[: len(new)]] = new
+        return merged
+
+    return tf.nest.map_structure(put, worst, worse)
 
 
 def least_costs(runs: Sequence[Examples]) -> np.ndarray:

@@ -14,7 +14,9 @@ import numpy as np
 
 from wasser_tf import models, storage
 from wasser_tf.attacks import Attack
-from wasser_tf.evaluation.evaluation_run import EvaluationRun, run_evaluation
+from wasser_tf.evaluation.config import EvaluationRun
+from wasser_tf.evaluation.evaluation_run import run_evaluation
+from wasser_tf.evaluation.record import WORST_CASE
 from wasser_tf.evaluation.selection import ImageSource
 from wasser_tf.evaluation.sweep import safe_name
 from wasser_tf.evaluation.tables import markdown_table, threat_model_caption
@@ -80,6 +82,7 @@ def add(board: Board, name: str, path: str, about: str = "", tell: Callable[[str
         output_dir=str(folder),
         sanity=False,
         batch_size=board.batch_size,
+        only_standing=True,
     )
     # resume: a board of more images, radii or attacks takes what was made before.
     run_evaluation(run, resume=True, tell=tell)
@@ -110,20 +113,25 @@ def entry(report: Mapping[str, Any], name: str, *, about: str = "", num_weights:
     model, records = report["models"][name], [record for record in report["records"] if record["model"] == name]
     smallest = np.array([float(radius) for radius in model["minimal_radius"]])
     radii = sorted({record["epsilon"] for record in records})
-    # The row over all attacks, where there is one, has no settings, and its examples are those of the others.
-    attacked = {record["attack"]: record for record in records if record["settings"]}
+    attacks = {
+        label: {key: value for key, value in attack["config"].items() if key != "threat_model"}
+        for label, attack in report["config"]["attacks"].items()
+    }
+    # A row over all attacks has the seconds of all up to its radius.
+    seconds = [record["seconds"] for record in records if record["attack"] == WORST_CASE][-1:]
+    seconds = seconds or [record["seconds"] for record in records]
     return {
         "name": name,
         "about": about,
         "dataset": report["images"],
         "num_images": report["num_images"],
         "threat_model": {key: value for key, value in records[0]["threat_model"].items() if key != "epsilon"},
-        "attacks": {label: record["settings"] for label, record in attacked.items()},
+        "attacks": attacks,
         "seed": records[0]["seed"],
         "natural_accuracy": records[0]["natural_accuracy"],
         "robust_accuracy": {f"{radius:g}": float(np.mean(smallest > radius)) for radius in radii},
         "least_legal_share": min(record["certified"]["legal_share"] for record in records),
-        "seconds": round(sum(record["seconds"] for record in records if record["settings"])),
+        "seconds": round(sum(seconds)),
         "num_weights": num_weights,
         "fingerprint": model["fingerprint"],
         "commit": report["commit"],

@@ -15,7 +15,8 @@ from typing import Any
 from wasser_tf import ThreatModel, attacks, models, storage
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_batch
-from wasser_tf.evaluation.evaluation_run import EvaluationRun, run_evaluation
+from wasser_tf.evaluation.config import EvaluationRun
+from wasser_tf.evaluation.evaluation_run import run_evaluation
 from wasser_tf.evaluation.report import ModelReport
 from wasser_tf.evaluation.selection import ImageSource, Selection
 from wasser_tf.evaluation.sweep import safe_name
