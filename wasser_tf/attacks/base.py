@@ -225,23 +225,30 @@ class Attack(abc.ABC):
         Returns:
           The last state, the radius of each image there [B], and the iterations used, int32 [B].
         """
-        stop = self.stop_when_fooled or self.schedule is not None
+        start = tf.constant(0)
+        if not self.stop_when_fooled and self.schedule is None:
+            # Known beforehand, how often: an accelerator need not be asked after every iteration.
+            _, state = tf.while_loop(
+                lambda iteration, state: iteration < self.iterations,
+                lambda iteration, state: (iteration + 1, step(iteration, state)[0]),
+                (start, state),
+            )
+            return state, self.radius_at(start, problem), tf.fill(tf.shape(problem.labels), self.iterations)
 
         def body(iteration: tf.Tensor, state: Any, radius: tf.Tensor, done: tf.Tensor, used: tf.Tensor) -> tuple:
             following, fooled = step(iteration, state)
-            if stop:
-                done |= fooled
-                following = choose(done, state, following)
+            done |= fooled
+            following = choose(done, state, following)
             radius = tf.where(done, radius, self.radius_at(iteration, problem))
             return iteration + 1, following, radius, done, used + tf.cast(~done, tf.int32)
 
         done = tf.zeros_like(problem.labels, tf.bool)
         used = tf.zeros_like(problem.labels)
-        radius = self.radius_at(tf.constant(0), problem)
+        radius = self.radius_at(start, problem)
         _, state, radius, _, used = tf.while_loop(
             lambda iteration, state, radius, done, used: (iteration < self.iterations) & ~tf.reduce_all(done),
             body,
-            (tf.constant(0), state, radius, done, used),
+            (start, state, radius, done, used),
         )
         return state, radius, used
 
