@@ -3,7 +3,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.accelerator import import_training, program
+from benchmarks.accelerator import import_training, pack, program
 from wasser_tf import MirrorAscent, ThreatModel, pipeline
 from wasser_tf.training.config import TrainConfig
 
@@ -56,3 +56,36 @@ def test_a_training_that_was_done_elsewhere_is_brought_back(tmp_path):
         np.testing.assert_array_equal(one, two)
     lines = (tmp_path / "run" / "history.csv").read_text().splitlines()
     assert [line.split(",")[:2] for line in lines[1:]] == [["wasser_train", "1"], ["wasser_train", "2"]]
+
+
+def test_trainings_come_out_of_the_pack_as_they_went_in(tmp_path):
+    random = np.random.RandomState(0)
+    shared = random.standard_normal((3, 3)).astype(np.float32)
+    # More than one picture of 960.
+    images = random.randint(0, 256, (1000, 4, 6, 3), dtype=np.uint8)
+    whole = tmp_path / "exported"
+    for name in ("one", "two"):
+        (whole / name / "validation").mkdir(parents=True)
+        (whole / name / "about.json").write_text('{"dataset": "photographs"}')
+        (whole / name / "program.mlirbc").write_bytes(name.encode())
+        np.savez(whole / name / "state.npz", variable_0000=shared, variable_0001=np.float64(len(name)))
+        np.savez(whole / name / "validation" / "images.npz", images=images[:2])
+        np.savez(whole / name / "example.npz", argument_0=images)
+    np.savez(whole / "photographs.npz", images=images, labels=np.arange(1000))
+
+    pack.pack(tmp_path / "packed", [whole / "one", whole / "two"])
+    pack.unpack(tmp_path / "packed", tmp_path / "there")
+    with np.load(tmp_path / "packed" / "arrays.npz") as arrays:
+        # The weight, a number, images of validation, labels.
+        assert len(arrays.files) == 4
+    files = [file.relative_to(whole) for file in whole.rglob("*") if file.is_file() and file.name != "example.npz"]
+    assert len(files) == 9
+    for file in files:
+        if file.suffix != ".npz":
+            assert (tmp_path / "there" / file).read_bytes() == (whole / file).read_bytes()
+            continue
+        with np.load(whole / file) as before, np.load(tmp_path / "there" / file) as after:
+            assert sorted(before.files) == sorted(after.files)
+            for name in before.files:
+                np.testing.assert_array_equal(before[name], after[name])
+                assert before[name].dtype == after[name].dtype
