@@ -73,6 +73,19 @@ def test_the_page_sorts_by_the_middle_radius_and_keeps_threat_models_apart():
     assert "70.00 %" in second and "–" in second
 
 
+def test_an_attack_is_not_told_beside_itself_with_restarts():
+    one, other = {"iterations": 30, "loss": "margin"}, {"iterations": 30, "loss": "dlr"}
+    attacks = {
+        "mirror_ascent:a": {**one, "restarts": 1},
+        "mirror_ascent:b": {**one, "restarts": 6},
+        "wasser_attack": one,
+    }
+    words = "mirror_ascent, 30 iterations, 6 restarts; wasser_attack, 30 iterations"
+    assert leaderboard.attacks_in_words(attacks) == words
+    attacks["mirror_ascent:c"] = {**other, "restarts": 1}
+    assert leaderboard.attacks_in_words(attacks) == f"{words}; mirror_ascent, 30 iterations"
+
+
 def test_adding_a_classifier_is_one_call(board, tmp_path):
     path = tmp_path / "linear.keras"
     models.build("linear", (8, 8, 1), 10, seed=0).save(path)

@@ -205,13 +205,25 @@ def ball_in_words(one: Mapping[str, Any]) -> str:
 
 
 def attacks_in_words(attacks: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns the attacks of an entry, each with its iterations, and its restarts where it has several."""
+    """Returns the attacks of an entry, each with its iterations, and its restarts where it has several.
+
+    An attack that is there with more restarts too is left out: the first of those is what it does.
+    """
 
     def in_words(name: str, settings: Mapping[str, Any]) -> str:
         restarts = f", {settings['restarts']} restarts" if settings.get("restarts", 1) > 1 else ""
         return f"{name.split(':')[0]}, {settings['iterations']} iterations{restarts}"
 
-    return "; ".join(in_words(name, settings) for name, settings in attacks.items())
+    def contained(name: str, settings: Mapping[str, Any]) -> bool:
+        return any(
+            name.split(":")[0] == other.split(":")[0]
+            and settings.get("restarts", 1) < theirs.get("restarts", 1)
+            and {**settings, "restarts": 0} == {**theirs, "restarts": 0}
+            for other, theirs in attacks.items()
+        )
+
+    told = [(name, settings) for name, settings in attacks.items() if not contained(name, settings)]
+    return "; ".join(in_words(name, settings) for name, settings in told)
 
 
 def percent(share: float | None) -> str:
