@@ -115,6 +115,7 @@ class Sweep:
         self.batch_size = min(batch_size, self.chunk_size)
         self.only_standing = only_standing
         self._fooled: dict[pathlib.Path, np.ndarray] = {}
+        self._digests: dict[bytes, str] = {}
 
     def run(self, progress: Callable[[str], None] | None = None) -> None:
         """Attacks whatever has no file yet.
@@ -230,11 +231,19 @@ class Sweep:
             "wasser_tf": wasser_tf.__version__,
             "model": model.fingerprint,
             "attack": config,
-            "images": _digest(self.images.index[rows], self.images.images[rows], self.images.labels[rows]),
+            "images": self._digest_of(rows),
         }
         key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
         name = f"{rows[0]:06d}-{rows[-1]:06d}-{key}.npz"
         return self.folder / safe_name(model.name) / safe_name(label) / f"{radius:g}" / name
+
+    def _digest_of(self, rows: np.ndarray) -> str:
+        """Returns a hash of some of the images; the same are asked for at every attack and radius."""
+        key = rows.tobytes()
+        if key not in self._digests:
+            images = self.images
+            self._digests[key] = _digest(images.index[rows], images.images[rows], images.labels[rows])
+        return self._digests[key]
 
 
 def rescore(classifier: Any, stored: Examples) -> Examples:
