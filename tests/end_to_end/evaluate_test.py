@@ -217,6 +217,7 @@ def test_only_standing_images_are_attacked_and_the_worst_case_is_the_same(config
     cells = cells_of(tmp_path / "run")
     stored = EvaluationRun.stored(str(tmp_path / "run"))
     assert stored.only_standing
+    assert "Attacked by random_plan, then random_plan:seed=1, radius" in (tmp_path / "run" / "report.md").read_text()
     (again,) = run_evaluation(stored, rescore_only=True, verify_exact=0)
     assert cells_of(tmp_path / "run") == cells
     assert list(again.exact) == [("worst case", 0.2), ("worst case", 0.6)]

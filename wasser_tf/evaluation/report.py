@@ -108,7 +108,7 @@ def write_report(
     records = [record for model in reports for record in model.records]
     drawn = _draw(folder / "figures", threat_model, images, reports)
     storage.write_text(folder / "results.csv", tables.to_csv(records))
-    storage.write_text(folder / "report.md", _markdown(threat_model, images, reports, drawn))
+    storage.write_text(folder / "report.md", _markdown(config, threat_model, images, reports, drawn))
     values = {
         "config": config,
         "commit": provenance.commit(),
@@ -192,13 +192,22 @@ def _draw(
 
 
 def _markdown(
-    threat_model: ThreatModel, images: Selection, reports: Sequence[ModelReport], drawn: dict[str, str]
+    config: dict[str, Any],
+    threat_model: ThreatModel,
+    images: Selection,
+    reports: Sequence[ModelReport],
+    drawn: dict[str, str],
 ) -> str:
     sentence = tables.threat_model_caption(threat_model.get_config(), len(images.labels))
     parts = [
         f"# Evaluation on {images.name}\n\n{sentence}\n"
         "Every example is certified; raw is what an attack made before it was.\n"
     ]
+    if config["only_standing"]:
+        parts.append(
+            f"Attacked by {', then '.join(config['attacks'])}, radius after radius, each only where none before had "
+            "success. So no attack has a row of its own, and losses are those of the first success.\n"
+        )
     for model in reports:
         parts.append(f"## {model.name}\n\n{overview(model)}")
         if model.bisected:

@@ -127,15 +127,16 @@ class Sweep:
           ValueError: An attack or a classifier does not take the images.
           Interrupted: The run was asked to stop; the cell at work was finished.
         """
-        cells = {label: len(self._chunks(label, np.arange(len(self.images.labels)))) for label in self.attacks}
+        # The most there can be in a turn.
+        counts = {label: len(self._chunks(label, np.arange(len(self.images.labels)))) for label in self.attacks}
         turns = len(self.models) * len(self.radii)
-        meter = Progress([label for label, count in cells.items() for _ in range(turns * count)], progress)
+        meter = Progress([label for label, count in counts.items() for _ in range(turns * count)], progress)
         for model in self.models:
             from_logits = metrics.is_from_logits(model.classifier, self.images.images)
-            for label, attack, radius, _, paths in self._turns(model):
-                for _ in range(cells[label] - len(paths)):
+            for label, attack, radius, _, cells in self._turns(model):
+                for _ in range(counts[label] - len(cells)):
                     meter.skip(label)
-                for path, rows in paths.items():
+                for path, rows in cells.items():
                     if path.exists():
                         meter.skip(label)
                         continue
@@ -149,7 +150,11 @@ class Sweep:
                     interruption.check()
 
     def missing(self) -> list[pathlib.Path]:
-        """Returns the files that are not there yet; of a sweep over who stands the first ones, that tell of others."""
+        """Returns the files that are not there yet.
+
+        Where only who stands is attacked, of each model those of the first turn that lacks some, on which the next
+        depend.
+        """
         paths: list[pathlib.Path] = []
         for model in self.models:
             for turn in self._turns(model):
