@@ -46,6 +46,14 @@ def test_another_classifier_of_the_name_is_not_replaced_unasked(run, board, tmp_
     assert path.read_bytes() != first and path.with_suffix(".json").read_bytes() != ours
 
 
+def test_a_training_without_attacks_is_told_as_standard(run, board, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "shelf")
+    about = storage.read_json(run / "config.json")
+    storage.write_json(run / "config.json", {**about, "config": {**about["config"], "omega": 0.0}})
+    publish.publish(Publication(run=str(run), name="digits_linear", board=board))
+    assert pretrained.card("digits_linear")["evaluation"]["about"].startswith("linear, standard training, seed 5")
+
+
 def test_what_the_package_has_can_be_evaluated_anew(run, board, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "shelf")
     path = publish.publish(Publication(run=str(run), name="digits_linear", board=board), "As it was told.")

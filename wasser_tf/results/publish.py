@@ -114,5 +114,7 @@ def _pack(config: Publication, run: pathlib.Path) -> tuple[pathlib.Path, pathlib
 
 def _about(config: Publication, described: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     trained = training["config"]
-    how = "standard training" if config.file == "standard.keras" else f"WasserTrain, {trained['attack']['name']}"
+    # At ω = 0 nothing is attacked.
+    standard = config.file == "standard.keras" or trained["omega"] == 0
+    how = "standard training" if standard else f"WasserTrain, {trained['attack']['name']}"
     return f"{described['model']}, {how}, seed {trained['seed']}; comes with the package."
