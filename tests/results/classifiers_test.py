@@ -104,6 +104,18 @@ def test_the_full_scale_is_the_recipe_of_the_packaged_classifier(workshop, train
         assert got == wanted or (name == "polish" and got is None and wanted == ours.attack.iterations), name
 
 
+def test_the_standard_classifier_of_colour_is_trained_as_the_packaged_one(workshop, trained):
+    dataclasses.replace(workshop, dataset="cifar10", scale=FULL["cifar10"], given={}, seed=0).path("standard", print)
+    (config,) = trained
+    published = pretrained.card("cifar10_standard")["training"]["config"]
+    # It has epochs of WasserTrain at ω = 0 instead.
+    assert (config.standard_epochs, config.omega) == (published["epochs"], published["omega"])
+    ours = {name: value for name, value in config.identity().items() if name in published}
+    differing = {name for name, value in ours.items() if value != published[name]}
+    told = {"radii", "report_iterations", "num_attack_examples", "validation_attack"}
+    assert differing == {"attack", "standard_epochs", "epochs", "random_radius"} | told
+
+
 def test_an_unknown_recipe_is_refused(workshop):
     with pytest.raises(ValueError, match="recipe must be one of ours, paper, got 'mine'"):
         dataclasses.replace(workshop, recipe="mine")

@@ -73,11 +73,11 @@ class Workshop:
             folder = self._trained("pgd", self._pgd(), 1.0, self.scale.standard_epochs, self.scale.epochs, tell)
         elif role == "standard" and ("wasser_train" in self.given or self._own_settings()):
             # At ω = 0 no attack runs; the one epoch is what a run has at least, and what is taken is from before it.
-            folder = self._trained("standard", self._wasser(), 0.0, self.scale.standard_epochs, 1, tell)
+            settings = self.scale.standard
+            folder = self._trained("standard", self._wasser(), 0.0, self.scale.standard_epochs, 1, tell, **settings)
         else:
             usual = {"omega": 0.7, "standard_epochs": self.scale.standard_epochs, "epochs": self.scale.epochs}
-            settings = {**usual, **self._own_settings()}
-            folder = self._trained("wasser_train", self._wasser(), tell=tell, **settings)
+            folder = self._trained("wasser_train", self._wasser(), tell=tell, **{**usual, **self._own_settings()})
         return str(folder / (run_folder.STANDARD if role == "standard" else run_folder.BEST))
 
     def omega_run(self, omega: float, tell: Callable[[str], None]) -> pathlib.Path:

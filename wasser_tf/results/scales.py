@@ -45,6 +45,7 @@ class Scale:
       polish: Dual steps after them; None for the attack's own.
       ours: Fields of TrainConfig that our WasserTrain has otherwise; the standard classifier then has a training of its
         own.
+      standard: Fields of TrainConfig that this training has otherwise.
       pgd_iterations: Iterations of PGD in training.
       adaptive_pgd: Whether PGD trains with the adaptive radius of [14] and the paper; at `epsilon` otherwise.
       radii: ε of Fig. 4 and 5, rising.
@@ -78,6 +79,7 @@ class Scale:
     step_size: float | None = None
     polish: int | None = None
     ours: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    standard: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pgd_iterations: int = 50
     adaptive_pgd: bool = True
     radii: tuple[float, ...]
@@ -153,7 +155,7 @@ _MNIST = Scale(
     linf_epsilon=0.3,
     num_examples=1000,
 )
-# WasserTrain as on the card of cifar10_wassertrain, the standard classifier as in docs/training.md.
+# WasserTrain as on the card of cifar10_wassertrain, the standard classifier as on that of cifar10_standard.
 _CIFAR10 = Scale(
     model="resnet_small",
     standard_epochs=30,
@@ -173,6 +175,7 @@ _CIFAR10 = Scale(
     step_size=8.0,
     polish=3,
     ours={"width": 2.0, "blur": 1, "standard_epochs": 0, "keep": "last"},
+    standard={"label_smoothing": 0.1, "validation_size": 1000, "keep": "last"},
     radii=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
     epsilon_drawn=0.05,
     linf_epsilon=8 / 255,
@@ -220,6 +223,7 @@ QUICK = {
         omega_epochs=1,
         omegas=_FEW,
         ours={},
+        standard={},
         batch_size=256,
         iterations=2,
         pgd_iterations=2,
