@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import scaling
-from wasser_tf import storage
+from wasser_tf.runtime import storage
 
 _TITLES = {
     "steps": "An iteration of each attack beside the classifier's forward and backward pass",
@@ -19,18 +19,18 @@ _TITLES = {
 }
 
 
-def save(folder: pathlib.Path, about: Mapping[str, Any], results: Mapping[str, Any]) -> list[pathlib.Path]:
+def save(folder: pathlib.Path, metadata: Mapping[str, Any], results: Mapping[str, Any]) -> list[pathlib.Path]:
     """Writes benchmark.json, benchmark.md and the plots, and returns their paths."""
     paths = [folder / "benchmark.json", folder / "benchmark.md"]
     plots = _plots(folder, results)
-    storage.write_json(paths[0], {"about": about, "results": results})
-    storage.write_text(paths[1], markdown(about, results, [path.name for path in plots]))
+    storage.write_json(paths[0], {"metadata": metadata, "results": results})
+    storage.write_text(paths[1], markdown(metadata, results, [path.name for path in plots]))
     return paths + plots
 
 
-def markdown(about: Mapping[str, Any], results: Mapping[str, Any], plots: list[str]) -> str:
+def markdown(metadata: Mapping[str, Any], results: Mapping[str, Any], plots: list[str]) -> str:
     """Returns all tables."""
-    parts = ["# Benchmarks", "Written by `make bench`; `docs/speed.md` says what they mean.", _facts(about)]
+    parts = ["# Benchmarks", "Written by `make bench`; `docs/speed.md` says what they mean.", _facts(metadata)]
     for section, result in results.items():
         parts.append(f"## {_TITLES[section]}")
         parts.append(_facts({key: value for key, value in result.items() if not isinstance(value, list)}))

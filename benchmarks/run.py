@@ -30,8 +30,8 @@ import tensorflow as tf  # noqa: E402
 from absl import flags  # noqa: E402
 
 from benchmarks import material, memory, replicas, report, scaling, steps, strength  # noqa: E402
-from wasser_tf import storage  # noqa: E402
-from wasser_tf.evaluation.selection import ImageSource  # noqa: E402
+from wasser_tf.data.selection import ImageSource  # noqa: E402
+from wasser_tf.runtime import storage  # noqa: E402
 
 FLAGS = flags.FLAGS
 SECTIONS = ("steps", "training", "scaling", "strength", "test_set", "memory", "replicas", "art")
@@ -75,7 +75,7 @@ def main() -> None:
             "quick": quick,
         }
         ordered = {name: results[name] for name in SECTIONS if name in results}
-        paths = report.save(folder, _about(), ordered)
+        paths = report.save(folder, _metadata(), ordered)
         print(report.markdown({}, {section: results[section]}, []).partition("\n\n")[2], flush=True)
     print("\n".join(f"Written: {path}" for path in paths))
 
@@ -91,7 +91,7 @@ def _victim(count: int | None) -> strength.Victim:
     return strength.victim(FLAGS.checkpoint, source, count or 400)
 
 
-def _about() -> dict[str, Any]:
+def _metadata() -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "device": material.device(),

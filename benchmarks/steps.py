@@ -11,7 +11,7 @@ from benchmarks import material, timing
 from wasser_tf import ThreatModel, WasserTrain, attacks
 
 _BALL = ThreatModel(epsilon=0.5)
-# Of two lengths, so that what is done once an attack (start, polish, rounding, certificate) is told from an iteration.
+# Of two lengths, so that what is done once an attack (start, polish, rounding, feasibility record) is told from an iteration.
 _SHORT, _LONG = 5, 25
 _TIMED = (
     "mirror_ascent",

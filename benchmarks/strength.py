@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks import material, timing
 from wasser_tf import MirrorAscent, ThreatModel, attacks, models
 from wasser_tf.attacks import Attack
-from wasser_tf.evaluation.selection import ImageSource, Selection
+from wasser_tf.data.selection import ImageSource, Selection
 
 EPSILON = 0.5
 _BASELINES = ("wasser_attack", "projected_sinkhorn", "frank_wolfe", "dual_projection", "constrained_sinkhorn")

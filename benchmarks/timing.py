@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf.attacks.classifier import as_logits_fn
 from wasser_tf.attacks.losses import margin
+from wasser_tf.models.logits import as_logits_fn
 
 Times = dict[str, list[float]]
 
@@ -77,7 +77,7 @@ def forward_and_backward(classifier: keras.Model, images: np.ndarray, labels: np
 
 
 def attack(made: Any, classifier: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], tf.Tensor]:
-    """Returns a function that attacks the batch as `made` does, from clean images to certified ones."""
+    """Returns a function that attacks the batch as `made` does, from clean images to feasible ones."""
     logits_fn = as_logits_fn(classifier, True)
     given = tf.constant(images), tf.constant(labels)
     run = tf.function(lambda images, labels: made.run(logits_fn, images, labels), autograph=False)

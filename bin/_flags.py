@@ -16,10 +16,11 @@ import keras
 import tensorflow
 from absl import app, flags, logging
 
-from wasser_tf import ThreatModel, attacks, interruption, provenance
+from wasser_tf import ThreatModel, attacks
 from wasser_tf.attacks import ATTACKS, Attack, RadiusSchedule
-from wasser_tf.evaluation.selection import ImageSource
-from wasser_tf.results.leaderboard import Board
+from wasser_tf.data.selection import ImageSource
+from wasser_tf.publishing.leaderboard import Board
+from wasser_tf.runtime import interruption, provenance
 
 FLAGS = flags.FLAGS
 
@@ -37,7 +38,7 @@ _SETTINGS = {
 
 
 # Those whose examples can be evaluated.
-TRANSPORT_ATTACKS = ", ".join(name for name, attack in ATTACKS.items() if attack.transports)
+WASSERSTEIN_ATTACKS = ", ".join(name for name, attack in ATTACKS.items() if attack.in_wasserstein_ball)
 
 
 def define_data(dataset: str = "digits") -> None:
@@ -124,10 +125,10 @@ def define_board() -> None:
     define_selection()
     define_threat_model()
     define_attack_settings()
-    flags.DEFINE_list("attacks", "ensemble", f"Attacks as name or name:setting=value:…, of {TRANSPORT_ATTACKS}.")
+    flags.DEFINE_list("attacks", "ensemble", f"Attacks as name or name:setting=value:…, of {WASSERSTEIN_ATTACKS}.")
     flags.DEFINE_list("radii", None, "Radii ε. Those of the dataset's board by default.")
     flags.DEFINE_string("output_dir", "runs/leaderboard", "Folder for the evaluations, one in it for each classifier.")
-    flags.DEFINE_string("page_dir", "docs/results", "Folder of the page and the stored entries.")
+    flags.DEFINE_string("results_dir", "docs/results", "Folder of the page and the stored entries.")
     flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
 
 
@@ -142,7 +143,7 @@ def board() -> Board:
         source=image_source(),
         attacks=dict(zip(FLAGS.attacks, made, strict=True)),
         output_dir=FLAGS.output_dir,
-        page_dir=FLAGS.page_dir,
+        results_dir=FLAGS.results_dir,
         radii=numbers("radii") if FLAGS.radii else (),
         batch_size=FLAGS.batch_size,
     )

@@ -1,27 +1,27 @@
-r"""Attacks a saved classifier and writes the adversarial examples, each certified, and a report.
+r"""Attacks a saved classifier and writes the adversarial examples, each feasible, and a report.
 
   python bin/attack.py --model=best.keras --dataset=digits --epsilon=0.5 --attack=mirror_ascent --output_dir=runs/attack
 
 --model is a .keras file, the folder of a SavedModel, a published .npz checkpoint, or pretrained:NAME, one that comes
 with the package. The output_dir gets:
   adversarial.npz  an entry for each image in each array: index (position in the split as loaded), image, label,
-                   adversarial (certified, float32), success, loss, radius, cost and the rest of the certificate; and
-                   raw, raw_success, … for what the attack made before it was certified
+                   adversarial (feasible, float32), success, loss, radius, cost and the rest of the feasibility record; and
+                   raw, raw_success, … for what the attack made before it was feasible
   report.json      the threat model, the attack and its settings, and the scores of both
 """
 
 import _flags
 from absl import flags
 
-from wasser_tf.evaluation import tables
-from wasser_tf.evaluation.attack_run import AttackRun, run_attack
+from wasser_tf.reporting import tables
+from wasser_tf.runs.attack import AttackRun, run_attack
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string(
     "model", None, "The classifier: a .keras file, a SavedModel's folder, a .npz or pretrained:NAME.", required=True
 )
-flags.DEFINE_string("attack", "wasser_attack", f"name or name:setting=value:…; one of {_flags.TRANSPORT_ATTACKS}.")
+flags.DEFINE_string("attack", "wasser_attack", f"name or name:setting=value:…; one of {_flags.WASSERSTEIN_ATTACKS}.")
 flags.DEFINE_float("epsilon", 0.5, "The radius of the ball.")
 _flags.define_data()
 _flags.define_selection()

@@ -8,7 +8,7 @@ where the second run went on from the first (bin/train.py --initial). bin/evalua
 import _flags
 from absl import flags
 
-from wasser_tf.averaging import average
+from wasser_tf.models.averaging import average
 
 FLAGS = flags.FLAGS
 

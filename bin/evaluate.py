@@ -15,8 +15,8 @@ import _flags
 from absl import flags
 
 from wasser_tf.evaluation.config import EvaluationRun, parse_models
-from wasser_tf.evaluation.evaluation_run import run_evaluation
-from wasser_tf.evaluation.report import overview
+from wasser_tf.reporting.report import overview
+from wasser_tf.runs.evaluate import run_evaluation
 
 FLAGS = flags.FLAGS
 
@@ -26,18 +26,18 @@ flags.DEFINE_list(
 flags.DEFINE_list(
     "attacks",
     "mirror_ascent,wasser_attack,random_plan",
-    f"Attacks as name or name:setting=value:setting=value; there are {_flags.TRANSPORT_ATTACKS}.",
+    f"Attacks as name or name:setting=value:setting=value; there are {_flags.WASSERSTEIN_ATTACKS}.",
 )
 flags.DEFINE_list("radii", "0.1,0.3,0.5,1.0", "Radii ε.")
 flags.DEFINE_bool("resume", False, "Whether to go on in an output_dir of other settings; results that fit are used.")
 flags.DEFINE_bool("rescore", False, "Whether to score the stored examples anew, without attacking.")
-flags.DEFINE_bool("verify_exact", False, "Whether to verify certified examples by exact transport (float64).")
+flags.DEFINE_bool("verify_exact", False, "Whether to verify feasible examples by exact transport (float64).")
 flags.DEFINE_integer(
     "verify_examples", 100, "How many of each model, attack and radius --verify_exact takes; 0: all.", lower_bound=0
 )
 flags.DEFINE_bool("sanity", True, "Whether to make the sanity checks of Carlini et al. 2019.")
 flags.DEFINE_bool(
-    "only_standing",
+    "skip_fooled",
     False,
     "Whether an attack gets only the images that none before it and no smaller radius has fooled: the robust accuracy "
     "of all attacks together for less work, without scores of each.",
@@ -67,7 +67,7 @@ def main() -> None:
         overwrite=FLAGS.overwrite,
         rescore_only=FLAGS.rescore,
         verify_exact=FLAGS.verify_examples if FLAGS.verify_exact else None,
-        tell=lambda line: print(line, flush=True),
+        log=lambda line: print(line, flush=True),
     )
     for report in reports:
         print(f"\n{report.name}\n{overview(report)}")
@@ -88,7 +88,7 @@ def _config() -> EvaluationRun:
         main_attack=FLAGS.main_attack,
         sanity_examples=FLAGS.sanity_examples,
         batch_size=FLAGS.batch_size,
-        only_standing=FLAGS.only_standing,
+        skip_fooled=FLAGS.skip_fooled,
     )
 
 

@@ -1,6 +1,6 @@
 r"""Adds classifiers to the leaderboard and renders its page.
 
-  python bin/leaderboard.py --dataset=mnist --models=mine=best.keras --about="my training" --output_dir=runs/leaderboard
+  python bin/leaderboard.py --dataset=mnist --models=mine=best.keras --description="my training" --output_dir=runs/leaderboard
   python bin/leaderboard.py
 
 The first evaluates mine on the whole test set with the ensemble, stores docs/results/leaderboard/mnist/mine.json and
@@ -13,14 +13,14 @@ import _flags
 from absl import flags
 
 from wasser_tf.evaluation.config import parse_models
-from wasser_tf.results import leaderboard
+from wasser_tf.publishing import leaderboard
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list(
     "models", None, "Classifiers as path or name=path: .keras, SavedModels' folders, .npz, pretrained:NAME."
 )
-flags.DEFINE_string("about", "", "A sentence on where they come from.")
+flags.DEFINE_string("description", "", "A sentence on where they come from.")
 _flags.define_board()
 flags.adopt_module_key_flags(_flags)
 
@@ -30,9 +30,11 @@ def main() -> None:
     if FLAGS.models:
         board = _flags.board()
         for name, path in parse_models(FLAGS.models).items():
-            found = leaderboard.add(board, name, path, FLAGS.about, tell=lambda line: print(line, flush=True))
-            print(f"\n{leaderboard.table([found])}")
-    print(f"Written: {leaderboard.write_page(pathlib.Path(FLAGS.page_dir))}")
+            found = leaderboard.add_to_leaderboard(
+                board, name, path, FLAGS.description, log=lambda line: print(line, flush=True)
+            )
+            print(f"\n{leaderboard.leaderboard_table([found])}")
+    print(f"Written: {leaderboard.write_leaderboard(pathlib.Path(FLAGS.results_dir))}")
 
 
 if __name__ == "__main__":

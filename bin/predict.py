@@ -11,10 +11,10 @@ uint8 or of floats in [0, 1].
 import _flags
 from absl import flags
 
-from wasser_tf.evaluation.selection import ImageSource
-from wasser_tf.serving import predict_run
+from wasser_tf.data.selection import ImageSource
+from wasser_tf.runs import predict
+from wasser_tf.runs.predict import PredictRun
 from wasser_tf.serving.client import PROTOCOLS
-from wasser_tf.serving.predict_run import PredictRun
 
 FLAGS = flags.FLAGS
 
@@ -42,9 +42,9 @@ def main() -> None:
         source = ImageSource(
             dataset=FLAGS.dataset, data_dir=FLAGS.data_dir, split=FLAGS.split, num_examples=FLAGS.num_examples
         )
-    predictions = predict_run.run(PredictRun(**{name: FLAGS[name].value for name in same}, source=source))
+    predictions = predict.run_predict(PredictRun(**{name: FLAGS[name].value for name in same}, source=source))
     if FLAGS.output is not None:
-        predict_run.save(predictions, FLAGS.output)
+        predict.save_predictions(predictions, FLAGS.output)
     else:
         heading, rows = predictions.rows()
         for row in [heading, *rows[:20]]:

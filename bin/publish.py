@@ -10,7 +10,7 @@ the classifier that the package has of this name is evaluated anew, on more imag
 import _flags
 from absl import flags
 
-from wasser_tf.results import publish
+from wasser_tf.runs import publish
 
 FLAGS = flags.FLAGS
 
@@ -18,7 +18,9 @@ flags.DEFINE_string("run", None, "The output_dir of bin/train.py; without it, wh
 flags.DEFINE_string("name", None, "What wasser_tf.load_pretrained shall call it.", required=True)
 flags.DEFINE_string("file", publish.Publication.file, "Which classifier of the run.")
 flags.DEFINE_bool("overwrite", False, "Whether to replace another classifier of this name.")
-flags.DEFINE_string("about", "", "The leaderboard's sentence on it; by default the one there is, or the training.")
+flags.DEFINE_string(
+    "description", "", "The leaderboard's sentence on it; by default the one there is, or the training."
+)
 _flags.define_board()
 flags.adopt_module_key_flags(_flags)
 
@@ -28,7 +30,7 @@ def main() -> None:
     config = publish.Publication(
         run=FLAGS.run, name=FLAGS.name, board=_flags.board(), file=FLAGS.file, overwrite=FLAGS.overwrite
     )
-    path = publish.publish(config, FLAGS.about, tell=lambda line: print(line, flush=True))
+    path = publish.publish(config, FLAGS.description, log=lambda line: print(line, flush=True))
     print(f"\n{path.with_suffix('.md').read_text(encoding='utf-8')}\nWritten: {path} and its card beside it")
 
 

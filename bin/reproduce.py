@@ -6,7 +6,7 @@ r"""Makes the tables and figures of the paper (WasserTrain, ICASSP 2022), and wh
 
 table1 natural accuracy; fig1 examples in the ℓ∞ and in the Wasserstein ball; fig3 natural accuracy against epochs by ω;
 fig4 attacks on the standard model; fig5 the paper's attacks on both trained ones; beyond all classifiers under all
-attacks, certified. A classifier that is not given is trained. Interrupted, the same command goes on where it was.
+attacks, feasible. A classifier that is not given is trained. Interrupted, the same command goes on where it was.
 
 The output_dir gets artefacts/ (of each experiment NAME.md, .csv, .json and .png), training/ and evaluations/.
 --publish_dir=docs/results copies artefacts there and renders docs/results/DATASET.md, the paper's numbers beside ours.
@@ -19,16 +19,16 @@ import _flags
 from absl import flags
 
 from wasser_tf.evaluation.config import parse_models
-from wasser_tf.results import scales
-from wasser_tf.results.classifiers import RECIPES
-from wasser_tf.results.experiments import EXPERIMENTS
-from wasser_tf.results.paper import ROLES
-from wasser_tf.results.reproduce import Reproduction, reproduce
+from wasser_tf.paper import presets
+from wasser_tf.paper.classifiers import RECIPES
+from wasser_tf.paper.experiments import EXPERIMENTS
+from wasser_tf.paper.published_numbers import ROLES
+from wasser_tf.paper.reproduce import Reproduction, reproduce
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list("experiment", "all", f"Some of {', '.join(EXPERIMENTS)}; or all.")
-flags.DEFINE_enum("dataset", "digits", list(scales.FULL), "The dataset.")
+flags.DEFINE_enum("dataset", "digits", list(presets.FULL), "The dataset.")
 flags.DEFINE_string("data_dir", None, "Folder of the prepared sets (the parent of mnist/). TFDS's own by default.")
 flags.DEFINE_bool("download", False, "Whether to fetch a set that is not there.")
 flags.DEFINE_string("original_index", None, "File with each test image's number in another order, see bin/evaluate.py.")
@@ -40,7 +40,7 @@ flags.DEFINE_list("others", None, "More classifiers for table1 and beyond, as pa
 flags.DEFINE_list("leave_out", [], "Of pgd and wasser_train, what is neither trained nor attacked.")
 flags.DEFINE_enum("recipe", "ours", RECIPES, "How WasserTrain trains: on mirror ascent, or as the paper does.")
 flags.DEFINE_list(
-    "attacks", list(Reproduction.attacks), f"Attacks beside the paper's two, of {_flags.TRANSPORT_ATTACKS}."
+    "attacks", list(Reproduction.attacks), f"Attacks beside the paper's two, of {_flags.WASSERSTEIN_ATTACKS}."
 )
 flags.DEFINE_string("model", None, "Size: the classifier to train.")
 flags.DEFINE_integer("standard_epochs", None, "Size: epochs of standard training.")
@@ -67,18 +67,18 @@ def main() -> None:
     config = Reproduction(
         **{name: FLAGS[name].value for name in same.split()},
         experiments=list(EXPERIMENTS) if FLAGS.experiment == ["all"] else FLAGS.experiment,
-        scale=_scale(),
+        preset=_scale(),
         given=given,
         others=parse_models(FLAGS.others or []),
         leave_out=tuple(FLAGS.leave_out),
         attacks=tuple(FLAGS.attacks),
     )
-    written = reproduce(config, tell=lambda line: print(line, flush=True))
+    written = reproduce(config, log=lambda line: print(line, flush=True))
     print("Written:\n" + "\n".join(f"  {path}" for path in written))
 
 
-def _scale() -> scales.Scale:
-    usual = (scales.QUICK if FLAGS.quick else scales.FULL)[FLAGS.dataset]
+def _scale() -> presets.Preset:
+    usual = (presets.QUICK if FLAGS.quick else presets.FULL)[FLAGS.dataset]
     sizes = {name: FLAGS[name].value for name in _SIZES.split() if FLAGS[name].value is not None}
     lists: dict[str, Any] = {
         name: _flags.numbers(name) for name in ("omegas", "radii") if FLAGS[name].value is not None

@@ -17,10 +17,11 @@ The output_dir gets:
 import _flags
 from absl import flags
 
-from wasser_tf import models, pipeline
+from wasser_tf import models
 from wasser_tf.attacks import ATTACKS, Attack
-from wasser_tf.augmentation import AUGMENTATIONS
-from wasser_tf.evaluation import comparison
+from wasser_tf.data.augmentation import AUGMENTATIONS
+from wasser_tf.reporting import comparison
+from wasser_tf.runs import train
 from wasser_tf.training.config import KEPT, PRECISIONS, TrainConfig
 from wasser_tf.training.distribution import STRATEGIES
 
@@ -122,10 +123,10 @@ def main() -> None:
         jit_compile={"true": True, "false": False}.get(FLAGS.jit_compile, "auto"),
         radii=tuple(FLAGS.radii),
     )
-    finished = pipeline.run(config, pipeline.prepare_process(config))
+    finished = train.run_training(config, train.prepare_process(config))
     if finished is None:  # A worker that is not the chief.
         return
-    print(f"\n{comparison.table(finished.compared)}\nPictures:")
+    print(f"\n{comparison.comparison_table(finished.compared)}\nPictures:")
     print("\n".join(f"  {path}" for path in finished.figures))
 
 

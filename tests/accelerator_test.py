@@ -4,7 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.accelerator import import_training, pack, program
-from wasser_tf import MirrorAscent, ThreatModel, pipeline
+from wasser_tf import MirrorAscent, ThreatModel
+from wasser_tf.runs import train
 from wasser_tf.training.config import TrainConfig
 
 
@@ -17,10 +18,10 @@ def test_a_program_says_what_its_inputs_are(tmp_path):
         return {"sum": tf.reduce_sum(weight)}
 
     program.export(tmp_path, step, [tf.constant([1.0, 1.0])], [count, weight], expected=True, seed=7)
-    about = json.loads((tmp_path / "about.json").read_text())
+    metadata = json.loads((tmp_path / "about.json").read_text())
     # In the order of their use: what is never changed, the weight, and the count.
-    assert about["inputs"] == [-1, 1, 0]
-    assert about["returned"] == ["sum"] and about["variables"] == 2 and about["seed"] == 7
+    assert metadata["inputs"] == [-1, 1, 0]
+    assert metadata["returned"] == ["sum"] and metadata["variables"] == 2 and metadata["seed"] == 7
     with np.load(tmp_path / "state.npz") as state:
         assert int(state["variable_0000"]) == 3
         np.testing.assert_array_equal(state["variable_0001"], [1.0, 2.0])
@@ -44,14 +45,14 @@ def test_a_training_that_was_done_elsewhere_is_brought_back(tmp_path):
         "report_iterations": 1,
         "ema_momentum": 0.9,
     }
-    first = pipeline.run(TrainConfig(**config, epochs=1))
+    first = train.run_training(TrainConfig(**config, epochs=1))
     weights = [np.full_like(weight, 0.25) for weight in first.classifier.get_weights()]
     history = [{"epoch": epoch, "loss": 1.0 / epoch} for epoch in (1, 2)]
     best = {f"best_{number:04}": weight for number, weight in enumerate(weights)}
     np.savez(tmp_path / "after.npz", history=np.array(json.dumps(history)), kept_epoch=1, **best)
 
     import_training.main(tmp_path / "run", tmp_path / "after.npz")
-    second = pipeline.run(TrainConfig(**config, epochs=2, resume=True))
+    second = train.run_training(TrainConfig(**config, epochs=2, resume=True))
     for one, two in zip(second.classifier.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(one, two)
     lines = (tmp_path / "run" / "history.csv").read_text().splitlines()

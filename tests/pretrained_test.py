@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 import wasser_tf
-from wasser_tf import models, pretrained, storage
-from wasser_tf.evaluation.attack_run import model_name
+from wasser_tf import models, pretrained
 from wasser_tf.evaluation.sweep import fingerprint
+from wasser_tf.runs.attack import model_name
+from wasser_tf.runtime import storage
 
 
 @pytest.fixture

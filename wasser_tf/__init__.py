@@ -1,16 +1,16 @@
-"""Wasserstein attacks and training for Keras image classifiers, every example with a certificate."""
+"""Wasserstein attacks and training for Keras image classifiers, every example with a feasibility record."""
 
 from wasser_tf import attacks
 from wasser_tf.attacks import AttackResult, Ensemble, MirrorAscent, RadiusSchedule, WasserAttack
 from wasser_tf.models import load_pretrained
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.wasser_train import WasserTrain
-from wasser_tf.transport.certificate import Certificate
+from wasser_tf.transport.feasibility import Feasibility
 
 __version__ = "0.1.0"
 __all__ = [
     "AttackResult",
-    "Certificate",
+    "Feasibility record",
     "Ensemble",
     "MirrorAscent",
     "RadiusSchedule",

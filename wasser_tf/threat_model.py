@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ThreatModel:
-    """A ball of images around a clean image x: all that a legal transport plan of small cost can reach.
+    """A ball of images around a clean image x: all that a feasible transport plan of small cost can reach.
 
-    A plan Π moves mass Π_ij from pixel i to pixel j of the same channel. It is legal when Π ≥ 0, Π1 = x, Πᵀ1 ≤ capacity
+    A plan Π moves mass Π_ij from pixel i to pixel j of the same channel. It is feasible when Π ≥ 0, Π1 = x, Πᵀ1 ≤ capacity
     and ⟨Π, C⟩ ≤ budget, with ground cost C_ij = ‖pos_i − pos_j‖₂^p in pixels^p (Eq. 2 and 3 of WasserTrain, ICASSP
     2022).
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from benchmarks import material, timing
 from benchmarks.accelerator import program
 from wasser_tf import ThreatModel, WasserTrain, attacks
-from wasser_tf.attacks.classifier import as_logits_fn
+from wasser_tf.models.logits import as_logits_fn
 
 _BALL = ThreatModel(epsilon=0.5)
 _CASES = {"lenet": ((28, 28, 1), (128, 1024)), "resnet_small": ((32, 32, 3), (128,)), "resnet18": ((32, 32, 3), (128,))}

@@ -17,10 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.accelerator import program
-from benchmarks.accelerator.standing import Standing, standing
+from benchmarks.accelerator.resumed_run import ResumedRun, resumed_run
 from wasser_tf import data
-from wasser_tf.attacks.classifier import as_logits_fn
-from wasser_tf.training import phase
+from wasser_tf.models.logits import as_logits_fn
+from wasser_tf.training import loop
 
 # Of the validation split: so many are attacked there, at each radius of the report.
 _VALIDATED = 512
@@ -29,9 +29,9 @@ _VALIDATED = 512
 def main(run: pathlib.Path, out: pathlib.Path) -> None:
     """Writes the program, its state and the training images."""
     program.project_all_at_once()
-    stand = standing(run)
-    config, prepared, trained, train = stand.config, stand.prepared, stand.trained, stand.dataset.train
-    numbered = stand.phase != "standard" and config.warm_start > 0
+    resumed = resumed_run(run)
+    config, prepared, trained, train = resumed.config, resumed.prepared, resumed.trained, resumed.dataset.train
+    numbered = resumed.phase != "standard" and config.warm_start > 0
     if prepared.average is not None:
         prepared.average.set_model(trained)
 
@@ -73,22 +73,22 @@ def main(run: pathlib.Path, out: pathlib.Path) -> None:
         count=len(train.labels),
         batch_size=count,
         seed=config.seed,
-        epochs=stand.epochs,
+        epochs=resumed.epochs,
         epochs_done=checkpoint.epochs_done,
         steps_done=checkpoint.steps_done,
         dataset=config.dataset,
         keep=config.keep,
-        omega=0.0 if stand.phase == "standard" else config.omega,
+        omega=0.0 if resumed.phase == "standard" else config.omega,
         radius=config.middle_radius,
     )
     np.savez_compressed(out.parent / f"{config.dataset}.npz", images=as_bytes, labels=train.labels)
-    _export_validation(out / "validation", stand)
+    _export_validation(out / "validation", resumed)
 
 
-def _export_validation(out: pathlib.Path, stand: Standing) -> None:
+def _export_validation(out: pathlib.Path, resumed: ResumedRun) -> None:
     """Writes what tells natural and robust accuracy of the weights that are kept."""
-    attack = phase.validation_attack(stand.config)
-    kept, split = stand.prepared.kept, stand.dataset.validation
+    attack = loop.validation_attack(resumed.config)
+    kept, split = resumed.prepared.kept, resumed.dataset.validation
     logits_fn = as_logits_fn(kept, True)
 
     def scores(images: tf.Tensor, labels: tf.Tensor, radius: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -97,11 +97,11 @@ def _export_validation(out: pathlib.Path, stand: Standing) -> None:
         robust = ~attack.run(logits_fn, images, labels, radius).success
         return {"natural": tf.cast(natural, tf.float32), "robust": tf.cast(robust, tf.float32)}
 
-    images, labels = _as_bytes(split.images[:_VALIDATED], stand.config.dataset), split.labels[:_VALIDATED]
-    radius = np.full(len(labels), stand.config.radii[0], np.float32)
+    images, labels = _as_bytes(split.images[:_VALIDATED], resumed.config.dataset), split.labels[:_VALIDATED]
+    radius = np.full(len(labels), resumed.config.radii[0], np.float32)
     examples = [tf.constant(array) for array in (images, labels, radius)]
     # The weights are the training's, there.
-    program.export(out, scores, examples, kept.weights, values=False, radii=stand.config.radii)
+    program.export(out, scores, examples, kept.weights, values=False, radii=resumed.config.radii)
     np.savez_compressed(out / "images.npz", images=images, labels=labels)
 
 

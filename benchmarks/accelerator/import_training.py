@@ -8,8 +8,8 @@ import json
 import pathlib
 import sys
 
-from benchmarks.accelerator.standing import standing
-from wasser_tf import storage
+from benchmarks.accelerator.resumed_run import resumed_run
+from wasser_tf.runtime import storage
 from wasser_tf.training import run_folder
 
 
@@ -17,15 +17,15 @@ def main(run: pathlib.Path, after: pathlib.Path) -> None:
     """Writes the checkpoint and the number of epochs."""
     arrays = storage.read_arrays(after)
     history = json.loads(str(arrays["history"]))
-    stand = standing(run)
-    checkpoint, kept = stand.prepared.checkpoint, stand.prepared.kept
+    resumed = resumed_run(run)
+    checkpoint, kept = resumed.prepared.checkpoint, resumed.prepared.kept
     kept.set_weights([arrays[name] for name in sorted(arrays) if name.startswith("best_")])
     best_epoch = int(arrays["kept_epoch"])
     checkpoint.finish(history, kept.get_weights(), best_epoch)
-    about = storage.read_json(run / run_folder.CONFIG)
-    about["config"]["epochs" if stand.phase == "wasser_train" else "standard_epochs"] = len(history)
-    storage.write_json(run / run_folder.CONFIG, about)
-    print(f"{run}: {stand.phase}, {len(history)} epochs, of which number {best_epoch} is kept")
+    metadata = storage.read_json(run / run_folder.CONFIG)
+    metadata["config"]["epochs" if resumed.phase == "wasser_train" else "standard_epochs"] = len(history)
+    storage.write_json(run / run_folder.CONFIG, metadata)
+    print(f"{run}: {resumed.phase}, {len(history)} epochs, of which number {best_epoch} is kept")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def export(
     *,
     expected: bool = False,
     values: bool = True,
-    **about: Any,
+    **metadata: Any,
 ) -> None:
     """Writes a step that changes variables as a program that is given them and returns them, and what it returns.
 
@@ -37,7 +37,7 @@ def export(
       variables: All that the step reads or changes and that the next one shall find changed.
       expected: Whether the folder gets, beside the examples, what the step returns for them here.
       values: Whether the folder gets the values of variables; else only their shapes, and the runtime draws them.
-      **about: What else the description says.
+      **metadata: What else the description says.
     """
     # Of Keras or of TensorFlow.
     variables = [variable if isinstance(variable, tf.Variable) else variable.value for variable in variables]
@@ -66,11 +66,11 @@ def export(
     if values:
         np.savez_compressed(folder / STATE, **arrays)
     else:
-        about["drawn"] = {name: [list(value.shape), value.dtype.name] for name, value in arrays.items()}
+        metadata["drawn"] = {name: [list(value.shape), value.dtype.name] for name, value in arrays.items()}
     given = {f"argument_{number}": value.numpy() for number, value in enumerate(examples)}
     if expected:
         found = program(*examples)[len(variables) :]
         given |= {name: value.numpy() for name, value in zip(returned, found, strict=True)}
     np.savez_compressed(folder / EXAMPLE, **given)
-    description = {"inputs": inputs, "variables": len(variables), "returned": returned, **about}
+    description = {"inputs": inputs, "variables": len(variables), "returned": returned, **metadata}
     (folder / ABOUT).write_text(json.dumps(description, indent=1))

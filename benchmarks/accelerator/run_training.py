@@ -39,7 +39,7 @@ class Validation:
     def scores(self, kept: list[jax.Array]) -> dict[str, float]:
         """Returns natural accuracy and robust accuracy at each radius."""
         found = {}
-        for radius in self._program.about["radii"]:
+        for radius in self._program.metadata["radii"]:
             # It takes the arrays it is given.
             self._program.variables = [jax.numpy.array(value) for value in kept]
             right = self._program(self._images, self._labels, np.full(len(self._labels), radius, np.float32))
@@ -57,14 +57,14 @@ class Training:
         self._validation = Validation(folder / "validation")
         # Of the epoch that is kept: its score, its number and its weights.
         self._best: tuple[float, int, dict[str, np.ndarray]] = (-math.inf, 0, {})
-        self.about: dict[str, Any] = self.program.about
-        with np.load(folder.parent / f"{self.about['dataset']}.npz") as arrays:
+        self.metadata: dict[str, Any] = self.program.metadata
+        with np.load(folder.parent / f"{self.metadata['dataset']}.npz") as arrays:
             self._data = tuple(jax.device_put(arrays[name]) for name in ("images", "labels"))
         self._take = jax.jit(lambda images, labels, rows: (images[rows], labels[rows], rows))
-        self.steps = self.about["count"] // self.about["batch_size"]
-        self.say(f"compiled in {time.perf_counter() - started:.1f} s")
+        self.steps = self.metadata["count"] // self.metadata["batch_size"]
+        self.log(f"compiled in {time.perf_counter() - started:.1f} s")
 
-    def say(self, message: str) -> None:
+    def log(self, message: str) -> None:
         """Prints a line."""
         print(f"{self.folder.name}: {message}", flush=True)
 
@@ -79,22 +79,22 @@ class Training:
         step = (time.perf_counter() - started) / _TRIED_STEPS
         self.program.variables = [jax.device_put(value) for value in before]
         epochs = max(1, int(_SHARE * seconds / (step * self.steps)))
-        epochs = min(epochs, self.about["epochs"])
+        epochs = min(epochs, self.metadata["epochs"])
         # wasser_tf.training.optimizer.make.
-        rising = min(round(self.about["warmup"] * epochs * self.steps), epochs * self.steps - 1)
-        for number, value in enumerate((epochs * self.steps - rising, rising), self.about["schedule"]):
+        rising = min(round(self.metadata["warmup"] * epochs * self.steps), epochs * self.steps - 1)
+        for number, value in enumerate((epochs * self.steps - rising, rising), self.metadata["schedule"]):
             self.program.variables[number] = jax.device_put(np.float32(value))
-        self.say(f"{1e3 * step:.2f} ms a step: {epochs} epochs in {seconds:.0f} s")
+        self.log(f"{1e3 * step:.2f} ms a step: {epochs} epochs in {seconds:.0f} s")
         return epochs
 
     def train(self, epochs: int, until: float = math.inf) -> None:
         """Trains to the end, or to the epoch in which that time has come, and writes."""
         history = []
-        for epoch in range(self.about["epochs_done"], epochs):
+        for epoch in range(self.metadata["epochs_done"], epochs):
             began = time.perf_counter()
-            done = self.about["steps_done"] if epoch == self.about["epochs_done"] else 0
+            done = self.metadata["steps_done"] if epoch == self.metadata["epochs_done"] else 0
             if not done:
-                self.program.reset(self.about["metrics"])
+                self.program.reset(self.metadata["metrics"])
             logs = self._run(self._order(epoch), epoch, range(done, self.steps))
             history.append({"epoch": epoch + 1, **logs})
             told = ", ".join(f"{name} {value:.4f}" for name, value in logs.items())
@@ -102,19 +102,19 @@ class Training:
                 epochs = epoch + 1
             if (epoch + 1) % 5 == 0 or epoch + 1 == epochs:
                 self._write(history)
-            self.say(f"epoch {epoch + 1} of {epochs}, {time.perf_counter() - began:.2f} s: {told}")
+            self.log(f"epoch {epoch + 1} of {epochs}, {time.perf_counter() - began:.2f} s: {told}")
             if epoch + 1 == epochs:
                 break
 
     def _write(self, history: list[dict[str, float]]) -> None:
         """Validates, and writes the best so far."""
-        about = self.about
-        kept = [self.program.variables[number] for number in about["kept"]]
+        metadata = self.metadata
+        kept = [self.program.variables[number] for number in metadata["kept"]]
         scores = self._validation.scores(kept)
-        self.say("validation: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+        self.log("validation: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
         # wasser_tf.training.checkpoint.Checkpoint.
-        score = about["omega"] * scores[f"{about['radius']:g}"] + (1 - about["omega"]) * scores["natural"]
-        if about["keep"] == "last" or score > self._best[0]:
+        score = metadata["omega"] * scores[f"{metadata['radius']:g}"] + (1 - metadata["omega"]) * scores["natural"]
+        if metadata["keep"] == "last" or score > self._best[0]:
             weights = {f"best_{number:04}": np.array(value) for number, value in enumerate(kept)}
             self._best = (score, len(history), weights)
         beside = self.folder / "after.part.npz"
@@ -123,8 +123,8 @@ class Training:
 
     def _order(self, epoch: int) -> np.ndarray:
         # wasser_tf.data.epoch_order.
-        count, size = self.about["count"], self.about["batch_size"]
-        order = np.random.RandomState([self.about["seed"], epoch]).permutation(count).astype(np.int32)
+        count, size = self.metadata["count"], self.metadata["batch_size"]
+        order = np.random.RandomState([self.metadata["seed"], epoch]).permutation(count).astype(np.int32)
         return order[: self.steps * size].reshape(self.steps, size)
 
     def _run(self, order: np.ndarray, epoch: int, steps: range) -> dict[str, float]:
@@ -156,7 +156,7 @@ def main() -> None:
             share = shares[number] / sum(shares[number:])
             training.train(training.plan(share * (given.until - time.time())), given.until)
         else:
-            training.train(training.about["epochs"])
+            training.train(training.metadata["epochs"])
 
 
 if __name__ == "__main__":

@@ -15,15 +15,15 @@ class Program:
     """A compiled step, and the variables it changes.
 
     Attributes:
-      about: The description.
+      metadata: The description.
       variables: Their values now, as arrays on the device.
     """
 
     def __init__(self, folder: pathlib.Path):
         """Compiles a folder's program."""
-        self.about = json.loads((folder / "about.json").read_text())
+        self.metadata = json.loads((folder / "about.json").read_text())
         device = jax.devices()[0]
-        state = {name: jax.device_put(value, device) for name, value in sorted(_state(folder, self.about).items())}
+        state = {name: jax.device_put(value, device) for name, value in sorted(_state(folder, self.metadata).items())}
         self.variables = [value for name, value in state.items() if name.startswith("variable_")]
         # Of the inputs that are no variables, in their order.
         self._constants = [value for name, value in state.items() if name.startswith("constant_")]
@@ -37,13 +37,13 @@ class Program:
     def __call__(self, *arguments: jax.Array) -> dict[str, jax.Array]:
         """Takes a step, and returns by name what it returns; nothing is waited for."""
         constants = iter(self._constants)
-        captured = [next(constants) if number < 0 else self.variables[number] for number in self.about["inputs"]]
+        captured = [next(constants) if number < 0 else self.variables[number] for number in self.metadata["inputs"]]
         # What is captured lies on the device.
         given = [*(jax.device_put(argument) for argument in arguments), *captured]
         found = self._executable.execute_sharded(given).disassemble_into_single_device_arrays()
-        count = self.about["variables"]
+        count = self.metadata["variables"]
         self.variables = [value[0] for value in found[:count]]
-        return dict(zip(self.about["returned"], (value[0] for value in found[count:]), strict=False))
+        return dict(zip(self.metadata["returned"], (value[0] for value in found[count:]), strict=False))
 
     def reset(self, first: int) -> None:
         """Sets the variables from the first on to 0."""
@@ -69,13 +69,13 @@ def _without_copies(module: ir.Module) -> None:
         operation.erase()
 
 
-def _state(folder: pathlib.Path, about: dict) -> dict[str, np.ndarray]:
-    if "drawn" not in about:
+def _state(folder: pathlib.Path, metadata: dict) -> dict[str, np.ndarray]:
+    if "drawn" not in metadata:
         with np.load(folder / "state.npz") as arrays:
             return dict(arrays)
     # What only the shapes of were taken along: how long a step takes does not depend on the values.
     random = np.random.RandomState(0)
     return {
         name: (0.03 * random.standard_normal(shape)).astype(dtype) if dtype == "float32" else np.zeros(shape, dtype)
-        for name, (shape, dtype) in about["drawn"].items()
+        for name, (shape, dtype) in metadata["drawn"].items()
     }

@@ -1,4 +1,4 @@
-"""What every attack must do, whichever it is: certificates, determinism, batching, errors.
+"""What every attack must do, whichever it is: feasibility records, determinism, batching, errors.
 
 What is about the Wasserstein ball holds of those that transport; what the others do in its place is in
 pixel_attacks_test.py.
@@ -17,7 +17,7 @@ THREAT_MODEL = wasser_tf.ThreatModel(epsilon=0.4, kernel_size=3)
 # Enough for the test to tell an attack from the control, and no more: near the optimum two wrong classes are level, and
 # rounding decides which of them is climbed.
 ITERATIONS = {"wasser_attack": 100, "mirror_ascent": 20, "ensemble": 20, "dual_projection": 60}
-TRANSPORTING = sorted(name for name, attack in attacks.ATTACKS.items() if attack.transports)
+WASSERSTEIN = sorted(name for name, attack in attacks.ATTACKS.items() if attack.in_wasserstein_ball)
 
 
 @pytest.fixture(scope="module", params=sorted(attacks.ATTACKS))
@@ -35,13 +35,13 @@ def any_attack(request):
 @pytest.fixture
 def attack(any_attack):
     """Every attack that moves mass."""
-    if not any_attack.transports:
+    if not any_attack.in_wasserstein_ball:
         pytest.skip("not in the Wasserstein ball")
     return any_attack
 
 
 def test_only_the_two_of_pixel_space_do_not_transport():
-    assert set(attacks.ATTACKS) - set(TRANSPORTING) == {"linf_pgd", "distributional"}
+    assert set(attacks.ATTACKS) - set(WASSERSTEIN) == {"linf_pgd", "distributional"}
 
 
 def mean_margin_gain(classifier, images, adversarial, labels):
@@ -54,11 +54,11 @@ def mean_margin_gain(classifier, images, adversarial, labels):
     return (margin(adversarial) - margin(images)).mean()
 
 
-def test_examples_are_certified_and_the_exact_distance_agrees(attack, linear_classifier, images, labels):
+def test_examples_are_feasible_and_the_exact_distance_agrees(attack, linear_classifier, images, labels):
     result = attack(linear_classifier, images, labels)
     assert result.adversarial.shape == images.shape and result.adversarial.dtype == np.float32
-    assert result.certificate.valid().all(), result.certificate
-    for image, target, cost in zip(images, result.adversarial, result.certificate.cost, strict=True):
+    assert result.feasibility.feasible().all(), result.feasibility
+    for image, target, cost in zip(images, result.adversarial, result.feasibility.cost, strict=True):
         assert wasserstein_distance(image, target, THREAT_MODEL) <= cost * (1 + 1e-4) + 1e-6
     assert np.isfinite(result.raw).all() and np.isfinite(result.loss).all()
     np.testing.assert_allclose(result.radius, 0.4)
@@ -71,7 +71,7 @@ def test_what_is_printed_is_short(linear_classifier, images, labels):
     result = attack(linear_classifier, images, labels)
     assert repr(attack) == f"<RandomPlan: {THREAT_MODEL}; {attack.iterations} iterations>"
     assert f"{images.shape}: {result.success.sum()} successful" in repr(result) and len(repr(result)) < 200
-    assert f"of {len(images)}: {len(images)} valid, cost to " in repr(result.certificate)
+    assert f"of {len(images)}: {len(images)} valid, cost to " in repr(result.feasibility)
 
 
 def test_a_black_image_comes_back_black(attack, linear_classifier, images, labels):
@@ -90,7 +90,7 @@ def test_a_batch_of_one_and_a_ragged_last_batch_give_the_same_examples(any_attac
 def test_radius_zero_returns_the_image(attack, linear_classifier, images, labels):
     result = attack(linear_classifier, images, labels, radius=0.0)
     np.testing.assert_array_equal(result.adversarial, images)
-    assert result.certificate.valid().all()
+    assert result.feasibility.feasible().all()
 
 
 def test_configs_come_back(any_attack):
@@ -145,7 +145,7 @@ def test_a_targeted_attack_reaches_its_target_or_says_so(linear_classifier, imag
     result = attack(linear_classifier, images, labels, targets=targets)
     predicted = np.asarray(linear_classifier(result.adversarial)).argmax(axis=1)
     np.testing.assert_array_equal(result.success, predicted == targets)
-    assert result.success.sum() >= 5 and result.certificate.valid().all()
+    assert result.success.sum() >= 5 and result.feasibility.feasible().all()
     with pytest.raises(ValueError, match="0 to 2"):
         attack(linear_classifier, images, labels, targets=np.full(len(labels), 3))
 
@@ -164,7 +164,7 @@ def test_an_image_stops_when_it_is_fooled(linear_classifier, images, labels):
     schedule = wasser_tf.RadiusSchedule(start=0.05, factor=1.5, every=2, minimum=0.05, maximum=2.0)
     attack = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=30, schedule=schedule)
     result = attack(linear_classifier, images[:7], labels[:7])
-    assert result.success.all() and result.certificate.valid().all()
+    assert result.success.all() and result.feasibility.feasible().all()
     assert len(set(result.iterations)) > 1 and result.iterations.max() < 30
     allowed = 0.05 * 1.5 ** (np.maximum(result.iterations - 1, 0) // 2)
     np.testing.assert_allclose(result.radius, np.minimum(allowed, 2.0), rtol=1e-5)

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from wasser_tf import ThreatModel, attacks, models
-from wasser_tf.attacks import classifier as attacked
-from wasser_tf.attacks.classifier import as_logits_fn
+from wasser_tf.models import logits as attacked
+from wasser_tf.models.logits import as_logits_fn
 
 # What would leave the device, or leave XLA.
 _FOREIGN = {"custom-call", "infeed", "outfeed", "send", "recv", "send-done", "recv-done", "domain"}

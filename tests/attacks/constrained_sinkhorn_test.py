@@ -20,6 +20,6 @@ def test_the_raw_image_is_in_the_ball_to_the_papers_tolerances():
     images = np.random.default_rng(0).uniform(size=(8, 8, 8, 1)).astype("float32")
     attack = ConstrainedSinkhorn(ThreatModel(epsilon=0.3, kernel_size=3), iterations=6, stop_when_fooled=False)
     result = attack(lambda x, training=False: 9 * x[:, 3, :3, 0], images, np.zeros(8, int), from_logits=True)
-    assert result.raw_certificate.mass_error.max() < 0.015
-    assert result.raw_certificate.cost.max() < 0.31
-    assert result.raw_certificate.max_pixel.max() <= 1
+    assert result.raw_feasibility.mass_error.max() < 0.015
+    assert result.raw_feasibility.cost.max() < 0.31
+    assert result.raw_feasibility.max_pixel.max() <= 1

@@ -3,14 +3,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from wasser_tf import MirrorAscent, ThreatModel, WasserTrain, _checks, models
+from wasser_tf import MirrorAscent, ThreatModel, WasserTrain, models
 from wasser_tf.attacks import inputs
+from wasser_tf.runtime import arguments
 from wasser_tf.transport.neighbourhood import make_support
 
 
 @pytest.fixture
 def small_machine(monkeypatch):
-    monkeypatch.setattr(_checks, "physical_memory", lambda: 2**20)
+    monkeypatch.setattr(arguments, "physical_memory", lambda: 2**20)
 
 
 def _attack(kernel_size):
@@ -40,5 +41,5 @@ def test_attacks_refuse_before_they_start(small_machine):
 
 
 def test_knows_the_memory_of_this_machine():
-    memory = _checks.physical_memory()
+    memory = arguments.physical_memory()
     assert memory is None or memory > 2**28

@@ -14,7 +14,7 @@ def test_restarts_never_hurt(linear_classifier, images, labels):
     often = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=20, restarts=4)(linear_classifier, images, labels)
     gain = _margins(linear_classifier, often, labels) - _margins(linear_classifier, once, labels)
     assert gain.min() >= -1e-2 and gain.max() > 0
-    assert often.certificate.valid().all() and (often.iterations == 80).all()
+    assert often.feasibility.feasible().all() and (often.iterations == 80).all()
 
 
 def _margins(classifier, result, labels):
@@ -36,9 +36,9 @@ def test_averaged_gradients_depend_on_no_other_image_and_the_larger_ball_is_left
         THREAT_MODEL, iterations=10, restarts=2, gradient_noise=0.5, ramp_from=3.0, stop_when_fooled=True
     )
     together = attack(linear_classifier, images, labels)
-    assert together.certificate.valid().all()
+    assert together.feasibility.feasible().all()
     # Plans of the larger ball, rounded, would lose what lies outside it: the raw ones must be inside too.
-    assert (together.raw_certificate.cost <= 1.001 * THREAT_MODEL.epsilon).all()
+    assert (together.raw_feasibility.cost <= 1.001 * THREAT_MODEL.epsilon).all()
     alone = attack(linear_classifier, images[4:], labels[4:])
     np.testing.assert_allclose(alone.adversarial, together.adversarial[4:], atol=1e-4)
 

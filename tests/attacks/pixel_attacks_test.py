@@ -10,13 +10,13 @@ import tensorflow as tf
 import wasser_tf
 from wasser_tf import attacks
 from wasser_tf.attacks import Distributional, LinfPGD
-from wasser_tf.evaluation import drawing, figures
-from wasser_tf.evaluation.attack_run import AttackRun
+from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.evaluation.minimal_radius import minimal_radii
 from wasser_tf.evaluation.record import evaluate_attack, make_record
-from wasser_tf.evaluation.selection import ImageSource
 from wasser_tf.evaluation.sweep import Sweep
+from wasser_tf.reporting import drawing, figures
+from wasser_tf.runs.attack import AttackRun
 
 BALL = wasser_tf.ThreatModel(epsilon=0.3, kernel_size=3)
 SHAPE = (8, 8, 1)
@@ -92,7 +92,7 @@ def test_examples_keep_to_their_own_constraints(attack, result, linear_classifie
     assert result.adversarial.min() >= 0 and result.adversarial.max() <= 1
     np.testing.assert_array_equal(result.adversarial, result.raw)
     change = np.abs(result.adversarial - images).max(axis=(1, 2, 3))
-    np.testing.assert_array_equal(result.certificate.column_error, change)
+    np.testing.assert_array_equal(result.feasibility.column_error, change)
     if attack.name == "linf_pgd":
         assert (change <= 0.3 * (1 + 1e-6)).all() and (change > 0.29).all()
     predictions = linear_classifier.predict(result.adversarial, verbose=0).argmax(axis=1)
@@ -101,30 +101,30 @@ def test_examples_keep_to_their_own_constraints(attack, result, linear_classifie
     assert (result.loss > clean.numpy()).all()
 
 
-def test_no_example_is_called_a_legal_one_of_the_wasserstein_ball(attack, result):
-    for certificate in (result.certificate, result.raw_certificate):
-        assert not certificate.valid().any() and not certificate.valid(capacity=None).any()
-        assert np.isposinf(certificate.cost).all()
+def test_no_example_is_called_a_feasible_one_of_the_wasserstein_ball(attack, result):
+    for feasibility in (result.feasibility, result.raw_feasibility):
+        assert not feasibility.feasible().any() and not feasibility.feasible(capacity=None).any()
+        assert np.isposinf(feasibility.cost).all()
     np.testing.assert_array_equal(result.radius, np.full(8, 0.3 if attack.name == "linf_pgd" else np.inf, "float32"))
     assert "Wasserstein" not in attack.ball()
 
 
-def test_a_change_below_rounding_is_no_legal_example_either(images):
+def test_a_change_below_rounding_is_no_feasible_example_either(images):
     result = Distributional(BALL, gamma=1e7, loss="margin")(two_classes, images, np.zeros(8, int), from_logits=True)
-    assert 0 < result.certificate.column_error.max() < 1e-6
-    assert not result.certificate.valid()[result.certificate.column_error > 0].any()
+    assert 0 < result.feasibility.column_error.max() < 1e-6
+    assert not result.feasibility.feasible()[result.feasibility.column_error > 0].any()
 
 
 def test_a_black_image_is_in_the_ball_and_finite(attack, result):
     assert np.isfinite(result.adversarial[7]).all() and np.isfinite(result.loss[7])
     # Mass out of nothing, which no transport makes.
-    assert result.adversarial[7].max() > 0.1 and np.isposinf(result.certificate.mass_error[7])
+    assert result.adversarial[7].max() > 0.1 and np.isposinf(result.feasibility.mass_error[7])
 
 
 def test_linf_of_radius_0_is_the_image(linear_classifier, images, labels):
     result = LinfPGD(BALL)(linear_classifier, images, labels, radius=0.0)
     np.testing.assert_array_equal(result.adversarial, images)
-    assert result.certificate.valid().all()
+    assert result.feasibility.feasible().all()
 
 
 def test_random_starts_come_from_seed_and_index(linear_classifier, images, labels):
@@ -154,7 +154,7 @@ def test_linf_grows_its_radius_until_an_image_is_fooled(linear_classifier, image
     schedule = wasser_tf.RadiusSchedule(start=0.01, factor=1.5, every=2, minimum=0.01, maximum=1.0)
     result = LinfPGD(BALL, iterations=30, schedule=schedule)(linear_classifier, images[:6], labels[:6])
     assert result.success.all() and len(set(result.radius)) > 1
-    assert (result.certificate.column_error <= result.radius * (1 + 1e-5)).all()
+    assert (result.feasibility.column_error <= result.radius * (1 + 1e-5)).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -179,8 +179,8 @@ def test_a_step_of_wasser_train_learns_from_the_very_examples(name, linear_class
 
 
 def test_linf_of_epsilon_0_is_plain_training():
-    assert not LinfPGD(wasser_tf.ThreatModel(epsilon=0.0)).moves and LinfPGD(BALL).moves
-    assert not Distributional(BALL, iterations=0).moves
+    assert not LinfPGD(wasser_tf.ThreatModel(epsilon=0.0)).can_perturb and LinfPGD(BALL).can_perturb
+    assert not Distributional(BALL, iterations=0).can_perturb
 
 
 @pytest.mark.parametrize(
@@ -239,6 +239,6 @@ def test_no_evaluation_takes_them(attack, result, linear_classifier, images, lab
 
 def test_its_examples_are_drawn_with_their_own_ball_below(attack, result, images, labels, monkeypatch):
     written = []
-    monkeypatch.setattr(drawing, "save", lambda figure, path, title, caption: written.append(caption))
+    monkeypatch.setattr(drawing, "save_figure", lambda figure, path, title, caption: written.append(caption))
     figures.save_examples("fig.png", images[:1], result.adversarial, labels, labels, labels, threat_model=attack.ball())
     assert written[0].endswith(attack.ball() + ".")

@@ -15,11 +15,14 @@ import keras
 import numpy as np
 import pytest
 
-from wasser_tf import RadiusSchedule, ThreatModel, attacks, data, models, storage
-from wasser_tf.evaluation import evaluation_run, minimal_radius, report, sanity
+from wasser_tf import RadiusSchedule, ThreatModel, attacks, data, models
+from wasser_tf.data.selection import ImageSource
+from wasser_tf.evaluation import minimal_radius, sanity
 from wasser_tf.evaluation.config import EvaluationRun, parse_models
-from wasser_tf.evaluation.evaluation_run import run_evaluation
-from wasser_tf.evaluation.selection import ImageSource
+from wasser_tf.reporting import report
+from wasser_tf.runs import evaluate
+from wasser_tf.runs.evaluate import run_evaluation
+from wasser_tf.runtime import storage
 
 pytestmark = pytest.mark.slow
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -128,7 +131,7 @@ def test_killed_it_goes_on_and_ends_alike(saved, config, tmp_path):
         with np.load(ours) as one, np.load(theirs) as other:
             np.testing.assert_allclose(one["adversarial"], other["adversarial"], atol=1e-5)
     killed, whole = (
-        [(record["model"], record["attack"], record["epsilon"], record["certified"]) for record in found["records"]]
+        [(record["model"], record["attack"], record["epsilon"], record["feasible"]) for record in found["records"]]
         for found in (report_of(tmp_path / "killed"), report_of(tmp_path / "whole"))
     )
     assert len(killed) == 2 * 3 * 2
@@ -157,14 +160,14 @@ def test_rescored_and_verified_without_attacking(config, quick, tmp_path):
         run_evaluation(config(), rescore_only=True, overwrite=True)
 
     told = []
-    run_evaluation(EvaluationRun.stored(str(folder)), rescore_only=True, verify_exact=5, tell=told.append)
+    run_evaluation(EvaluationRun.stored(str(folder)), rescore_only=True, verify_exact=5, log=told.append)
     assert not any("fooled" in line for line in told) and cells_of(folder) == cells
     assert any(re.match(r"Exact transport of 20 examples: .* all within their radius$", line) for line in told), told
     again = report_of(folder)
     for before, after in zip(first["records"], again["records"], strict=True):
-        assert before["certified"]["success_rate"] == after["certified"]["success_rate"]
-        assert before["certified"]["cross_entropy"] == pytest.approx(after["certified"]["cross_entropy"], abs=1e-4)
-        assert before["certified"]["max_cost_ratio"] == after["certified"]["max_cost_ratio"]
+        assert before["feasible"]["success_rate"] == after["feasible"]["success_rate"]
+        assert before["feasible"]["cross_entropy"] == pytest.approx(after["feasible"]["cross_entropy"], abs=1e-4)
+        assert before["feasible"]["max_cost_ratio"] == after["feasible"]["max_cost_ratio"]
     exact = again["models"]["linear"]["exact"]
     assert [(check["attack"], check["epsilon"]) for check in exact] == [
         (attack, radius) for radius in (0.2, 0.6) for attack in ("random_plan", "random_plan:seed=1")
@@ -177,7 +180,7 @@ def test_rescored_and_verified_without_attacking(config, quick, tmp_path):
 def test_the_worst_case_is_the_worst_of_each_example(config, quick, tmp_path):
     run_evaluation(config())
     found = report_of(tmp_path / "run")
-    rates = {(record["attack"], record["epsilon"]): record["certified"]["success_rate"] for record in found["records"]}
+    rates = {(record["attack"], record["epsilon"]): record["feasible"]["success_rate"] for record in found["records"]}
     fooled = {}
     for path in cells_of(tmp_path / "run"):
         label, radius, chunk = path.parts[-3], float(path.parts[-2]), path.name[:13]
@@ -193,30 +196,30 @@ def test_the_worst_case_is_the_worst_of_each_example(config, quick, tmp_path):
     with open(tmp_path / "run" / "results.csv", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert [float(line["success_rate"]) for line in lines] == [
-        record["certified"]["success_rate"] for record in found["records"]
+        record["feasible"]["success_rate"] for record in found["records"]
     ]
     assert len(found["models"]["linear"]["minimal_radius"]) == 16
 
 
 def test_only_standing_images_are_attacked_and_the_worst_case_is_the_same(config, quick, tmp_path):
     run_evaluation(config(output_dir=str(tmp_path / "whole")))
-    run_evaluation(config(only_standing=True))
+    run_evaluation(config(skip_fooled=True))
     whole, found = report_of(tmp_path / "whole"), report_of(tmp_path / "run")
     worst = [record for record in whole["records"] if record["attack"] == "worst case"]
     assert [record["attack"] for record in found["records"]] == ["worst case"] * 2
     for ours, theirs in zip(found["records"], worst, strict=True):
-        assert ours["certified"]["robust_accuracy"] == theirs["certified"]["robust_accuracy"]
+        assert ours["feasible"]["robust_accuracy"] == theirs["feasible"]["robust_accuracy"]
         assert ours["num_images"] == theirs["num_images"] == 16
         assert ours["natural_accuracy"] == theirs["natural_accuracy"]
         assert ours["mean_iterations"] < theirs["mean_iterations"]
     smallest = np.array([float(radius) for radius in found["models"]["linear"]["minimal_radius"]])
     assert [np.mean(smallest > radius) for radius in (0.2, 0.6)] == [
-        record["certified"]["robust_accuracy"] for record in worst
+        record["feasible"]["robust_accuracy"] for record in worst
     ]
 
     cells = cells_of(tmp_path / "run")
     stored = EvaluationRun.stored(str(tmp_path / "run"))
-    assert stored.only_standing
+    assert stored.skip_fooled
     assert "Attacked by random_plan, then random_plan:seed=1, radius" in (tmp_path / "run" / "report.md").read_text()
     (again,) = run_evaluation(stored, rescore_only=True, verify_exact=0)
     assert cells_of(tmp_path / "run") == cells
@@ -242,7 +245,7 @@ def test_another_evaluation_is_only_mixed_or_replaced_when_asked(config, quick, 
 def test_sanity_checks_and_minimal_radii_are_made_once(config, quick, tmp_path, monkeypatch):
     asked = []
 
-    def checks(checker, tell):
+    def checks(checker, log):
         asked.append(checker.attack.name)
         return [checker.deterministic(), dataclasses.replace(checker.gradients(), passed=False)]
 
@@ -253,7 +256,7 @@ def test_sanity_checks_and_minimal_radii_are_made_once(config, quick, tmp_path, 
     # The checks themselves are tested in sanity_test, the bisection in minimal_radius_test.
     monkeypatch.setattr(sanity.SanityChecker, "run", checks)
     monkeypatch.setattr(sanity, "train_surrogate", lambda classifier, images: classifier)
-    monkeypatch.setattr(evaluation_run, "minimal_radii", radii)
+    monkeypatch.setattr(evaluate, "minimal_radii", radii)
     made = config(sanity=True, sanity_examples=8, minimal_radius=True)
     (found,) = run_evaluation(made)
     assert asked == [0.6, "random_plan"]

@@ -1,4 +1,4 @@
-"""The small version of benchmarks/reliability.py: kills, a small disk, bad input, a long run; forks of one process."""
+"""The small version of reliability/run.py: kills, a small disk, bad input, a long run; forks of one process."""
 
 import json
 import pathlib

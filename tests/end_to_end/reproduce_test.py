@@ -71,7 +71,7 @@ def test_what_is_missing_is_made_and_what_is_there_is_used(tmp_path):
     assert all(0 <= row["wasserstein_cost"] <= 0.2 * (1 + 1e-5) for row in fig1["rows"])
     with open(places[1] / "fig4.csv", encoding="utf-8") as file:
         rows = {(row["attack"], row["epsilon"]): row for row in csv.DictReader(file)}
-    assert len(rows) == 6 and all(float(row["legal_share"]) == 1 for row in rows.values())
+    assert len(rows) == 6 and all(float(row["feasible_share"]) == 1 for row in rows.values())
     assert float(rows["wasser_attack", "0.3"]["success"]) > float(rows["random_plan", "0.3"]["success"])
     page = (tmp_path / "docs" / "digits.md").read_text()
     assert "## Fig. 4: attacks on the standard classifier" in page and "](digits/fig4.png)" in page

@@ -94,7 +94,7 @@ def test_leaves_everything_behind(finished):
     assert [(record["model"], record["epsilon"]) for record in report["records"]] == [
         (model, epsilon) for model in ("standard", "wasser_train") for epsilon in (0.05, 0.1)
     ]
-    assert all(record["certified"]["legal_share"] == 1.0 for record in report["records"])
+    assert all(record["feasible"]["feasible_share"] == 1.0 for record in report["records"])
     images = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
     saved, exported = (models.load_classifier(folder / name) for name in ("best.keras", "best_saved_model"))
     assert exported.from_logits is True

@@ -4,10 +4,10 @@ import pytest
 
 from wasser_tf import ThreatModel, attacks, data, models
 from wasser_tf.attacks import AttackResult
+from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation.examples import Examples
 from wasser_tf.evaluation.metrics import Predictions
-from wasser_tf.evaluation.selection import Selection
-from wasser_tf.transport.certificate import Certificate
+from wasser_tf.transport.feasibility import Feasibility
 
 
 @pytest.fixture(scope="session")
@@ -62,13 +62,13 @@ def examples_of(success, loss, *, wrong=None, radius=0.5, cost=0.4, raw_success=
     def fill(value):
         return np.full(count, value, np.float32)
 
-    certificate = Certificate(fill(cost), fill(radius), *(fill(0) for _ in range(3)), fill(0), fill(1), fill(0))
-    raw = certificate._replace(mass_error=fill(0.25), max_pixel=fill(3))
+    feasibility = Feasibility(fill(cost), fill(radius), *(fill(0) for _ in range(3)), fill(0), fill(1), fill(0))
+    raw = feasibility._replace(mass_error=fill(0.25), max_pixel=fill(3))
     success = np.asarray(success, bool)
     raw_success = success if raw_success is None else np.asarray(raw_success, bool)
     result = AttackResult(
         adversarial,
-        certificate,
+        feasibility,
         success,
         loss,
         fill(radius),

@@ -29,11 +29,11 @@ def test_radii_are_close_to_the_exact_ones_and_never_below(linear):
     labels[3] = 1 - labels[3]  # A clean mistake.
     assert (labels[:3] == 0).all()
     found = minimal_radii(wasser_tf.MirrorAscent(wasser_tf.ThreatModel()), model, images, labels, resolution=0.002)
-    assert found.radius[3] == 0 and found.certificate.valid().all()
+    assert found.radius[3] == 0 and found.feasibility.feasible().all()
     for image, radius in zip(images[:3], found.radius[:3], strict=True):
         assert _margin_at(image, radius * (1 + 1e-4), direction) >= 0
         assert _margin_at(image, 0.93 * radius - 0.002, direction) < 0
-    np.testing.assert_array_less(found.certificate.cost[:3], found.radius[:3] * (1 + 1e-5))
+    np.testing.assert_array_less(found.feasibility.cost[:3], found.radius[:3] * (1 + 1e-5))
     assert (np.asarray(model(found.adversarial)).argmax(axis=1) != labels).all()
     np.testing.assert_allclose(found.robust_accuracy([0.0, 2.0]), [0.75, 0.0])
 

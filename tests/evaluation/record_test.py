@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from wasser_tf import ThreatModel, attacks, storage
+from wasser_tf import ThreatModel, attacks
 from wasser_tf.evaluation.record import evaluate_attack, make_record
+from wasser_tf.runtime import storage
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +23,9 @@ def test_the_record_says_what_was_done(evaluation, digits):
     assert "threat_model" not in record.settings and record.settings["iterations"] == 1
     assert record.num_images == 16 and record.seconds > 0
     assert record.natural_accuracy == np.mean(evaluation.clean.predicted == digits.labels)
-    assert record.certified.robust_accuracy <= record.natural_accuracy
-    assert record.certified.legal_share == 1
-    assert record.certified.max_cost_ratio <= 1 + 1e-5
+    assert record.feasible.robust_accuracy <= record.natural_accuracy
+    assert record.feasible.feasible_share == 1
+    assert record.feasible.max_cost_ratio <= 1 + 1e-5
     assert record.mean_radius == pytest.approx(0.2)
     assert record.max_iterations == 1
 
@@ -38,5 +39,5 @@ def test_json_is_json_whatever_the_numbers(make_examples, tmp_path):
     )
     storage.write_json(tmp_path / "record.json", record.to_json())
     values = json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)
-    assert float(values["certified"]["max_cost_ratio"]) == np.inf
+    assert float(values["feasible"]["max_cost_ratio"]) == np.inf
     assert values["raw"]["max_pixel"] == 3

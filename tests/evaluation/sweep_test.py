@@ -3,7 +3,7 @@ import pytest
 
 from wasser_tf import ThreatModel, attacks
 from wasser_tf.attacks import RandomPlan
-from wasser_tf.evaluation.selection import Selection
+from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, rescore, safe_name
 from wasser_tf.evaluation.worst_case import worst_case
 
@@ -113,8 +113,8 @@ def test_an_ensemble_gets_cells_of_several_batches_and_finds_the_same(tmp_path, 
     np.testing.assert_array_equal(found.result.success, direct.success)
     np.testing.assert_allclose(found.result.adversarial, direct.adversarial, atol=1e-5)
     # Of the first cell only as many batches as those that still stand fill.
-    standing = int(np.sum(~RandomPlan(ball)(classifier, many.images[:32], many.labels[:32], radius=0.3).success))
-    assert given[0] == (-(-standing // 8) * 8, 8) and standing < 32
+    not_fooled = int(np.sum(~RandomPlan(ball)(classifier, many.images[:32], many.labels[:32], radius=0.3).success))
+    assert given[0] == (-(-not_fooled // 8) * 8, 8) and not_fooled < 32
 
 
 def test_rescoring_finds_the_same(tmp_path, random_plan, classifier, other_classifier, digits):
@@ -125,11 +125,11 @@ def test_rescoring_finds_the_same(tmp_path, random_plan, classifier, other_class
     np.testing.assert_array_equal(again.result.success, stored.result.success)
     np.testing.assert_allclose(again.result.loss, stored.result.loss, atol=1e-4)
     np.testing.assert_allclose(again.result.raw_loss, stored.result.raw_loss, atol=1e-4)
-    np.testing.assert_array_equal(again.result.certificate.max_pixel, stored.result.certificate.max_pixel)
+    np.testing.assert_array_equal(again.result.feasibility.max_pixel, stored.result.feasibility.max_pixel)
     np.testing.assert_allclose(
-        again.result.raw_certificate.mass_error, stored.result.raw_certificate.mass_error, atol=1e-6
+        again.result.raw_feasibility.mass_error, stored.result.raw_feasibility.mass_error, atol=1e-6
     )
-    np.testing.assert_array_equal(again.result.certificate.cost, stored.result.certificate.cost)
+    np.testing.assert_array_equal(again.result.feasibility.cost, stored.result.feasibility.cost)
     elsewhere = rescore(other_classifier, stored)
     assert np.abs(elsewhere.result.loss - stored.result.loss).max() > 0.1
 
@@ -163,7 +163,7 @@ def test_who_is_fooled_is_left_out_and_robust_accuracy_is_the_same(tmp_path, cla
     def make(folder, **options):
         return Sweep(folder, [model], plans, (0.2, 0.6, 1.5), digits, chunk_size=4, **options)
 
-    def standing(sweep):
+    def not_fooled(sweep):
         """Who stands after each radius, by the examples that were stored."""
         fooled = np.zeros(len(digits.labels), bool)
         for radius in sweep.radii:
@@ -173,15 +173,15 @@ def test_who_is_fooled_is_left_out_and_robust_accuracy_is_the_same(tmp_path, cla
             yield np.flatnonzero(~fooled).tolist()
 
     make(tmp_path / "whole").run()
-    wanted, calls = list(standing(make(tmp_path / "whole"))), len(given)
+    wanted, calls = list(not_fooled(make(tmp_path / "whole"))), len(given)
     assert len(wanted[0]) > len(wanted[-1])
     given.clear()
     told = []
-    sweep = make(tmp_path / "standing", only_standing=True)
+    sweep = make(tmp_path / "standing", skip_fooled=True)
     # What stands after the first attack is not known before.
     assert len(sweep.missing()) == -(-len(digits.labels) // 4)
     sweep.run(told.append)
-    assert list(standing(sweep)) == wanted and not sweep.missing()
+    assert list(not_fooled(sweep)) == wanted and not sweep.missing()
     assert len(given) < calls
     # The first attack at the largest radius gets those that stand at the one before.
     attacked = {image for radius, *images in given if radius == np.float32(1.5) for image in images}
@@ -189,15 +189,15 @@ def test_who_is_fooled_is_left_out_and_robust_accuracy_is_the_same(tmp_path, cla
     assert told[-1].endswith("0 s left")
     # In a new object, from the files.
     given.clear()
-    again = make(tmp_path / "standing", only_standing=True)
+    again = make(tmp_path / "standing", skip_fooled=True)
     again.run()
-    assert not given and list(standing(again)) == wanted
+    assert not given and list(not_fooled(again)) == wanted
 
 
 def test_once_all_are_fooled_nothing_is_left_to_attack(tmp_path, counted, classifier, digits):
     wrong = digits._replace(labels=(classifier(digits.images).numpy().argmax(axis=1) + 1) % 10)
     model = Model("mlp", "a", classifier)
-    sweep = Sweep(tmp_path, [model], {"a": counted}, (0.1, 0.4), wrong, chunk_size=8, only_standing=True)
+    sweep = Sweep(tmp_path, [model], {"a": counted}, (0.1, 0.4), wrong, chunk_size=8, skip_fooled=True)
     sweep.run()
     assert counted.calls == -(-len(digits.labels) // 8) and not sweep.missing()
     assert len(list(sweep.results(model, 0.1))) == 1 and not list(sweep.results(model, 0.4))

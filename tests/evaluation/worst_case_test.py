@@ -14,7 +14,7 @@ def test_success_is_preferred_and_then_loss(make_examples):
     assert worst.result.loss.tolist() == [1, 3, 5, 1]
     np.testing.assert_allclose(worst.result.adversarial[:, 0, 0, 0], [0.01, 0.03, 0.05, 0.01])
     assert worst.result.iterations.tolist() == [14] * 4
-    assert worst.result.certificate.cost.shape == (4,)
+    assert worst.result.feasibility.cost.shape == (4,)
 
 
 def test_raw_examples_are_chosen_by_themselves(make_examples):

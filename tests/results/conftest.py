@@ -1,9 +1,10 @@
 import pytest
 
-from wasser_tf import ThreatModel, attacks, models, storage
-from wasser_tf.evaluation import report
-from wasser_tf.evaluation.selection import ImageSource
-from wasser_tf.results.leaderboard import Board
+from wasser_tf import ThreatModel, attacks, models
+from wasser_tf.data.selection import ImageSource
+from wasser_tf.publishing.leaderboard import Board
+from wasser_tf.reporting import report
+from wasser_tf.runtime import storage
 from wasser_tf.training.config import TrainConfig
 
 
@@ -21,7 +22,7 @@ def board(random_plan, tmp_path, monkeypatch):
         source=ImageSource(num_examples=16),
         attacks={"random_plan": random_plan},
         output_dir=str(tmp_path / "evaluations"),
-        page_dir=str(tmp_path / "page"),
+        results_dir=str(tmp_path / "page"),
         radii=(0.1, 1.0),
         batch_size=16,
     )
@@ -35,12 +36,12 @@ def run(tmp_path):
         output_dir="x", attack=attacks.make("mirror_ascent", ball, iterations=7), model="linear", seed=5, omega=0.5
     )
     folder = tmp_path / "run"
-    about = {
+    metadata = {
         "config": config.identity(),
         "threat_model_in_words": str(ball),
         "versions": {"keras": "3"},
         "commit": "c" * 40,
     }
-    storage.write_json(folder / "config.json", about)
+    storage.write_json(folder / "config.json", metadata)
     models.build("linear", (8, 8, 1), 10, seed=0).save(folder / "best.keras")
     return folder

@@ -9,8 +9,8 @@ from wasser_tf.serving import deployment
 def test_models_config_gets_every_model_and_keeps_what_is_there(tmp_path):
     text = 'model_config_list { config { name: "old" base_path: "/elsewhere" model_version_policy { all {} } } }'
     (tmp_path / "models.config").write_text(text)
-    deployment.write(tmp_path, "new")
-    deployment.write(tmp_path, "new")
+    deployment.write_deployment(tmp_path, "new")
+    deployment.write_deployment(tmp_path, "new")
     config = text_format.Parse(
         (tmp_path / "models.config").read_text(), model_server_config_pb2.ModelServerConfig()
     ).model_config_list.config
@@ -19,7 +19,7 @@ def test_models_config_gets_every_model_and_keeps_what_is_there(tmp_path):
 
 
 def test_templates_name_the_model_and_are_the_users_to_change(tmp_path):
-    files = deployment.write(tmp_path, "digits")
+    files = deployment.write_deployment(tmp_path, "digits")
     assert [path.name for path in files] == [
         "models.config",
         "batching_parameters.txt",
@@ -30,7 +30,7 @@ def test_templates_name_the_model_and_are_the_users_to_change(tmp_path):
         text = (tmp_path / name).read_text()
         assert "/v1/models/digits/metadata" in text and deployment.IMAGE in text and "$" not in text
     (tmp_path / "kubernetes.yaml").write_text("mine")
-    deployment.write(tmp_path, "digits")
+    deployment.write_deployment(tmp_path, "digits")
     assert (tmp_path / "kubernetes.yaml").read_text() == "mine"
 
 

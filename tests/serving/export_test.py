@@ -103,10 +103,10 @@ def test_the_graph_asks_for_no_xla(exported):
 
 
 def test_warmup_requests_are_replayed(exported):
-    requests = list(warmup.read(exported.path))
+    requests = list(warmup.read_warmup(exported.path))
     assert {request.model_spec.signature_name for request in requests} == set(exported.signatures) - {"logits"}
     assert {request.model_spec.name for request in requests} == {"digits"} and len(requests) < 1000
-    assert warmup.replay(exported.path, tf.saved_model.load(str(exported.path))) == len(requests)
+    assert warmup.replay_warmup(exported.path, tf.saved_model.load(str(exported.path))) == len(requests)
 
 
 def test_the_model_card_tells_what_it_is(exported):

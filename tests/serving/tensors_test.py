@@ -36,7 +36,7 @@ def test_values_in_fields():
     proto = tensor_pb2.TensorProto(dtype=tf.float32.as_datatype_enum, float_val=[0.1, 0.2])
     proto.tensor_shape.dim.add(size=2)
     np.testing.assert_array_equal(from_proto(proto), np.array([0.1, 0.2], np.float32))
-    # One value for all of them is legal.
+    # One value for all of them is feasible.
     proto = tensor_pb2.TensorProto(dtype=tf.int32.as_datatype_enum, int_val=[4])
     proto.tensor_shape.dim.add(size=3)
     assert from_proto(proto).tolist() == [4, 4, 4]

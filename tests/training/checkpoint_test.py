@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from wasser_tf import interruption
+from wasser_tf.runtime import interruption
 from wasser_tf.training.checkpoint import Checkpoint
 
 

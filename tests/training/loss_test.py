@@ -12,7 +12,7 @@ _LABELS = np.array([0, 3, 1, 1, 2, 0])
 def test_smoothed_labels_are_those_of_keras_for_one_hot():
     expected = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2)(np.eye(4)[_LABELS], _LOGITS)
     for labels in (_LABELS, _LABELS[:, None]):
-        assert float(loss.make(0.2)(labels, _LOGITS)) == pytest.approx(float(expected), rel=1e-6)
+        assert float(loss.make_loss(0.2)(labels, _LOGITS)) == pytest.approx(float(expected), rel=1e-6)
     # By the formula: 1 − s + s / K for the label's class, s / K for the others.
     logs = _LOGITS - np.log(np.exp(_LOGITS).sum(axis=1, keepdims=True))
     target = 0.8 * np.eye(4)[_LABELS] + 0.2 / 4
@@ -20,13 +20,13 @@ def test_smoothed_labels_are_those_of_keras_for_one_hot():
 
 
 def test_without_smoothing_it_is_keras_own_and_it_survives_its_config():
-    assert isinstance(loss.make(0.0), keras.losses.SparseCategoricalCrossentropy)
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss.make(0.1)))
-    assert float(again(_LABELS, _LOGITS)) == float(loss.make(0.1)(_LABELS, _LOGITS))
+    assert isinstance(loss.make_loss(0.0), keras.losses.SparseCategoricalCrossentropy)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss.make_loss(0.1)))
+    assert float(again(_LABELS, _LOGITS)) == float(loss.make_loss(0.1)(_LABELS, _LOGITS))
 
 
 def test_wasser_train_knows_that_it_takes_logits():
     classifier = models.build("linear", (8, 8, 1), 10)
     model = WasserTrain(classifier, MirrorAscent(ThreatModel(epsilon=0.1), iterations=1))
-    model.compile("sgd", loss.make(0.1))
+    model.compile("sgd", loss.make_loss(0.1))
     assert model._from_logits is True

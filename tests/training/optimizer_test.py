@@ -8,7 +8,7 @@ from wasser_tf.training.config import TrainConfig
 
 
 def _make(steps, **fields):
-    return optimizer.make(TrainConfig(output_dir="x", attack=MirrorAscent(ThreatModel()), **fields), steps)
+    return optimizer.make_optimizer(TrainConfig(output_dir="x", attack=MirrorAscent(ThreatModel()), **fields), steps)
 
 
 def _rates(made, steps):

@@ -36,7 +36,7 @@ def _model(images, learning_rate=0.0, **options):
     return model
 
 
-def test_each_epoch_attacks_more_strongly_and_legally(images, labels):
+def test_each_epoch_attacks_more_strongly_and_feasiblely(images, labels):
     model = _model(images)
     history = model.fit(_numbered(images), labels, batch_size=4, epochs=6, shuffle=True, verbose=0).history
     losses = history["adversarial_loss"]

@@ -7,7 +7,7 @@ import tensorflow as tf
 import wasser_tf
 from wasser_tf import WasserTrain, attacks, models
 from wasser_tf.attacks import Attack, AttackResult
-from wasser_tf.attacks.classifier import as_logits_fn
+from wasser_tf.models.logits import as_logits_fn
 
 _SPARSE = keras.losses.SparseCategoricalCrossentropy
 _CATEGORICAL = keras.losses.CategoricalCrossentropy

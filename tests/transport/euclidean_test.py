@@ -4,7 +4,7 @@ import scipy.optimize
 import tensorflow as tf
 
 from wasser_tf.threat_model import ThreatModel
-from wasser_tf.transport.euclidean import project_rows, project_to_budget
+from wasser_tf.transport.euclidean import project_euclidean, project_rows
 from wasser_tf.transport.neighbourhood import make_support
 from wasser_tf.transport.plan import identity_plan, row_sums, transport_cost
 
@@ -13,7 +13,7 @@ SUPPORTS = {
     "dense": make_support(ThreatModel(kernel_size=None, p=2.0), (4, 3, 2)),
 }
 _rows = tf.function(project_rows, jit_compile=True, autograph=False)
-_budget = tf.function(project_to_budget, jit_compile=True, autograph=False)
+_budget = tf.function(project_euclidean, jit_compile=True, autograph=False)
 
 
 def problem(support, scale=1.0, seed=0):

@@ -15,7 +15,7 @@ def support_of(kernel_size, shape, p=1.0):
     return make_support(ThreatModel(kernel_size=kernel_size, p=p), shape)
 
 
-def random_legal_plan(support, seed=0):
+def random_feasible_plan(support, seed=0):
     values = tf.random.stateless_uniform([2, support.num_targets, *support.image_shape], seed=[seed, 1])
     return tf.where(support.valid, values, 0.0)
 
@@ -33,7 +33,7 @@ def test_pull_back_is_the_adjoint_of_push_forward(kernel_size, shape):
 @pytest.mark.parametrize(("kernel_size", "shape"), CASES)
 def test_mass_is_kept_and_never_leaves_its_channel(kernel_size, shape):
     support = support_of(kernel_size, shape)
-    plan = random_legal_plan(support)
+    plan = random_feasible_plan(support)
     sent, arrived = tf.reduce_sum(row_sums(plan), axis=[1, 2]), tf.reduce_sum(support.push_forward(plan), axis=[1, 2])
     np.testing.assert_allclose(sent, arrived, rtol=1e-5)
 
@@ -75,7 +75,7 @@ def test_a_worked_example():
 def test_a_window_as_large_as_the_image_is_the_dense_support(p):
     shape = (4, 3, 2)
     local, dense = support_of(7, shape, p), support_of(None, shape, p)
-    dense_plan = random_legal_plan(dense)
+    dense_plan = random_feasible_plan(dense)
     # The same plan, indexed by offset: rows of targets t = (y, x) move to offset (y − h, x − w).
     local_plan = np.zeros((2, local.num_targets, *shape), np.float32)
     for target in range(dense.num_targets):

@@ -1,4 +1,4 @@
-"""Rounding: whatever plan comes in, what goes out is legal."""
+"""Rounding: whatever plan comes in, what goes out is feasible."""
 
 import hypothesis
 import numpy as np
@@ -7,12 +7,12 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from wasser_tf.threat_model import ThreatModel
-from wasser_tf.transport.certificate import certify
 from wasser_tf.transport.exact import wasserstein_distance
-from wasser_tf.transport.gibbs import gibbs_plan, project_to_budget
+from wasser_tf.transport.feasibility import measure_feasibility
+from wasser_tf.transport.gibbs import gibbs_plan, project_kl
 from wasser_tf.transport.neighbourhood import make_support
 from wasser_tf.transport.plan import identity_plan, image_mass, row_sums, transport_cost
-from wasser_tf.transport.rounding import legal_plan, round_to_legal
+from wasser_tf.transport.rounding import feasible_plan, round_to_feasible
 
 # Image shape, kernel size, p, and whether mass is normalised: each is compiled, so these few and not all that combine.
 GEOMETRIES = [
@@ -24,16 +24,16 @@ GEOMETRIES = [
 ]
 
 
-def made_legal(plan, images, support, radius, threat_model):
-    """The legal image and plan."""
-    rounded = round_to_legal(plan, images, support, radius, threat_model)
-    return rounded.image, legal_plan(plan, rounded, images, support)
+def made_feasible(plan, images, support, radius, threat_model):
+    """The feasible image and plan."""
+    rounded = round_to_feasible(plan, images, support, radius, threat_model)
+    return rounded.image, feasible_plan(plan, rounded, images, support)
 
 
 @tf.function(reduce_retracing=True, autograph=False)
-def certified(plan, images, support, radius, threat_model):
-    image, legal = made_legal(plan, images, support, radius, threat_model)
-    return image, legal, certify(legal, image, images, support, radius, threat_model)
+def made_feasible_and_measured(plan, images, support, radius, threat_model):
+    image, feasible = made_feasible(plan, images, support, radius, threat_model)
+    return image, feasible, measure_feasibility(feasible, image, images, support, radius, threat_model)
 
 
 @st.composite
@@ -59,12 +59,12 @@ def problems(draw):
 
 @hypothesis.given(problems())
 @hypothesis.settings(max_examples=50, deadline=None)
-def test_rounding_makes_any_plan_legal_and_the_exact_distance_agrees(problem):
+def test_rounding_makes_any_plan_feasible_and_the_exact_distance_agrees(problem):
     images, plan, support, radius, threat_model = problem
-    targets, _, certificate = certified(plan, images, support, tf.constant(radius), threat_model)
-    assert certificate.valid().all(), certificate
+    targets, _, feasibility = made_feasible_and_measured(plan, images, support, tf.constant(radius), threat_model)
+    assert feasibility.feasible().all(), feasibility
     assert targets.numpy().min() >= 0 and targets.numpy().max() <= 1
-    for image, target, cost in zip(images, targets.numpy(), certificate.cost.numpy(), strict=True):
+    for image, target, cost in zip(images, targets.numpy(), feasibility.cost.numpy(), strict=True):
         assert wasserstein_distance(image, target, threat_model) <= cost * (1 + 1e-4) + 1e-6
 
 
@@ -75,28 +75,28 @@ def test_a_gibbs_plan_is_rounded_as_the_plan_that_it_stands_for(problem, scale, 
     potential = scale * tf.random.stateless_normal(images.shape, seed=[1, 2])
     # Within, at and beyond the budget that it is rounded to.
     budget = excess * radius * (image_mass(images) if threat_model.normalize_mass else tf.ones([2]))
-    found = project_to_budget(potential, tf.zeros([2, 1, 1, 1]), images, budget, support, newton_steps=20)
-    image, legal, certificate = certified(found, images, support, tf.constant(radius), threat_model)
-    assert certificate.valid().all(), certificate
+    found = project_kl(potential, tf.zeros([2, 1, 1, 1]), images, budget, support, newton_steps=20)
+    image, feasible, feasibility = made_feasible_and_measured(found, images, support, tf.constant(radius), threat_model)
+    assert feasibility.feasible().all(), feasibility
     plan = gibbs_plan(found.potential, found.multiplier, images, support)
-    same_image, same_legal, _ = certified(plan, images, support, tf.constant(radius), threat_model)
+    same_image, same_feasible, _ = made_feasible_and_measured(plan, images, support, tf.constant(radius), threat_model)
     np.testing.assert_allclose(image, same_image, atol=1e-4)
     # Where no pixel has room, what float32 left over decides how long a step is made, of plans that change nothing.
     full = images.min(axis=(1, 2, 3)) == 1
-    np.testing.assert_allclose(legal[~full], same_legal[~full], atol=1e-4)
-    np.testing.assert_allclose(legal[full], same_legal[full], atol=0.1)
+    np.testing.assert_allclose(feasible[~full], same_feasible[~full], atol=1e-4)
+    np.testing.assert_allclose(feasible[full], same_feasible[full], atol=0.1)
 
 
 @pytest.mark.parametrize("kernel_size", [3, None])
-def test_a_legal_plan_is_left_alone(kernel_size):
+def test_a_feasible_plan_is_left_alone(kernel_size):
     threat_model = ThreatModel(epsilon=1.0, kernel_size=kernel_size)
     support = make_support(threat_model, (4, 5, 1))
     images = np.full((1, 4, 5, 1), 0.5, np.float32)
     plan = 0.9 * identity_plan(images, support) + 0.05 * tf.roll(identity_plan(images, support), 1, axis=1)
     plan = tf.where(support.valid, plan, 0.0)
     plan += tf.where(support.home, (images - row_sums(plan))[:, None], 0.0)
-    _, legal = made_legal(plan, images, support, threat_model.epsilon, threat_model)
-    np.testing.assert_allclose(legal, plan, atol=1e-6)
+    _, feasible = made_feasible(plan, images, support, threat_model.epsilon, threat_model)
+    np.testing.assert_allclose(feasible, plan, atol=1e-6)
 
 
 def test_the_cost_is_scaled_down_to_the_budget_and_not_further():
@@ -104,8 +104,8 @@ def test_the_cost_is_scaled_down_to_the_budget_and_not_further():
     support = make_support(threat_model, (6, 6, 1))
     images = np.full((1, 6, 6, 1), 0.3, np.float32)
     plan = tf.where(support.home, 0.0, 0.01 * tf.ones((1, 9, 6, 6, 1)))
-    _, legal = made_legal(plan * 10, images, support, 0.25, threat_model)
-    np.testing.assert_allclose(transport_cost(legal, support) / images.sum(), 0.25, rtol=1e-5)
+    _, feasible = made_feasible(plan * 10, images, support, 0.25, threat_model)
+    np.testing.assert_allclose(transport_cost(feasible, support) / images.sum(), 0.25, rtol=1e-5)
 
 
 def test_without_capacity_pixels_may_overflow():
@@ -115,9 +115,9 @@ def test_without_capacity_pixels_may_overflow():
     # Both outer pixels send all to the middle: targets are left, home, right.
     plan = np.zeros((1, 3, 1, 3, 1), np.float32)
     plan[0, 2, 0, 0], plan[0, 1, 0, 1], plan[0, 0, 0, 2] = 1, 1, 1
-    legal = round_to_legal(plan, images, support, 5.0, threat_model)
-    np.testing.assert_allclose(legal.image.numpy().ravel(), [0, 3, 0], atol=1e-6)
-    capped = round_to_legal(plan, images, support, 5.0, ThreatModel(epsilon=5.0, kernel_size=3))
+    feasible = round_to_feasible(plan, images, support, 5.0, threat_model)
+    np.testing.assert_allclose(feasible.image.numpy().ravel(), [0, 3, 0], atol=1e-6)
+    capped = round_to_feasible(plan, images, support, 5.0, ThreatModel(epsilon=5.0, kernel_size=3))
     np.testing.assert_array_equal(capped.image, images)
 
 
@@ -127,4 +127,4 @@ def test_what_is_not_a_number_moves_nothing():
     images = np.full((1, 3, 3, 1), 0.5, np.float32)
     for bad in (np.nan, np.inf, -np.inf):
         plan = np.full((1, 9, 3, 3, 1), bad, np.float32)
-        np.testing.assert_array_equal(round_to_legal(plan, images, support, 0.5, threat_model).image, images)
+        np.testing.assert_array_equal(round_to_feasible(plan, images, support, 0.5, threat_model).image, images)

@@ -1,7 +1,7 @@
 """What all attacks share: the protocol, the loop in which fooled images stop, batching and input checks.
 
-An attack is one file with one class that says how to perturb a batch (`Attack.perturb`). Rounding to a legal plan, the
-certificate and the scores are made by `Attack.run` (scoring.py), so that no attack can return an example that was not
+An attack is one file with one class that says how to perturb a batch (`Attack.perturb`). Rounding to a feasible plan, the
+feasibility record and the scores are made by `Attack.run` (scoring.py), so that no attack can return an example that was not
 checked.
 """
 
@@ -13,8 +13,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf._checks import is_whole
-from wasser_tf.attacks.classifier import LogitsFn, as_logits_fn, compile_whole_graph
 from wasser_tf.attacks.inputs import (
     check_batch,
     check_labels,
@@ -26,6 +24,8 @@ from wasser_tf.attacks.inputs import (
 from wasser_tf.attacks.problem import Perturbation, Problem, choose
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.scoring import AttackResult, score
+from wasser_tf.models.logits import LogitsFn, as_logits_fn, compile_whole_graph
+from wasser_tf.runtime.arguments import is_whole
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.neighbourhood import make_support
 from wasser_tf.transport.plan import identity_plan
@@ -38,7 +38,7 @@ class Attack(abc.ABC):
 
     Attributes:
       name: The name in the registry.
-      transports: Whether its examples are made by moving mass, and so lie in the Wasserstein ball. One that does not is
+      in_wasserstein_ball: Whether its examples are made by moving mass, and so lie in the Wasserstein ball. One that does not is
         there to be trained on and drawn; no evaluation takes it.
       threat_model: The ball. Its epsilon is the radius unless a call or the schedule gives another.
       iterations: The most iterations an image gets, I.
@@ -49,7 +49,7 @@ class Attack(abc.ABC):
     """
 
     name: ClassVar[str]
-    transports: ClassVar[bool] = True
+    in_wasserstein_ball: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Attack(abc.ABC):
         radius = tf.broadcast_to(tf.cast(radius, tf.float32), [batch])
         index = tf.range(batch) if index is None else index
         support = make_support(self.threat_model, tuple(images.shape[1:]))
-        if self.transports:
+        if self.in_wasserstein_ball:
             check_memory(support, images.shape[0] or 1)
         targets = None if targets is None else tf.cast(targets, tf.int32)
         return Problem(logits_fn, images, labels, radius, index, support, self.threat_model.rules, targets)
@@ -198,7 +198,7 @@ class Attack(abc.ABC):
         return f"<{type(self).__name__}: {self.ball()}; {self.iterations} iterations>"
 
     @property
-    def moves(self) -> bool:
+    def can_perturb(self) -> bool:
         """Whether it can change an image at all."""
         return self.iterations > 0 and (self.schedule is not None or self.threat_model.epsilon > 0)
 

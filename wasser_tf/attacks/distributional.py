@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from wasser_tf._checks import check_number
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem, image_gradient
+from wasser_tf.runtime.arguments import check_number
 from wasser_tf.threat_model import ThreatModel
 
 
@@ -35,7 +35,7 @@ class Distributional(Attack):
     """
 
     name: ClassVar[str] = "distributional"
-    transports: ClassVar[bool] = False
+    in_wasserstein_ball: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Distributional(Attack):
         self._loss = losses.get(loss)
 
     @property
-    def moves(self) -> bool:
+    def can_perturb(self) -> bool:
         return self.iterations > 0
 
     def perturb(self, problem: Problem) -> Perturbation:

@@ -4,11 +4,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from wasser_tf._checks import check_number
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.frank_wolfe import clipped_gradient
 from wasser_tf.attacks.problem import Perturbation, Problem
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
+from wasser_tf.runtime.arguments import check_number
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport import euclidean
 from wasser_tf.transport.neighbourhood import Support
@@ -82,5 +82,5 @@ def _advance(
 ) -> _State:
     largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
     direction = support.pull_back(tf.math.divide_no_nan(gradient, largest))
-    plan = euclidean.project_to_budget(plan + step_size * direction, images, budget, support)
+    plan = euclidean.project_euclidean(plan + step_size * direction, images, budget, support)
     return _State(plan, support.push_forward(plan))

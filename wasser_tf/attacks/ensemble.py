@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks.base import Attack, batch_shape
-from wasser_tf.attacks.inputs import check_batch, check_radius, check_transports
+from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball, check_radius
 from wasser_tf.attacks.mirror_ascent import MirrorAscent
 from wasser_tf.attacks.problem import Perturbation, Problem, choose
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
@@ -73,7 +73,7 @@ class Ensemble(Attack):
         for member in self.members:
             if not isinstance(member, Attack) or member.threat_model != threat_model:
                 raise ValueError(f"The members of an ensemble must be attacks on its threat model, got {member!r}.")
-            check_transports(member)
+            check_in_wasserstein_ball(member)
 
     def __call__(
         self,
@@ -94,11 +94,11 @@ class Ensemble(Attack):
         size = batch_shape(count, batch_size)
         best: AttackResult | None = None
         for member in self.members:
-            standing = np.arange(count) if best is None else np.flatnonzero(~best.success)
-            if not len(standing):
+            not_fooled = np.arange(count) if best is None else np.flatnonzero(~best.success)
+            if not len(not_fooled):
                 break
             # Filled up to whole batches, so that every member and every number of images share compiled functions.
-            rows = standing if best is None else np.resize(standing, -(-len(standing) // size) * size)
+            rows = not_fooled if best is None else np.resize(not_fooled, -(-len(not_fooled) // size) * size)
             aims = None if targets is None else np.asarray(targets)[rows]
             found = member(
                 classifier,
@@ -110,7 +110,7 @@ class Ensemble(Attack):
                 batch_size=batch_size,
                 **options,
             )
-            best = found if best is None else _merge(best, found, standing)
+            best = found if best is None else _merge(best, found, not_fooled)
         assert best is not None  # noqa: S101 (there is a member, so it ran)
         return best
 
@@ -141,22 +141,22 @@ class Ensemble(Attack):
         return super().from_config({**config, "members": made})
 
 
-def _merge(best: AttackResult, found: AttackResult, standing: np.ndarray) -> AttackResult:
+def _merge(best: AttackResult, found: AttackResult, not_fooled: np.ndarray) -> AttackResult:
     """Returns the results so far with those of the images still standing [m] replaced where they are worse.
 
     Args:
       best: The results so far, [n].
       found: The new ones, of the images still standing; what follows them is filling.
-      standing: Their places, [m].
+      not_fooled: Their places, [m].
     """
-    found = tf.nest.map_structure(lambda field: field[: len(standing)], found)
-    worse = found.success | (found.loss > best.loss[standing])
+    found = tf.nest.map_structure(lambda field: field[: len(not_fooled)], found)
+    worse = found.success | (found.loss > best.loss[not_fooled])
 
     def put(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         merged = old.copy()
-        merged[standing[worse]] = new[worse]
+        merged[not_fooled[worse]] = new[worse]
         return merged
 
     iterations = best.iterations.copy()
-    iterations[standing] += found.iterations
+    iterations[not_fooled] += found.iterations
     return tf.nest.map_structure(put, best, found)._replace(iterations=iterations)

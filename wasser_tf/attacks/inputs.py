@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from wasser_tf._checks import check_fits
+from wasser_tf.runtime.arguments import check_fits
 from wasser_tf.transport.neighbourhood import Support
 
-# Tensors of a plan's size that an attack holds at once: its state, the plan made legal, and what they are made of.
+# Tensors of a plan's size that an attack holds at once: its state, the plan made feasible, and what they are made of.
 _PLANS_AT_ONCE = 4
 
 
@@ -88,15 +88,15 @@ def check_radius(radius: Any, count: int) -> np.ndarray:
     return np.broadcast_to(radius, [count]).astype(np.float32)
 
 
-def check_transports(attack: Any) -> None:
+def check_in_wasserstein_ball(attack: Any) -> None:
     """Refuses an attack whose examples may not be scored as those of a Wasserstein ball.
 
     Raises:
       ValueError: It is no attack, or moves no mass by a plan.
     """
-    if not hasattr(attack, "transports"):
+    if not hasattr(attack, "in_wasserstein_ball"):
         raise ValueError(f"attack must be a wasser_tf.attacks.Attack, got {attack!r}.")
-    if not attack.transports:
+    if not attack.in_wasserstein_ball:
         raise ValueError(
             f"{attack.name} is no Wasserstein attack ({attack.ball()}), and its examples have no place among scores in "
             "a Wasserstein ball: train on it, or call it in your own code, and evaluate with another attack."

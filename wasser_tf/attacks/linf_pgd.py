@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from wasser_tf._checks import check_number
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem, image_gradient
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
+from wasser_tf.runtime.arguments import check_number
 from wasser_tf.threat_model import ThreatModel
 
 
@@ -30,7 +30,7 @@ class LinfPGD(Attack):
     """
 
     name: ClassVar[str] = "linf_pgd"
-    transports: ClassVar[bool] = False
+    in_wasserstein_ball: ClassVar[bool] = False
 
     def __init__(
         self,

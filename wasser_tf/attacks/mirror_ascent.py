@@ -19,15 +19,15 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from wasser_tf._checks import check_number, is_whole
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Gradient, Perturbation, Problem, choose, image_gradient
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.random_plan import random_potential
 from wasser_tf.attacks.scoring import rounded
+from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.threat_model import ThreatModel
-from wasser_tf.transport.gibbs import GibbsPlan, guess_multiplier, project_to_budget
+from wasser_tf.transport.gibbs import GibbsPlan, guess_multiplier, project_kl
 from wasser_tf.transport.neighbourhood import Support
 
 _COLD_START_NEWTON_STEPS = 6
@@ -60,7 +60,7 @@ class _State(NamedTuple):
 
 
 class _End(NamedTuple):
-    """What one ascent found, and the margin [B] of the legal example it makes, by which restarts are compared."""
+    """What one ascent found, and the margin [B] of the feasible example it makes, by which restarts are compared."""
 
     found: Perturbation
     margin: tf.Tensor
@@ -178,7 +178,7 @@ class MirrorAscent(Attack):
           potential: Φ of each image's plan then, float32 [B, H, W, C]; 0 where there was none.
 
         Returns:
-          The legal images [B, H, W, C], and Φ of their plans, at most 0 and at least −690.
+          The feasible images [B, H, W, C], and Φ of their plans, at most 0 and at least −690.
         """
         images, support, capacity = problem.images, problem.support, self.threat_model.capacity
         budget = problem.budget(problem.radius)
@@ -291,7 +291,7 @@ def _start(
     potential: tf.Tensor, images: tf.Tensor, budget: tf.Tensor, support: Support, newton_steps: tf.Tensor
 ) -> GibbsPlan:
     """The plan of a potential within a budget; of potential 0, it is the one of largest entropy."""
-    return project_to_budget(potential, guess_multiplier(images, budget), images, budget, support, newton_steps)
+    return project_kl(potential, guess_multiplier(images, budget), images, budget, support, newton_steps)
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -336,7 +336,7 @@ def _climb(
         fill = now.image / capacity
         settle = tf.nn.relu(climb) + 2.0 * tf.math.log(tf.maximum(fill, _NEARLY_FULL))
         climb -= tf.where(fill > _NEARLY_FULL, tf.minimum(settle, _LARGEST_SETTLEMENT * step_size), 0.0)
-    return project_to_budget(now.potential + climb, now.multiplier, images, budget, support)
+    return project_kl(now.potential + climb, now.multiplier, images, budget, support)
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -352,7 +352,7 @@ def _polish(
         return (
             count + 1,
             capacity_dual,
-            project_to_budget(potential, projected.multiplier, images, budget, support, newton_steps=2),
+            project_kl(potential, projected.multiplier, images, budget, support, newton_steps=2),
         )
 
     start = (tf.constant(0), tf.zeros_like(images), plan)

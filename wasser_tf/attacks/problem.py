@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from wasser_tf.attacks import losses
-from wasser_tf.attacks.classifier import LogitsFn
+from wasser_tf.models.logits import LogitsFn
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.gibbs import GibbsPlan
 from wasser_tf.transport.neighbourhood import Support
@@ -53,7 +53,7 @@ class Perturbation(NamedTuple):
     """What `Attack.perturb` returns.
 
     Attributes:
-      plan: The plan found, [B, T, H, W, C], or a Gibbs plan; it need not be legal. None of an attack that does not
+      plan: The plan found, [B, T, H, W, C], or a Gibbs plan; it need not be feasible. None of an attack that does not
         transport.
       raw: The image as the attack's paper returns it, [B, H, W, C].
       radius: The radius of each image, [B].

@@ -5,11 +5,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from wasser_tf._checks import check_number, is_whole
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem, image_gradient, where_image
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
+from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.gibbs import gibbs_plan
 from wasser_tf.transport.plan import identity_plan

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from wasser_tf._checks import check_number, is_whole
+from wasser_tf.runtime.arguments import check_number, is_whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

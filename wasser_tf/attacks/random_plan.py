@@ -1,4 +1,4 @@
-"""The control: a random legal plan that uses the whole budget. An attack that is not stronger than this is broken."""
+"""The control: a random feasible plan that uses the whole budget. An attack that is not stronger than this is broken."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.threat_model import ThreatModel
-from wasser_tf.transport.gibbs import gibbs_plan, project_to_budget
+from wasser_tf.transport.gibbs import gibbs_plan, project_kl
 
 
 class RandomPlan(Attack):
@@ -36,7 +36,7 @@ class RandomPlan(Attack):
         budget = problem.budget(radius)
         potential = random_potential(self.seed, problem)
         start = tf.zeros_like(radius)[:, None, None, None]
-        found = project_to_budget(potential, start, images, budget, support, newton_steps=30)
+        found = project_kl(potential, start, images, budget, support, newton_steps=30)
         plan = gibbs_plan(potential, found.multiplier, images, support)
         return Perturbation(plan=plan, raw=support.push_forward(plan), radius=radius, iterations=used)
 

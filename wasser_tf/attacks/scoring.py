@@ -1,4 +1,4 @@
-"""From what an attack found to what it is worth: a legal plan, certificates, and what the classifier makes of it."""
+"""From what an attack found to what it is worth: a feasible plan, feasibility records, and what the classifier makes of it."""
 
 from typing import Any, NamedTuple
 
@@ -8,10 +8,10 @@ import tensorflow as tf
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.problem import Perturbation, Problem, where_image
 from wasser_tf.threat_model import ThreatModel
-from wasser_tf.transport.certificate import Certificate, certify, certify_without_plan
+from wasser_tf.transport.feasibility import Feasibility, measure_feasibility, measure_feasibility_without_plan
 from wasser_tf.transport.gibbs import GibbsPlan, explicit_plan
 from wasser_tf.transport.neighbourhood import Support
-from wasser_tf.transport.rounding import Rounded, legal_plan, round_to_legal
+from wasser_tf.transport.rounding import Rounded, feasible_plan, round_to_feasible
 
 # Of a margin: what float32 can make of nothing.
 _ROUNDING = 1e-5
@@ -21,15 +21,15 @@ class AttackResult(NamedTuple):
     """Examples and what is known of them; arrays from `Attack.__call__`, tensors from `Attack.run`.
 
     Attributes:
-      adversarial: The certified examples x̃, float32 [B, H, W, C]: legal, and in [0, 1] exactly. Of an attack that does
-        not transport they are `raw`, and their certificate is not valid where anything was changed.
-      certificate: Their certificate, fields [B].
+      adversarial: The feasible examples x̃, float32 [B, H, W, C]: feasible, and in [0, 1] exactly. Of an attack that does
+        not transport they are `raw`, and their feasibility record is not valid where anything was changed.
+      feasibility: Their feasibility record, fields [B].
       success: Whether the classifier is wrong on them, or sees the target where there is one, bool [B].
       loss: Their cross-entropy in nats, [B].
       radius: The radius the attack was allowed (where an adaptive radius stopped), [B].
       iterations: Iterations used, int32 [B].
-      raw: What the attack made before it was certified (what papers score), [B, H, W, C]. It may be illegal.
-      raw_certificate: How illegal it is.
+      raw: What the attack made before it was feasible (what papers score), [B, H, W, C]. It may be infeasible.
+      raw_feasibility: How infeasible it is.
       raw_success: As `success`, for `raw`.
       raw_loss: As `loss`, for `raw`.
       flagged: Whether the classifier gave the attack nothing to go by at the clean image: no finite gradient of the
@@ -37,13 +37,13 @@ class AttackResult(NamedTuple):
     """
 
     adversarial: Any
-    certificate: Certificate
+    feasibility: Feasibility
     success: Any
     loss: Any
     radius: Any
     iterations: Any
     raw: Any
-    raw_certificate: Certificate
+    raw_feasibility: Feasibility
     raw_success: Any
     raw_loss: Any
     flagged: Any = False
@@ -53,11 +53,11 @@ class AttackResult(NamedTuple):
         shape = f"{type(self).__name__} of {tuple(self.adversarial.shape)}"
         if not isinstance(self.success, np.ndarray):
             return f"<{shape}>"
-        return f"<{shape}: {self.success.sum()} successful, raw {self.raw_success.sum()}; {self.certificate!r}>"
+        return f"<{shape}: {self.success.sum()} successful, raw {self.raw_success.sum()}; {self.feasibility!r}>"
 
 
 def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
-    """Rounds a perturbation to a legal plan, certifies it and asks the classifier.
+    """Rounds a perturbation to a feasible plan, measures it and asks the classifier.
 
     Where the example's margin is not above that of the clean image, or not a number, that is returned unmoved.
     Without a plan the raw images are scored as they are.
@@ -65,50 +65,54 @@ def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
     if perturbation.plan is None:
         return _score_without_plan(problem, perturbation)
     images, support, threat_model, radius = problem.images, problem.support, problem.threat_model, perturbation.radius
-    legal = rounded(perturbation, problem)
+    feasible = rounded(perturbation, problem)
     with tf.GradientTape() as tape:
         tape.watch(images)
         clean_logits = problem.logits_fn(images)
         clean_margin = problem.margin(clean_logits)
-    legal_logits = problem.logits_fn(legal.image)
-    # The clean image is legal too. A margin is a maximum, which may pass over a NaN.
-    unmoved = ~(problem.margin(legal_logits) > clean_margin) | _not_finite(legal_logits) | _not_finite(clean_logits)
-    legal = legal._replace(image=where_image(unmoved, images, legal.image), step=tf.where(unmoved, 0.0, legal.step))
-    certificate, raw_certificate = _certificates(
-        perturbation.plan, perturbation.raw, legal, images, support, radius, threat_model
+    feasible_logits = problem.logits_fn(feasible.image)
+    # The clean image is feasible too. A margin is a maximum, which may pass over a NaN.
+    unmoved = (
+        ~(problem.margin(feasible_logits) > clean_margin) | _not_finite(feasible_logits) | _not_finite(clean_logits)
     )
-    logits, raw_logits = where_image(unmoved, clean_logits, legal_logits), problem.logits_fn(perturbation.raw)
+    feasible = feasible._replace(
+        image=where_image(unmoved, images, feasible.image), step=tf.where(unmoved, 0.0, feasible.step)
+    )
+    feasibility, raw_feasibility = _feasibilities(
+        perturbation.plan, perturbation.raw, feasible, images, support, radius, threat_model
+    )
+    logits, raw_logits = where_image(unmoved, clean_logits, feasible_logits), problem.logits_fn(perturbation.raw)
     return AttackResult(
-        adversarial=legal.image,
-        certificate=certificate,
+        adversarial=feasible.image,
+        feasibility=feasibility,
         success=problem.fooled(logits),
         loss=losses.cross_entropy(logits, problem.labels),
         radius=radius,
         iterations=perturbation.iterations,
         raw=perturbation.raw,
-        raw_certificate=raw_certificate,
+        raw_feasibility=raw_feasibility,
         raw_success=problem.fooled(raw_logits),
         raw_loss=losses.cross_entropy(raw_logits, problem.labels),
         flagged=_not_finite(clean_logits)
-        | _not_finite(legal_logits)
+        | _not_finite(feasible_logits)
         | is_blind(tape.gradient(clean_margin, images), clean_margin),
     )
 
 
 def _score_without_plan(problem: Problem, perturbation: Perturbation) -> AttackResult:
     raw = perturbation.raw
-    certificate = certify_without_plan(raw, problem.images, perturbation.radius)
+    feasibility = measure_feasibility_without_plan(raw, problem.images, perturbation.radius)
     logits = problem.logits_fn(raw)
     success, loss = problem.fooled(logits), losses.cross_entropy(logits, problem.labels)
     return AttackResult(
         adversarial=raw,
-        certificate=certificate,
+        feasibility=feasibility,
         success=success,
         loss=loss,
         radius=perturbation.radius,
         iterations=perturbation.iterations,
         raw=raw,
-        raw_certificate=certificate,
+        raw_feasibility=feasibility,
         raw_success=success,
         raw_loss=loss,
         flagged=_not_finite(logits),
@@ -116,8 +120,8 @@ def _score_without_plan(problem: Problem, perturbation: Perturbation) -> AttackR
 
 
 def rounded(perturbation: Perturbation, problem: Problem) -> Rounded:
-    """Returns the legal images that the plans of a perturbation are rounded to."""
-    return _round_to_legal(
+    """Returns the feasible images that the plans of a perturbation are rounded to."""
+    return _round_to_feasible(
         perturbation.plan, problem.images, problem.support, perturbation.radius, problem.threat_model
     )
 
@@ -142,26 +146,28 @@ def _not_finite(rows: tf.Tensor) -> tf.Tensor:
     return ~tf.reduce_all(tf.math.is_finite(rows), axis=1)
 
 
-# Compiled by itself, and so are the certificates: where a graph does not ask for them, it does not make the plans.
-_round_to_legal = tf.function(round_to_legal, jit_compile=True, autograph=False)
+# Compiled by itself, and so are the feasibility records: where a graph does not ask for them, it does not make the plans.
+_round_to_feasible = tf.function(round_to_feasible, jit_compile=True, autograph=False)
 _explicit_plan = tf.function(explicit_plan, jit_compile=True, autograph=False)
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _certificates(
+def _feasibilities(
     plan: tf.Tensor | GibbsPlan,
     raw: tf.Tensor,
-    legal: Rounded,
+    feasible: Rounded,
     images: tf.Tensor,
     support: Support,
     radius: tf.Tensor,
     threat_model: ThreatModel,
-) -> tuple[Certificate, Certificate]:
-    """Returns the certificates of the legal image that a plan was rounded to, and of the raw one and the plan itself.
+) -> tuple[Feasibility, Feasibility]:
+    """Returns the feasibility records of the feasible image that a plan was rounded to, and of the raw one and the plan itself.
 
     In one function, for both plans are made of the same factors, and no plan passes through memory between two.
     """
     return (
-        certify(legal_plan(plan, legal, images, support), legal.image, images, support, radius, threat_model),
-        certify(explicit(plan, images, support), raw, images, support, radius, threat_model),
+        measure_feasibility(
+            feasible_plan(plan, feasible, images, support), feasible.image, images, support, radius, threat_model
+        ),
+        measure_feasibility(explicit(plan, images, support), raw, images, support, radius, threat_model),
     )

@@ -19,11 +19,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from wasser_tf._checks import check_number
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem, image_gradient
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
+from wasser_tf.runtime.arguments import check_number
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.neighbourhood import Support
 from wasser_tf.transport.plan import row_sums, transport_cost

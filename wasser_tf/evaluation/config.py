@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import wasser_tf
-from wasser_tf import attacks, storage
-from wasser_tf._checks import is_whole
+from wasser_tf import attacks
 from wasser_tf.attacks import Attack
-from wasser_tf.attacks.inputs import check_transports
-from wasser_tf.evaluation.attack_run import model_name
+from wasser_tf.attacks.inputs import check_in_wasserstein_ball
+from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.record import WORST_CASE
-from wasser_tf.evaluation.selection import ImageSource
+from wasser_tf.runs.attack import model_name
+from wasser_tf.runtime import storage
+from wasser_tf.runtime.arguments import is_whole
 
 CONFIG = "config.json"
 
@@ -33,7 +34,7 @@ class EvaluationRun:
       main_attack: Which of the attacks that is; mirror ascent by default if it is there, else the first.
       sanity_examples: On how many images, the first ones.
       batch_size: Images at a time; a file of results holds as many.
-      only_standing: Whether an attack gets only the images that stand: none before it and no smaller radius has fooled
+      skip_fooled: Whether an attack gets only the images that stand: none before it and no smaller radius has fooled
         them, nor are they misclassified clean. Robust accuracy is the same for less work (an example that a larger
         ball's attack finds within a smaller one may go unseen), but no attack has scores of its own.
 
@@ -51,7 +52,7 @@ class EvaluationRun:
     main_attack: str = ""
     sanity_examples: int = 100
     batch_size: int = 128
-    only_standing: bool = False
+    skip_fooled: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in (("models", Mapping), ("attacks", Mapping), ("radii", (tuple, list))):
@@ -68,7 +69,7 @@ class EvaluationRun:
         if WORST_CASE in self.attacks:
             raise ValueError(f"{WORST_CASE!r} is the name of the row over all attacks: give the attack another.")
         for attack in self.attacks.values():
-            check_transports(attack)
+            check_in_wasserstein_ball(attack)
         if len({attack.threat_model.with_epsilon(0) for attack in self.attacks.values()}) > 1:
             raise ValueError("All attacks of an evaluation must have the same threat model, but for epsilon.")
         if any(attack.schedule is not None for attack in self.attacks.values()):
@@ -99,7 +100,7 @@ class EvaluationRun:
             "minimal_radius": self.minimal_radius,
             "sanity_examples": self.sanity_examples,
             "batch_size": self.batch_size,
-            "only_standing": self.only_standing,
+            "skip_fooled": self.skip_fooled,
         }
 
     @classmethod

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf import storage
-from wasser_tf._checks import first_line
 from wasser_tf.attacks import AttackResult
 from wasser_tf.evaluation.metrics import Predictions
-from wasser_tf.transport.certificate import Certificate
+from wasser_tf.runtime import storage
+from wasser_tf.runtime.arguments import first_line
+from wasser_tf.transport.feasibility import Feasibility
 
-# The radius is the same for the certified and the raw example, so it is stored once.
-_CERTIFICATE = tuple(field for field in Certificate._fields if field != "radius")
+# The radius is the same for the feasible and the raw example, so it is stored once.
+_CERTIFICATE = tuple(field for field in Feasibility._fields if field != "radius")
 
 
 class Examples(NamedTuple):
@@ -37,7 +37,7 @@ class Examples(NamedTuple):
         """Returns the named arrays of the file.
 
         index, image, label, adversarial, success, loss, radius, iterations, cost and the other fields of the
-        certificate; raw, raw_success, raw_loss, raw_cost and so on for what the attack made before it was certified;
+        feasibility record; raw, raw_success, raw_loss, raw_cost and so on for what the attack made before it was feasible;
         flagged, clean_prediction and clean_loss. An image that is misclassified clean is a success, raw_success too.
         """
         result, wrong = self.result, self.clean.wrong
@@ -50,12 +50,12 @@ class Examples(NamedTuple):
             "loss": result.loss,
             "radius": result.radius,
             "iterations": result.iterations,
-            **{name: getattr(result.certificate, name) for name in _CERTIFICATE},
+            **{name: getattr(result.feasibility, name) for name in _CERTIFICATE},
             "raw": result.raw,
             "raw_success": result.raw_success | wrong,
             "raw_loss": result.raw_loss,
             "flagged": result.flagged,
-            **{f"raw_{name}": getattr(result.raw_certificate, name) for name in _CERTIFICATE},
+            **{f"raw_{name}": getattr(result.raw_feasibility, name) for name in _CERTIFICATE},
             "clean_prediction": self.clean.predicted,
             "clean_loss": self.clean.loss,
         }
@@ -71,13 +71,13 @@ class Examples(NamedTuple):
             clean=Predictions(predicted, predicted != labels, arrays["clean_loss"]),
             result=AttackResult(
                 adversarial=arrays["adversarial"],
-                certificate=_certificate(arrays, ""),
+                feasibility=_feasibility(arrays, ""),
                 success=arrays["success"],
                 loss=arrays["loss"],
                 radius=arrays["radius"],
                 iterations=arrays["iterations"],
                 raw=arrays["raw"],
-                raw_certificate=_certificate(arrays, "raw_"),
+                raw_feasibility=_feasibility(arrays, "raw_"),
                 raw_success=arrays["raw_success"],
                 raw_loss=arrays["raw_loss"],
                 # Files of older versions have none.
@@ -86,13 +86,13 @@ class Examples(NamedTuple):
         )
 
 
-def save(path: str | os.PathLike[str], examples: Examples, **extra: Any) -> None:
+def write_examples(path: str | os.PathLike[str], examples: Examples, **extra: Any) -> None:
     """Writes examples to an .npz file, whole or not at all; `extra` arrays go beside them."""
     with storage.atomic_path(path) as beside:
         np.savez_compressed(beside, allow_pickle=False, **{**examples.to_arrays(), **extra})
 
 
-def load(path: str | os.PathLike[str]) -> tuple[Examples, dict[str, np.ndarray]]:
+def read_examples(path: str | os.PathLike[str]) -> tuple[Examples, dict[str, np.ndarray]]:
     """Reads examples, and whatever else is in their file.
 
     Raises:
@@ -135,5 +135,5 @@ def keep_images(whole: Examples, count: int) -> Examples:
     return whole._replace(images=images, result=whole.result._replace(adversarial=adversarial, raw=raw))
 
 
-def _certificate(arrays: dict[str, np.ndarray], prefix: str) -> Certificate:
-    return Certificate(radius=arrays["radius"], **{name: arrays[prefix + name] for name in _CERTIFICATE})
+def _feasibility(arrays: dict[str, np.ndarray], prefix: str) -> Feasibility:
+    return Feasibility(radius=arrays["radius"], **{name: arrays[prefix + name] for name in _CERTIFICATE})

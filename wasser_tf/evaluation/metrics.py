@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from wasser_tf import models
 from wasser_tf.attacks import AttackResult, losses
-from wasser_tf.attacks.classifier import as_logits_fn
 from wasser_tf.attacks.inputs import check_batch, outputs_are_logits
-from wasser_tf.transport.certificate import Certificate
+from wasser_tf.models.logits import as_logits_fn
+from wasser_tf.transport.feasibility import Feasibility
 
 
 class Predictions(NamedTuple):
@@ -30,7 +30,7 @@ class Predictions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scores:
-    """An attack in numbers: means over the images, and the extremes of their certificates.
+    """An attack in numbers: means over the images, and the extremes of their feasibility records.
 
     Attributes:
       success_rate: Share of the images that are misclassified, clean or attacked.
@@ -44,7 +44,7 @@ class Scores:
       max_row_error: The largest max |Π1 − x| / m(x): mass that a plan makes or loses.
       max_column_error: The largest max |Πᵀ1 − x̃|: how far an example is from the one its plan makes.
       min_flow: The smallest entry of any plan.
-      legal_share: Share of the images whose certificate is valid.
+      feasible_share: Share of the images whose feasibility record is valid.
     """
 
     success_rate: float
@@ -58,7 +58,7 @@ class Scores:
     max_row_error: float
     max_column_error: float
     min_flow: float
-    legal_share: float
+    feasible_share: float
 
 
 def predict(
@@ -93,7 +93,7 @@ def predict_unchecked(
     from_logits: bool | None = None,
     batch_size: int = 500,
 ) -> Predictions:
-    """As `predict`, for images that may be illegal: those an attack made before they were certified."""
+    """As `predict`, for images that may be infeasible: those an attack made before they were feasible."""
     logits_fn = as_logits_fn(classifier, is_from_logits(classifier, images) if from_logits is None else from_logits)
     predicted, loss = [], []
     for start in range(0, len(images), batch_size):
@@ -115,30 +115,30 @@ def is_from_logits(classifier: Callable[..., Any], images: np.ndarray) -> bool:
     return outputs_are_logits(classifier, images[:8]) if declared is None else declared
 
 
-def score_certified(result: AttackResult, clean_wrong: np.ndarray, capacity: float | None = 1.0) -> Scores:
-    """Scores the certified examples, the ones that count.
+def score_feasible(result: AttackResult, clean_wrong: np.ndarray, capacity: float | None = 1.0) -> Scores:
+    """Scores the feasible examples, the ones that count.
 
     Args:
       result: From `Attack.__call__`, for n images.
       clean_wrong: Whether each clean image is misclassified, bool [n]; those count as successes.
       capacity: That of the threat model.
     """
-    return score(result.success, result.loss, result.certificate, clean_wrong, capacity)
+    return score_examples(result.success, result.loss, result.feasibility, clean_wrong, capacity)
 
 
 def score_raw(result: AttackResult, clean_wrong: np.ndarray, capacity: float | None = 1.0) -> Scores:
-    """As `score_certified`, for what the attack made before it was certified: what papers score, legal or not."""
-    return score(result.raw_success, result.raw_loss, result.raw_certificate, clean_wrong, capacity)
+    """As `score_certified`, for what the attack made before it was feasible: what papers score, feasible or not."""
+    return score_examples(result.raw_success, result.raw_loss, result.raw_feasibility, clean_wrong, capacity)
 
 
-def score(
+def score_examples(
     success: np.ndarray,
     loss: np.ndarray,
-    certificate: Certificate,
+    feasibility: Feasibility,
     clean_wrong: np.ndarray,
     capacity: float | None = 1.0,
 ) -> Scores:
-    """Scores n examples by their success [n], loss [n] and certificate.
+    """Scores n examples by their success [n], loss [n] and feasibility record.
 
     Raises:
       ValueError: There are no examples.
@@ -150,20 +150,20 @@ def score(
         success_rate=success_rate,
         robust_accuracy=1.0 - success_rate,
         cross_entropy=float(np.mean(loss, dtype=np.float64)),
-        precision_error_mean=float(np.mean(certificate.mass_error, dtype=np.float64)),
-        precision_error_max=float(np.max(certificate.mass_error)),
-        max_cost_ratio=float(np.max(cost_ratio(certificate))),
-        min_pixel=float(np.min(certificate.min_pixel)),
-        max_pixel=float(np.max(certificate.max_pixel)),
-        max_row_error=float(np.max(certificate.row_error)),
-        max_column_error=float(np.max(certificate.column_error)),
-        min_flow=float(np.min(certificate.min_flow)),
-        legal_share=float(np.mean(certificate.valid(capacity))),
+        precision_error_mean=float(np.mean(feasibility.mass_error, dtype=np.float64)),
+        precision_error_max=float(np.max(feasibility.mass_error)),
+        max_cost_ratio=float(np.max(cost_ratio(feasibility))),
+        min_pixel=float(np.min(feasibility.min_pixel)),
+        max_pixel=float(np.max(feasibility.max_pixel)),
+        max_row_error=float(np.max(feasibility.row_error)),
+        max_column_error=float(np.max(feasibility.column_error)),
+        min_flow=float(np.min(feasibility.min_flow)),
+        feasible_share=float(np.mean(feasibility.feasible(capacity))),
     )
 
 
-def cost_ratio(certificate: Certificate) -> np.ndarray:
+def cost_ratio(feasibility: Feasibility) -> np.ndarray:
     """Returns cost / radius of each image, [n]; at radius 0 it is 0 if nothing was moved, else infinite."""
-    cost, radius = np.asarray(certificate.cost, np.float64), np.asarray(certificate.radius, np.float64)
+    cost, radius = np.asarray(feasibility.cost, np.float64), np.asarray(feasibility.radius, np.float64)
     at_zero = np.where(cost > 0, np.inf, 0.0)
     return np.where(radius > 0, cost / np.where(radius > 0, radius, 1.0), at_zero)

@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks.base import Attack, batch_shape
-from wasser_tf.attacks.inputs import check_batch, check_transports
+from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
 from wasser_tf.attacks.scoring import AttackResult
-from wasser_tf.transport.certificate import Certificate
+from wasser_tf.transport.feasibility import Feasibility
 
 # The ramp's first radius is the largest one, halved as often.
 _DOUBLINGS = 8
@@ -21,12 +21,12 @@ class MinimalRadii(NamedTuple):
     Attributes:
       radius: Upper bounds of the minimal radii, [n]: 0 for an image misclassified clean, inf for one never fooled.
       adversarial: The examples, [n, H, W, C]; the last attempt where the radius is inf.
-      certificate: Of these examples, fields [n].
+      feasibility: Of these examples, fields [n].
     """
 
     radius: np.ndarray
     adversarial: np.ndarray
-    certificate: Certificate
+    feasibility: Feasibility
 
     def robust_accuracy(self, radii: Any) -> np.ndarray:
         """Returns the share of the images that are not fooled at each of some radii [r]."""
@@ -42,7 +42,7 @@ def minimal_radii(
     largest: float = 2.0,
     resolution: float = 0.005,
     batch_size: int = 128,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> MinimalRadii:
     """Doubles the radius of each image until it is fooled, then bisects; balls are nested, so every success bounds it.
 
@@ -54,7 +54,7 @@ def minimal_radii(
       largest: The radius the ramp ends at, > 0; what withstands it is given inf.
       resolution: How narrow the bracket must be, > 0.
       batch_size: Images at a time.
-      tell: What to do with a line of text about each round.
+      log: What to do with a line of text about each round.
 
     Raises:
       ValueError: largest or resolution is not above 0, the attack has a radius schedule or moves no mass, or the images
@@ -62,7 +62,7 @@ def minimal_radii(
     """
     if not largest > 0 or not resolution > 0:
         raise ValueError(f"largest and resolution must be above 0, got {largest!r} and {resolution!r}.")
-    check_transports(attack)
+    check_in_wasserstein_ball(attack)
     if attack.schedule is not None:
         raise ValueError("Bisection gives each image its radius: take an attack without a radius schedule.")
     images, labels = check_batch(classifier, images, labels)
@@ -81,15 +81,15 @@ def minimal_radii(
         won, withstood = open_ones[success], open_ones[~success]
         low[withstood] = tried[withstood]
         # An example may need less than it was allowed; by rounding its cost may seem a little more.
-        high[won] = np.minimum(tried[won], found.certificate.cost[: len(open_ones)][success])
+        high[won] = np.minimum(tried[won], found.feasibility.cost[: len(open_ones)][success])
         best = found if best is None else _replace(best, found, won, np.flatnonzero(success))
-        if tell:
-            tell(f"radii up to {tried[open_ones].max():.3f}: {len(open_ones)} images attacked, {len(won)} fooled")
+        if log:
+            log(f"radii up to {tried[open_ones].max():.3f}: {len(open_ones)} images attacked, {len(won)} fooled")
         # Until an image is fooled its radius doubles: an attack may miss at a large radius what a small one shows.
         tried = np.where(np.isfinite(high), 0.5 * (low + high), np.clip(2 * low, first, largest))
         open_ones = np.flatnonzero((low < largest) & (high - low > resolution))
     assert best is not None  # noqa: S101 (check_batch refuses an empty batch)
-    return MinimalRadii(high, best.adversarial, best.certificate)
+    return MinimalRadii(high, best.adversarial, best.feasibility)
 
 
 def _replace(best: AttackResult, found: AttackResult, places: np.ndarray, chosen: np.ndarray) -> AttackResult:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wasser_tf.attacks import Attack, AttackResult
-from wasser_tf.attacks.inputs import check_batch, check_transports
+from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.metrics import Predictions, Scores
 
@@ -31,8 +31,8 @@ class Record:
       num_images: How many images were attacked.
       natural_accuracy: Share of the clean images that are classified right.
       natural_cross_entropy: Mean loss on the clean images, in nats.
-      certified: The scores of the certified examples.
-      raw: The scores of what the attack made before it was certified.
+      feasible: The scores of the feasible examples.
+      raw: The scores of what the attack made before it was feasible.
       mean_radius: Mean radius the images were given (where an adaptive radius stopped).
       mean_iterations: Mean iterations an image used.
       max_iterations: The most an image used.
@@ -50,7 +50,7 @@ class Record:
     num_images: int
     natural_accuracy: float
     natural_cross_entropy: float
-    certified: Scores
+    feasible: Scores
     raw: Scores
     mean_radius: float
     mean_iterations: float
@@ -104,7 +104,7 @@ def evaluate_attack(
     Raises:
       ValueError: The input is not what the classifier takes, or the attack moves no mass.
     """
-    check_transports(attack)
+    check_in_wasserstein_ball(attack)
     images, labels = check_batch(classifier, images, labels)
     if from_logits is None:
         from_logits = metrics.is_from_logits(classifier, images)
@@ -138,7 +138,7 @@ def make_record(
     seconds: float,
 ) -> Record:
     """Makes the record of a result; the arguments are those of `evaluate_attack`."""
-    check_transports(attack)
+    check_in_wasserstein_ball(attack)
     epsilon = attack.threat_model.epsilon if radius is None else float(radius)
     threat_model = attack.threat_model.with_epsilon(epsilon)
     settings = attack.get_config()
@@ -154,7 +154,7 @@ def make_record(
         num_images=len(clean.wrong),
         natural_accuracy=float(np.mean(~clean.wrong)),
         natural_cross_entropy=float(np.mean(clean.loss, dtype=np.float64)),
-        certified=metrics.score_certified(result, clean.wrong, threat_model.capacity),
+        feasible=metrics.score_feasible(result, clean.wrong, threat_model.capacity),
         raw=metrics.score_raw(result, clean.wrong, threat_model.capacity),
         mean_radius=float(np.mean(result.radius, dtype=np.float64)),
         mean_iterations=float(np.mean(result.iterations)),

@@ -14,14 +14,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf import attacks, interruption, models
+from wasser_tf import attacks, models
 from wasser_tf.attacks import Attack
-from wasser_tf.attacks.classifier import as_logits_fn
 from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.attacks.losses import margin
 from wasser_tf.attacks.scoring import is_blind
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.record import WORST_CASE, Record
+from wasser_tf.models.logits import as_logits_fn
+from wasser_tf.runtime import interruption
 
 # Where the dense plans of all images together hold more numbers than this, the check of a huge radius takes fewer
 # images, and where one image's does, a wide window.
@@ -60,13 +61,13 @@ def worst_case_is_per_example(records: Sequence[Record]) -> Check:
       records: Of one classifier, those of the worst case among them if there are several attacks.
     """
     name, needed = "the worst case is per example", "at each ε at least the best attack alone"
-    worst = {record.epsilon: record.certified.success_rate for record in records if record.attack == WORST_CASE}
+    worst = {record.epsilon: record.feasible.success_rate for record in records if record.attack == WORST_CASE}
     if not worst or len(worst) == len(records):
         measured = "no attack has scores of its own" if worst else "there is one attack only"
         return Check(name=name, passed=None, measured=measured, needed=needed)
     best = {
         radius: max(
-            record.certified.success_rate
+            record.feasible.success_rate
             for record in records
             if record.attack != WORST_CASE and record.epsilon == radius
         )
@@ -124,11 +125,11 @@ class SanityChecker:
         """
         return min(self.radii, key=lambda radius: (abs(float(np.mean(self._success(radius))) - 0.5), -radius))
 
-    def run(self, tell: Callable[[str], None] | None = None) -> list[Check]:
+    def run(self, log: Callable[[str], None] | None = None) -> list[Check]:
         """Makes all checks, the cheap ones first.
 
         Args:
-          tell: Is given a line for each check that was made.
+          log: Is given a line for each check that was made.
         """
         checks = []
         for make in (
@@ -142,11 +143,11 @@ class SanityChecker:
             self.huge_radius,
             self.transfer,
         ):
-            interruption.check()
+            interruption.raise_if_requested()
             checks.append(make())
-            if tell:
+            if log:
                 state = {True: "passed", False: "FAILED", None: "skipped"}[checks[-1].passed]
-                tell(f"{checks[-1].name}: {state}, {checks[-1].measured}")
+                log(f"{checks[-1].name}: {state}, {checks[-1].measured}")
         return checks
 
     def deterministic(self) -> Check:
@@ -210,7 +211,7 @@ class SanityChecker:
         )
 
     def stronger_than_random(self) -> Check:
-        """The attack is stronger than a random legal plan of the same cost."""
+        """The attack is stronger than a random feasible plan of the same cost."""
         control = attacks.make("random_plan", self.attack.threat_model, seed=self.attack.seed)
         random, found = self._success(self.radius, attack=control), self._success(self.radius)
         clean = float(np.mean(self._clean.wrong))

@@ -16,14 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import wasser_tf
-from wasser_tf import attacks, interruption, pretrained
+from wasser_tf import attacks, pretrained
 from wasser_tf.attacks import Attack, Ensemble
-from wasser_tf.attacks.inputs import check_transports
+from wasser_tf.attacks.inputs import check_in_wasserstein_ball
+from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation import examples, metrics
 from wasser_tf.evaluation.examples import Examples
 from wasser_tf.evaluation.metrics import Predictions
-from wasser_tf.evaluation.progress import Progress
-from wasser_tf.evaluation.selection import Selection
+from wasser_tf.runtime import interruption
+from wasser_tf.runtime.progress import Progress
 
 # An ensemble leaves out what is fooled by whole batches, so its cells hold several.
 _ENSEMBLE_BATCHES = 4
@@ -82,7 +83,7 @@ class Sweep:
       images: The images.
       chunk_size: Images a cell, of an ensemble four times as many; an interruption loses one cell at most.
       batch_size: Images at a time.
-      only_standing: Whether an attack gets only the images that no attack before it has fooled, at its radius or a
+      skip_fooled: Whether an attack gets only the images that no attack before it has fooled, at its radius or a
         smaller one, and no image that is misclassified clean after the first.
     """
 
@@ -96,12 +97,12 @@ class Sweep:
         *,
         chunk_size: int = 128,
         batch_size: int = 128,
-        only_standing: bool = False,
+        skip_fooled: bool = False,
     ):
         if not models or not attacks or not radii:
             raise ValueError("A sweep needs at least one model, one attack and one radius.")
         for attack in attacks.values():
-            check_transports(attack)
+            check_in_wasserstein_ball(attack)
         for name, given in (("models", [model.name for model in models]), ("radii", list(radii))):
             if len(set(given)) != len(given):
                 raise ValueError(f"The {name} of a sweep must differ, got {', '.join(map(str, given))}.")
@@ -113,7 +114,7 @@ class Sweep:
         self.images = images
         self.chunk_size = min(chunk_size, len(images.labels))
         self.batch_size = min(batch_size, self.chunk_size)
-        self.only_standing = only_standing
+        self.skip_fooled = skip_fooled
         self._fooled: dict[pathlib.Path, np.ndarray] = {}
         self._digests: dict[bytes, str] = {}
 
@@ -143,11 +144,11 @@ class Sweep:
                     begin = time.perf_counter()
                     found = self._attack(model.classifier, from_logits, attack, radius, rows)
                     seconds = time.perf_counter() - begin
-                    examples.save(path, found, seconds=np.float64(seconds))
+                    examples.write_examples(path, found, seconds=np.float64(seconds))
                     fooled = int(np.sum(found.result.success | found.clean.wrong))
                     told = f"{model.name}, {label}, ε = {radius:g}: {fooled} of {len(rows)} fooled"
                     meter.done(label, seconds, told)
-                    interruption.check()
+                    interruption.raise_if_requested()
 
     def missing(self) -> list[pathlib.Path]:
         """Returns the files that are not there yet.
@@ -160,7 +161,7 @@ class Sweep:
             for turn in self._turns(model):
                 absent = [path for path in turn.cells if not path.exists()]
                 paths += absent
-                if absent and self.only_standing:
+                if absent and self.skip_fooled:
                     break
         return paths
 
@@ -185,7 +186,7 @@ class Sweep:
                 continue
             parts, seconds = [], 0.0
             for path, rows in turn.cells.items():
-                part, extra = examples.load(path)
+                part, extra = examples.read_examples(path)
                 part = rescore(model.classifier, part) if rescored else part
                 parts.append(part if images is None else examples.keep_images(part, int(np.sum(rows < images))))
                 seconds += float(extra.get("seconds", 0.0))
@@ -198,13 +199,13 @@ class Sweep:
             for label, attack in self.attacks.items():
                 cells = {self._path(model, label, radius, chunk): chunk for chunk in self._chunks(label, rows)}
                 yield _Turn(label, attack, radius, rows, cells)
-                if self.only_standing and cells:
+                if self.skip_fooled and cells:
                     rows = rows[~np.concatenate([self._fooled_in(path) for path in cells])]
 
     def _fooled_in(self, path: pathlib.Path) -> np.ndarray:
         """Returns which images of a cell are fooled or misclassified clean; a file is read once."""
         if path not in self._fooled:
-            stored, _ = examples.load(path)
+            stored, _ = examples.read_examples(path)
             self._fooled[path] = stored.result.success | stored.clean.wrong
         return self._fooled[path]
 
@@ -265,14 +266,14 @@ def rescore(classifier: Any, stored: Examples) -> Examples:
     def ask(images: np.ndarray) -> Predictions:
         return metrics.predict_unchecked(classifier, images, stored.labels, from_logits=from_logits)
 
-    clean, certified, raw = ask(stored.images), ask(stored.result.adversarial), ask(stored.result.raw)
+    clean, feasible, raw = ask(stored.images), ask(stored.result.adversarial), ask(stored.result.raw)
     result = stored.result._replace(
-        success=certified.wrong,
-        loss=certified.loss,
-        certificate=_remeasure(stored.result.certificate, stored.images, stored.result.adversarial),
+        success=feasible.wrong,
+        loss=feasible.loss,
+        feasibility=_remeasure(stored.result.feasibility, stored.images, stored.result.adversarial),
         raw_success=raw.wrong,
         raw_loss=raw.loss,
-        raw_certificate=_remeasure(stored.result.raw_certificate, stored.images, stored.result.raw),
+        raw_feasibility=_remeasure(stored.result.raw_feasibility, stored.images, stored.result.raw),
     )
     return stored._replace(clean=clean, result=result)
 
@@ -301,11 +302,11 @@ def _digest(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _remeasure(certificate: Any, images: np.ndarray, target: np.ndarray) -> Any:
+def _remeasure(feasibility: Any, images: np.ndarray, target: np.ndarray) -> Any:
     pixels = (1, 2, 3)
     mass = images.sum(axis=pixels, dtype=np.float64)
     change = np.abs((target.astype(np.float64) - images).sum(axis=pixels))
     relative = np.divide(change, mass, out=np.where(change > 0, np.inf, 0.0), where=mass > 0)
-    return certificate._replace(
+    return feasibility._replace(
         min_pixel=target.min(axis=pixels), max_pixel=target.max(axis=pixels), mass_error=relative.astype(np.float32)
     )

@@ -15,7 +15,7 @@ def worst_case(runs: Sequence[Examples]) -> Examples:
     Raw examples are chosen by their own success and loss. Iterations are summed, for all attacks were needed.
 
     Args:
-      runs: Examples of the same images and classifier, legal at the radius that is reported: those of that radius, and
+      runs: Examples of the same images and classifier, feasible at the radius that is reported: those of that radius, and
         those of smaller ones, whose balls lie within.
 
     Raises:
@@ -26,7 +26,7 @@ def worst_case(runs: Sequence[Examples]) -> Examples:
     first = runs[0]
     if any(not np.array_equal(run.index, first.index) or not np.array_equal(run.labels, first.labels) for run in runs):
         raise ValueError("The worst case is over attacks on the same images, got different ones.")
-    certified = _worst([run.result.success for run in runs], [run.result.loss for run in runs])
+    feasible = _worst([run.result.success for run in runs], [run.result.loss for run in runs])
     raw = _worst([run.result.raw_success for run in runs], [run.result.raw_loss for run in runs])
 
     def pick(choice: np.ndarray, *fields: np.ndarray) -> np.ndarray:
@@ -37,21 +37,21 @@ def worst_case(runs: Sequence[Examples]) -> Examples:
     results = [run.result for run in runs]
     return first._replace(
         result=AttackResult(
-            adversarial=pick(certified, *(result.adversarial for result in results)),
-            certificate=tf.nest.map_structure(
-                lambda *fields: pick(certified, *fields), *(result.certificate for result in results)
+            adversarial=pick(feasible, *(result.adversarial for result in results)),
+            feasibility=tf.nest.map_structure(
+                lambda *fields: pick(feasible, *fields), *(result.feasibility for result in results)
             ),
-            success=pick(certified, *(result.success for result in results)),
-            loss=pick(certified, *(result.loss for result in results)),
-            radius=pick(certified, *(result.radius for result in results)),
+            success=pick(feasible, *(result.success for result in results)),
+            loss=pick(feasible, *(result.loss for result in results)),
+            radius=pick(feasible, *(result.radius for result in results)),
             iterations=np.sum([result.iterations for result in results], axis=0),
             raw=pick(raw, *(result.raw for result in results)),
-            raw_certificate=tf.nest.map_structure(
-                lambda *fields: pick(raw, *fields), *(result.raw_certificate for result in results)
+            raw_feasibility=tf.nest.map_structure(
+                lambda *fields: pick(raw, *fields), *(result.raw_feasibility for result in results)
             ),
             raw_success=pick(raw, *(result.raw_success for result in results)),
             raw_loss=pick(raw, *(result.raw_loss for result in results)),
-            flagged=pick(certified, *(result.flagged for result in results)),
+            flagged=pick(feasible, *(result.flagged for result in results)),
         )
     )
 
@@ -85,11 +85,11 @@ def least_costs(runs: Sequence[Examples]) -> np.ndarray:
     """
     smallest = np.where(runs[0].clean.wrong, 0.0, np.inf)
     for run in runs:
-        certificate = run.result.certificate
+        feasibility = run.result.feasibility
         # The cost may exceed the radius by rounding, which must not count as another radius.
-        cost = np.minimum(np.asarray(certificate.cost, np.float64), np.asarray(certificate.radius, np.float64))
+        cost = np.minimum(np.asarray(feasibility.cost, np.float64), np.asarray(feasibility.radius, np.float64))
         # Without a plan there is no cost, and the radius is not this ball's.
-        known = run.result.success & np.isfinite(certificate.cost)
+        known = run.result.success & np.isfinite(feasibility.cost)
         smallest = np.minimum(smallest, np.where(known, cost, np.inf))
     return smallest
 

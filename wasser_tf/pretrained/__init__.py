@@ -7,7 +7,7 @@ import os
 import pathlib
 from typing import Any
 
-from wasser_tf import storage
+from wasser_tf.runtime import storage
 
 PREFIX = "pretrained:"
 FOLDER = pathlib.Path(__file__).parent

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format  # type: ignore[import-untyped]
 
-from wasser_tf._checks import first_line, is_whole
+from wasser_tf.runtime.arguments import first_line, is_whole
 from wasser_tf.serving.protos import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 from wasser_tf.serving.tensors import from_proto, to_json, to_proto
 

@@ -10,8 +10,8 @@ import string
 
 from google.protobuf import text_format  # type: ignore[import-untyped]
 
-from wasser_tf import storage
-from wasser_tf._checks import first_line
+from wasser_tf.runtime import storage
+from wasser_tf.runtime.arguments import first_line
 from wasser_tf.serving.protos import model_server_config_pb2
 
 CONFIG = "models.config"
@@ -142,7 +142,7 @@ def is_version(name: str) -> bool:
     return re.fullmatch(r"0|[1-9][0-9]*", name) is not None
 
 
-def check(base_dir: pathlib.Path) -> None:
+def check_deployment(base_dir: pathlib.Path) -> None:
     """Refuses a base_dir that no models can be written to.
 
     Raises:
@@ -153,7 +153,7 @@ def check(base_dir: pathlib.Path) -> None:
     _read(base_dir)
 
 
-def write(base_dir: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]:
+def write_deployment(base_dir: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]:
     """Adds a model to models.config, writes the templates that are not there yet, and returns all these files."""
     with storage.locked(base_dir):
         # Not below: in the folders of other models there may be exports at work.

@@ -17,12 +17,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from wasser_tf import storage
-from wasser_tf._checks import first_line, is_whole
-from wasser_tf.attacks.classifier import as_logits_fn
 from wasser_tf.attacks.inputs import outputs_are_logits
 from wasser_tf.models import returns_logits
-from wasser_tf.saved_model import SavedModelClassifier, exporting
+from wasser_tf.models.logits import as_logits_fn
+from wasser_tf.models.saved_model import SavedModelClassifier, exporting
+from wasser_tf.runtime import storage
+from wasser_tf.runtime.arguments import first_line, is_whole
 from wasser_tf.serving import deployment, model_card, warmup
 from wasser_tf.serving.robustness import RobustnessProbe
 from wasser_tf.serving.signatures import DEFAULT, make_signatures
@@ -83,7 +83,7 @@ def export_classifier(
     if version is not None and not is_whole(version, 1):
         raise ValueError(f"version must be a whole number of at least 1, got {version!r}.")
     next_version(folder, version)
-    deployment.check(base_dir)
+    deployment.check_deployment(base_dir)
     classifier = classifier.classifier if hasattr(classifier, "classifier") else classifier
     shape = check_classifier(classifier, image_shape)
     names = None if class_names is None else tuple(str(label) for label in class_names)
@@ -103,12 +103,12 @@ def export_classifier(
         version = next_version(folder, version)
         with storage.atomic_path(folder / str(version)) as beside:
             _write(signatures, beside, folder / str(version))
-            warmup.write(beside, name, signatures, probes)
-            about = model_card.describe(name, version, signatures, shape, names, robustness, card or {})
-            model_card.write(beside, about)
+            warmup.write_warmup(beside, name, signatures, probes)
+            metadata = model_card.describe(name, version, signatures, shape, names, robustness, card or {})
+            model_card.write_model_card(beside, metadata)
             _verify(beside, signatures, probes, wanted)
             # Before the version has its name: killed between the two, the same command does both.
-            written = deployment.write(base_dir, name)
+            written = deployment.write_deployment(base_dir, name)
     return Exported(folder / str(version), version, tuple(signatures), written)
 
 
@@ -240,7 +240,7 @@ def _verify(path: pathlib.Path, signatures: dict[str, Any], probes: np.ndarray, 
             f"The exported model's logits differ from the classifier's by {error:.1e}, relative: it is not "
             "deterministic in inference mode, or broken."
         )
-    warmup.replay(path, loaded)
+    warmup.replay_warmup(path, loaded)
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ import keras
 import tensorflow as tf
 
 import wasser_tf
-from wasser_tf import storage
-from wasser_tf.provenance import commit
+from wasser_tf.runtime import storage
+from wasser_tf.runtime.provenance import commit
 from wasser_tf.serving.robustness import RobustnessProbe
 
 JSON, MARKDOWN = "model_card.json", "model_card.md"
@@ -34,11 +34,11 @@ def of_run(model: pathlib.Path) -> dict[str, Any]:
     config, report = model.parent / "config.json", model.parent / "report.json"
     if model.name not in _MODELS_OF_A_RUN or not config.is_file():
         return {}
-    about = storage.read_json(config)
-    training = about.get("config", {})
-    found = {"training": training, "dataset": training.get("dataset"), "data_dir": about.get("data_dir")}
+    metadata = storage.read_json(config)
+    training = metadata.get("config", {})
+    found = {"training": training, "dataset": training.get("dataset"), "data_dir": metadata.get("data_dir")}
     if _MODELS_OF_A_RUN[model.name] == "wasser_train":
-        found["threat_model"] = about.get("threat_model")
+        found["threat_model"] = metadata.get("threat_model")
     if report.is_file():
         found["robustness_measured"] = [
             {
@@ -48,7 +48,7 @@ def of_run(model: pathlib.Path) -> dict[str, Any]:
                 "iterations": record["settings"].get("iterations"),
                 "threat_model": record["threat_model"],
                 "natural_accuracy": record["natural_accuracy"],
-                "robust_accuracy": record["certified"]["robust_accuracy"],
+                "robust_accuracy": record["feasible"]["robust_accuracy"],
             }
             for record in storage.read_json(report).get("records", ())
             if record["model"] == _MODELS_OF_A_RUN[model.name]
@@ -90,7 +90,7 @@ def describe(
     }
 
 
-def write(path: pathlib.Path, card: dict[str, Any]) -> None:
+def write_model_card(path: pathlib.Path, card: dict[str, Any]) -> None:
     """Writes the card into the folder of the version, as JSON and to be read."""
     storage.write_json(path / JSON, card)
     storage.write_text(path / MARKDOWN, _markdown(card))

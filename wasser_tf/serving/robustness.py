@@ -9,9 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from wasser_tf._checks import check_number, is_whole
 from wasser_tf.attacks import MirrorAscent, losses
-from wasser_tf.attacks.classifier import LogitsFn
+from wasser_tf.models.logits import LogitsFn
+from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.threat_model import ThreatModel
 
 
@@ -62,14 +62,14 @@ def smallest_radius(
       The margin of the largest logit over the next, [n], at least 0; and the smallest radius at which the classifier
       was fooled, [n]: an upper bound of the image's minimal radius, inf where it never was.
     """
-    # Without the dual steps at the end: they cost more than a short ascent, and the rounding makes its plans legal.
+    # Without the dual steps at the end: they cost more than a short ascent, and the rounding makes its plans feasible.
     attack = MirrorAscent(probe.threat_model, iterations=probe.iterations, polish=0)
     labels = tf.argmax(logits, axis=1, output_type=tf.int32)
 
     def attempt(count: tf.Tensor, low: tf.Tensor, high: tf.Tensor, tried: tf.Tensor) -> tuple[tf.Tensor, ...]:
         found = attack.run(logits_fn, images, labels, radius=tried)
         # An example may need less than it was allowed.
-        high = tf.where(found.success, tf.minimum(high, tf.minimum(tried, found.certificate.cost)), high)
+        high = tf.where(found.success, tf.minimum(high, tf.minimum(tried, found.feasibility.cost)), high)
         low = tf.minimum(tf.where(found.success, low, tried), high)
         # What withstood the largest radius is tried there again, to no effect.
         return count + 1, low, high, tf.where(tf.math.is_finite(high), 0.5 * (low + high), tried)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from wasser_tf.attacks.classifier import LogitsFn
+from wasser_tf.models.logits import LogitsFn
 from wasser_tf.serving.robustness import RobustnessProbe, smallest_radius
 
 DEFAULT, UINT8, ENCODED, ROBUSTNESS, LOGITS = "serving_default", "uint8", "encoded", "robustness", "logits"

@@ -16,7 +16,7 @@ from wasser_tf.serving.signatures import ENCODED, LOGITS, UINT8
 FILE = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 
 
-def write(path: pathlib.Path, name: str, signatures: dict[str, Any], images: np.ndarray) -> None:
+def write_warmup(path: pathlib.Path, name: str, signatures: dict[str, Any], images: np.ndarray) -> None:
     """Writes one request of one image and one of several for each signature.
 
     Args:
@@ -41,15 +41,15 @@ def write(path: pathlib.Path, name: str, signatures: dict[str, Any], images: np.
                 writer.write(log.SerializeToString())
 
 
-def read(path: pathlib.Path) -> Iterator[Any]:
+def read_warmup(path: pathlib.Path) -> Iterator[Any]:
     """Yields the PredictRequest messages of a SavedModel's folder."""
     for record in tf.data.TFRecordDataset(str(path / FILE)).as_numpy_iterator():
         yield prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
 
 
-def replay(path: pathlib.Path, loaded: Any) -> int:
+def replay_warmup(path: pathlib.Path, loaded: Any) -> int:
     """Runs the warm-up requests through a loaded SavedModel, as the server does, and returns how many there are."""
-    requests = list(read(path))
+    requests = list(read_warmup(path))
     for request in requests:
         function = loaded.signatures[request.model_spec.signature_name]
         function(**{key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()})

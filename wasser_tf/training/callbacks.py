@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks import Attack
-from wasser_tf.attacks.classifier import as_logits_fn
 from wasser_tf.attacks.losses import cross_entropy
 from wasser_tf.data import Split
+from wasser_tf.models.logits import as_logits_fn
 
 _PREDICT_BATCH = 500
 # How often an epoch tells how far it is: on a terminal, where a line covers the one before, and in a log.

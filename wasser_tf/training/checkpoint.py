@@ -13,14 +13,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from wasser_tf import interruption, storage
-from wasser_tf._checks import first_line
+from wasser_tf.runtime import interruption, storage
+from wasser_tf.runtime.arguments import first_line
 
 
 class Checkpoint(keras.callbacks.Callback):
     """Saves a training run after every epoch, and keeps the best weights of the classifier in it.
 
-    Asked to stop by a signal (`wasser_tf.interruption`), it saves after the batch at work and ends the run there: the
+    Asked to stop by a signal (`wasser_tf.runtime.interruption`), it saves after the batch at work and ends the run there: the
     metrics of the epoch so far are in the file then, and the batches that are left of it are what to go on with.
 
     Goes last into `fit(callbacks=...)`, after those that add to the logs.
@@ -97,11 +97,11 @@ class Checkpoint(keras.callbacks.Callback):
         del logs
         self.steps_done += 1
         # After the last step the epoch is saved whole.
-        if interruption.is_asked() and batch + 1 < self.params["steps"]:
+        if interruption.is_requested() and batch + 1 < self.params["steps"]:
             if self._within_epochs:
                 self._metrics = [np.asarray(variable) for variable in self._trained.metrics_variables]
                 self._save()
-            interruption.check()
+            interruption.raise_if_requested()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Saves the epoch.
@@ -118,7 +118,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.history.append({"epoch": epoch + 1, **logs})
         self.epochs_done, self.steps_done, self._metrics = epoch + 1, 0, []
         self._save()
-        interruption.check()
+        interruption.raise_if_requested()
 
     def finish(self, history: list[dict[str, float]], best: list[np.ndarray], best_epoch: int) -> None:
         """Saves a training that was done elsewhere: its epochs' logs, and of the one to keep weights and number."""

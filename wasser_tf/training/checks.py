@@ -52,9 +52,9 @@ def check_images(x: Any) -> tf.Tensor:
         raise ValueError(f"images must be floats in [0, 1], got {x.dtype.name}; divide 8-bit images by 255.")
     x = tf.cast(x, tf.float32)
     # A NaN is neither. XLA leaves assertions out.
-    legal = tf.debugging.Assert(tf.reduce_all((x >= 0) & (x <= 1)), [_PIXELS])
+    feasible = tf.debugging.Assert(tf.reduce_all((x >= 0) & (x <= 1)), [_PIXELS])
     # Executed eagerly it has raised already, and is None.
-    with tf.control_dependencies([] if legal is None else [legal]):
+    with tf.control_dependencies([] if feasible is None else [feasible]):
         return tf.identity(x)
 
 

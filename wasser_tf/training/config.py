@@ -8,9 +8,10 @@ from typing import Any
 
 import keras
 
-from wasser_tf import attacks, augmentation, models
-from wasser_tf._checks import is_whole
+from wasser_tf import attacks, models
 from wasser_tf.attacks import Attack
+from wasser_tf.data import augmentation
+from wasser_tf.runtime.arguments import is_whole
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.checks import check_has_radius
 from wasser_tf.training.distribution import STRATEGIES
@@ -46,7 +47,7 @@ class TrainConfig:
       standard_epochs: Epochs of standard training; 0 leaves the classifier as it was initialised.
       epochs: Epochs of WasserTrain.
       batch_size: Images a step.
-      augment: What changes training images, before they are attacked; one of `wasser_tf.augmentation.AUGMENTATIONS`.
+      augment: What changes training images, before they are attacked; one of `wasser_tf.data.augmentation.AUGMENTATIONS`.
       optimizer: Name of a Keras optimiser.
       learning_rate: Its highest learning rate; it falls to 0 along a cosine in both trainings.
       warmup: The part of each training in which the learning rate first rises, evenly, from 0; at 0 it starts highest.

@@ -41,7 +41,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
-def make(label_smoothing: float) -> keras.losses.Loss:
+def make_loss(label_smoothing: float) -> keras.losses.Loss:
     """Returns the loss of a classifier that returns logits."""
     if label_smoothing:
         return SmoothedCrossentropy(label_smoothing)

@@ -8,7 +8,7 @@ from wasser_tf.training.config import TrainConfig
 _NOT_DECAYED = ["bias", "gamma", "beta"]
 
 
-def make(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
+def make_optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     """Returns the optimiser of a training of so many steps.
 
     Its learning rate is a function of the step alone, so that it resumes with the optimiser's count of steps: it rises

@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import Any
 
-from wasser_tf import storage
+from wasser_tf.runtime import storage
 from wasser_tf.training.config import TrainConfig
 
 CONFIG, HISTORY, CHECKPOINTS = "config.json", "history.csv", "checkpoints"
@@ -27,7 +27,7 @@ _FILES = (
 )
 
 
-def check(folder: pathlib.Path, config: TrainConfig) -> None:
+def check_run_folder(folder: pathlib.Path, config: TrainConfig) -> None:
     """Refuses a folder that holds another run.
 
     Raises:
@@ -69,7 +69,7 @@ def _differences(saved: Any, given: Any, name: str = "") -> list[str]:
     return [] if saved == given else [f"{name} is {saved!r} there and {given!r} here"]
 
 
-def clear(folder: pathlib.Path, config: TrainConfig) -> None:
+def clear_run_folder(folder: pathlib.Path, config: TrainConfig) -> None:
     """Empties the folder of the run it held, unless that goes on, and of what was being written when it was killed."""
     storage.remove_leftovers(folder)
     if config.overwrite:

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf._checks import check_fits, check_number, is_whole
 from wasser_tf.attacks import Attack, MirrorAscent
+from wasser_tf.runtime.arguments import check_fits, check_number, is_whole
 
 MISSING = 'warm_start must know each image again: fit x={"image": images, "number": numpy.arange(len(images))}.'
 

@@ -8,11 +8,11 @@ import keras
 import tensorflow as tf
 
 from wasser_tf import attacks
-from wasser_tf._checks import check_number, is_whole
 from wasser_tf.attacks.base import Attack
-from wasser_tf.attacks.classifier import as_logits_fn
+from wasser_tf.models.logits import as_logits_fn
+from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.training import checks
-from wasser_tf.training.compiled import AdversarialScores, loss_takes_logits
+from wasser_tf.training.adversarial_metrics import AdversarialScores, loss_takes_logits
 from wasser_tf.training.warm_start import MISSING, WarmStart, check_warm_start
 
 _GOLDEN_RATIO = 0.5 * (5**0.5 - 1)
@@ -221,7 +221,7 @@ class WasserTrain(keras.Model):
             raise ValueError(MISSING)
         x = checks.check_images(x)
         adversarial = None
-        if self.attack.moves and self.omega > 0:
+        if self.attack.can_perturb and self.omega > 0:
             # Numbers that never come again, so that an attack with a random start draws a new one in every step.
             # Replicas have batches of one size, and draw what one replica with all images would.
             count = tf.shape(x)[0]
@@ -246,7 +246,7 @@ class WasserTrain(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = checks.check_images(checks.images_and_numbers(x)[0])
         adversarial = None
-        if self.attack.moves:
+        if self.attack.can_perturb:
             count = tf.shape(x)[0]
             radius = tf.fill([count], tf.constant(self.attack.threat_model.epsilon, tf.float32))
             adversarial = self._adversarial_images(x, y, tf.range(count), radius)

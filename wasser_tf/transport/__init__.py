@@ -1,1 +1,1 @@
-"""Transport plans on images: where mass may go, what it costs, how a plan is made legal and how that is proved."""
+"""Transport plans on images: where mass may go, what it costs, how a plan is made feasible and how that is proved."""

@@ -54,7 +54,7 @@ def project_rows(plan: tf.Tensor, images: tf.Tensor, support: Support) -> tf.Ten
     return tf.maximum(values - threshold[:, None], 0.0)
 
 
-def project_to_budget(
+def project_euclidean(
     plan: tf.Tensor, images: tf.Tensor, budget: tf.Tensor, support: Support, steps: int = 30
 ) -> tf.Tensor:
     """argmin_Π ‖Π − plan‖² over Π ≥ 0, Π1 = x, ⟨Π, C⟩ ≤ budget.

@@ -42,7 +42,7 @@ def guess_multiplier(images: tf.Tensor, budget: tf.Tensor) -> tf.Tensor:
     return tf.math.log(tf.maximum(4.0 * moving - 4.0, 1.0))[:, None, None, None]
 
 
-def project_to_budget(
+def project_kl(
     potential: tf.Tensor,
     multiplier: tf.Tensor,
     images: tf.Tensor,
@@ -65,7 +65,7 @@ def project_to_budget(
       newton_steps: How many. A warm start needs 3 or 4, `guess_multiplier` 6.
 
     Returns:
-      The plan. Its cost is within a per cent of the budget after a warm start, and `round_to_legal` mends the rest. Its
+      The plan. Its cost is within a per cent of the budget after a warm start, and `round_to_feasible` mends the rest. Its
       potential is that given less its maximum, and nowhere below −690.
     """
     batch, *image_shape = images.shape

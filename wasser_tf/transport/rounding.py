@@ -1,11 +1,11 @@
-"""Rounding: whatever plan comes in, a legal one goes out, and nothing illegal is paid for by losing mass.
+"""Rounding: whatever plan comes in, a feasible one goes out, and nothing infeasible is paid for by losing mass.
 
 Only the mass on the move counts, M = the off-diagonal part of Π, so rows hold by construction. Then
 
     1. a_j    the share of what is sent to pixel j that it accepts: over-full pixels refuse, and what is refused stays
-    2. t      x̃(t) = x + t (x̃ − x) has cost t ⟨M a, C⟩ and is legal at t = 0: the largest legal t ≤ 1
+    2. t      x̃(t) = x + t (x̃ − x) has cost t ⟨M a, C⟩ and is feasible at t = 0: the largest feasible t ≤ 1
 
-so that the legal plan is t M_ij a_j off the diagonal: an image and a number say it all, and a Gibbs plan is rounded
+so that the feasible plan is t M_ij a_j off the diagonal: an image and a number say it all, and a Gibbs plan is rounded
 without ever being built.
 """
 
@@ -109,7 +109,7 @@ class MovedByGibbs(Moved):
 
 
 class Rounded(NamedTuple):
-    """How a plan was made legal.
+    """How a plan was made feasible.
 
     Attributes:
       image: x̃, [B, H, W, C], in [0, capacity] exactly.
@@ -128,10 +128,10 @@ def moved_by(plan: tf.Tensor | GibbsPlan, images: tf.Tensor, support: Support) -
     return kind(plan, images, support)
 
 
-def round_to_legal(
+def round_to_feasible(
     plan: tf.Tensor | GibbsPlan, images: tf.Tensor, support: Support, radius: tf.Tensor, threat_model: ThreatModel
 ) -> Rounded:
-    """Makes any plan legal by moving less mass: rows exact, capacity kept, cost within budget (see the module).
+    """Makes any plan feasible by moving less mass: rows exact, capacity kept, cost within budget (see the module).
 
     Args:
       plan: Anything of shape [B, T, H, W, C], or a Gibbs plan.
@@ -141,7 +141,7 @@ def round_to_legal(
       threat_model: Gives normalisation and capacity; its epsilon is not used.
 
     Returns:
-      The legal image, and what `legal_plan` makes the plan of. All holds to float32 rounding (1e-6).
+      The feasible image, and what `feasible_plan` makes the plan of. All holds to float32 rounding (1e-6).
     """
     moved = moved_by(plan, images, support)
     present = tf.cast(images, moved.dtype)
@@ -151,14 +151,14 @@ def round_to_legal(
     change = accepted * offered - moved.sent(accepted)
     # A part in a million below the budget, so that float32 sums cannot carry the cost above it.
     budget = tf.cast(transport_budget(images, radius, threat_model), moved.dtype) * (1 - 1e-6)
-    step = _largest_legal_step(moved.cost(accepted), budget, change, present, threat_model.capacity)
+    step = _largest_feasible_step(moved.cost(accepted), budget, change, present, threat_model.capacity)
     target = tf.cast(present + step[:, None, None, None] * change, tf.float32)
     target = tf.clip_by_value(target, 0.0, threat_model.capacity or target.dtype.max)
     return Rounded(target, accepted, tf.cast(step, tf.float32))
 
 
-def legal_plan(plan: tf.Tensor | GibbsPlan, rounded: Rounded, images: tf.Tensor, support: Support) -> tf.Tensor:
-    """Returns the legal plan, [B, T, H, W, C], that `round_to_legal` made of a plan."""
+def feasible_plan(plan: tf.Tensor | GibbsPlan, rounded: Rounded, images: tf.Tensor, support: Support) -> tf.Tensor:
+    """Returns the feasible plan, [B, T, H, W, C], that `round_to_feasible` made of a plan."""
     step = tf.cast(rounded.step, rounded.accepted.dtype)[:, None, None, None]
     moved = moved_by(plan, images, support).plan(step * rounded.accepted)
     return tf.where(support.home, tf.maximum(images - row_sums(moved), 0.0)[:, None], moved)
@@ -182,7 +182,7 @@ def _refuse_inflow(moved: Moved, offered: tf.Tensor, images: tf.Tensor, capacity
     return tf.while_loop(over_full, refuse, start, maximum_iterations=_REFUSAL_ROUNDS)[0]
 
 
-def _largest_legal_step(
+def _largest_feasible_step(
     cost: tf.Tensor, budget: tf.Tensor, change: tf.Tensor, images: tf.Tensor, capacity: float | None
 ) -> tf.Tensor:
     """Returns the largest t ≤ 1 for which x + t · change is within budget and capacity, [B]."""

@@ -1,0 +1,1 @@
+"""What kills, full disks, bad input and long runs do to the binaries."""

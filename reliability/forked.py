@@ -1,0 +1,112 @@
+"""Binaries run in processes forked from one that has imported TensorFlow and not used it: a start costs no import."""
+
+import contextlib
+import os
+import pathlib
+import runpy
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+class Ended(NamedTuple):
+    """How a process ended: its exit code (negative: a signal; None: it ran out of time), and what it said."""
+
+    code: int | None
+    output: str
+
+
+class Process:
+    """A forked process; its standard output and error go to one file."""
+
+    def __init__(self, work: Callable[[], object], output: pathlib.Path):
+        """Forks, and does the work in the child, whose exit code is 0, that of SystemExit, or 99 after a traceback."""
+        self.output = output
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os._exit(_child(work, output))
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Sends a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def wait(self, seconds: float) -> Ended:
+        """Waits for the end, at most so long; a process that is not through by then is killed."""
+        end = time.monotonic() + seconds
+        while (code := self.ended()) is None:
+            if time.monotonic() > end:
+                self.kill()
+                os.waitpid(self.pid, 0)
+                return Ended(None, self.output.read_text(errors="replace"))
+            time.sleep(0.02)
+        return Ended(code, self.output.read_text(errors="replace"))
+
+    def ended(self) -> int | None:
+        """Returns the exit code, or None while the process runs. Not to be asked again after it ended."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return None if pid == 0 else os.waitstatus_to_exitcode(status)
+
+
+def import_all() -> None:
+    """Imports what the binaries need, so that forks need not."""
+    sys.path.insert(0, str(_ROOT / "bin"))
+    import _flags  # noqa: F401
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
+    import sklearn.datasets
+
+    from wasser_tf.paper import experiments  # noqa: F401
+    from wasser_tf.runs import (  # noqa: F401
+        attack,
+        evaluate,
+        predict,  # noqa: F401
+        publish,  # noqa: F401
+        train,  # noqa: F401
+    )
+    from wasser_tf.serving import export  # noqa: F401
+
+    # Both read files and import more when they are first used.
+    sklearn.datasets.load_digits()
+    matplotlib.figure.Figure().text(0, 0, "ε")
+
+
+def binary(name: str, arguments: Sequence[str]) -> Callable[[], object]:
+    """Returns the work of a binary of bin/ with these arguments."""
+
+    def work() -> None:
+        path = _ROOT / "bin" / f"{name}.py"
+        sys.argv = [str(path), *arguments]
+        runpy.run_path(str(path), run_name="__main__")
+
+    return work
+
+
+def _child(work: Callable[[], object], output: pathlib.Path) -> int:
+    """Does the work; whatever happens, nothing may come back into the parent's code."""
+    try:
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        try:
+            work()
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+            if isinstance(leaving.code, str):
+                print(leaving.code, file=sys.stderr)
+        except BaseException:
+            traceback.print_exc()
+            code = 99
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return code
+    except BaseException:
+        return 98

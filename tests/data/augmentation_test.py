@@ -1,0 +1,84 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wasser_tf.data import augmentation
+from wasser_tf.data.augmentation import RandomMirror, RandomShift
+
+_CHANGES = [name for name in augmentation.AUGMENTATIONS if name != "none"]
+
+
+def _images(count, height=8, width=9, channels=3, seed=0):
+    return tf.constant(np.random.default_rng(seed).random((count, height, width, channels), np.float32))
+
+
+@pytest.mark.parametrize("name", _CHANGES)
+@settings(max_examples=15, deadline=None)
+@given(
+    count=st.integers(1, 5),
+    height=st.integers(8, 20),
+    width=st.integers(8, 20),
+    channels=st.integers(1, 3),
+    seed=st.tuples(st.integers(0, 2**31), st.integers(0, 2**31)),
+)
+def test_keeps_the_shape_and_makes_no_new_values(name, count, height, width, channels, seed):
+    images = _images(count, height, width, channels)
+    changed = augmentation.make_augmentation(name, (height, width, channels))(images, tf.constant(seed, tf.int64))
+    assert changed.shape == images.shape and changed.dtype == images.dtype
+    for before, after in zip(images.numpy(), changed.numpy(), strict=True):
+        for channel in range(channels):
+            assert set(after[..., channel].ravel()) <= {0.0, *before[..., channel].ravel()}
+
+
+@pytest.mark.parametrize("name", _CHANGES)
+def test_is_a_function_of_the_seed(name):
+    images, change = _images(16), augmentation.make_augmentation(name, (8, 9, 3))
+    first = change(images, tf.constant([3, 4], tf.int64))
+    np.testing.assert_array_equal(first, tf.function(change)(images, tf.constant([3, 4], tf.int64)))
+    assert not np.array_equal(first, change(images, tf.constant([3, 5], tf.int64)))
+    # Each image goes its own way.
+    same = tf.repeat(images[:1], 16, axis=0)
+    assert len({one.tobytes() for one in change(same, tf.constant([3, 4], tf.int64)).numpy()}) > 3
+
+
+@pytest.mark.parametrize(("fill", "mode"), [("constant", "constant"), ("reflect", "reflect")])
+def test_every_shift_comes_equally_often_and_is_what_numpy_makes(fill, mode):
+    image = _images(1, 5, 6, 2)[0].numpy()
+    padded = np.pad(image, [(1, 1), (2, 2), (0, 0)], mode=mode)
+    crops = {padded[i : i + 5, j : j + 6].tobytes(): (i, j) for i in range(3) for j in range(5)}
+    assert len(crops) == 15
+    shifted = RandomShift(1, 2, fill)(tf.repeat(image[None], 3000, axis=0), tf.constant([1, 2], tf.int64)).numpy()
+    counts = np.zeros((3, 5))
+    for one in shifted:
+        counts[crops[one.tobytes()]] += 1
+    # Of 200 each; five standard deviations are 68.
+    assert abs(counts - 200).max() < 68
+
+
+def test_half_of_the_images_are_mirrored():
+    image = _images(1)[0].numpy()
+    changed = RandomMirror()(tf.repeat(image[None], 1000, axis=0), tf.constant([1, 2], tf.int64)).numpy()
+    mirrored = (changed == image[:, ::-1]).all(axis=(1, 2, 3))
+    assert (mirrored | (changed == image).all(axis=(1, 2, 3))).all() and 420 < mirrored.sum() < 580
+
+
+def test_layers_are_described_by_their_config():
+    layer = RandomShift(1, 2, "reflect", name="shift")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert again.get_config() == layer.get_config() and (again.height, again.width, again.fill) == (1, 2, "reflect")
+
+
+def test_makes_none_and_refuses():
+    assert augmentation.make_augmentation("none", (1, 1, 1)) is None
+    with pytest.raises(ValueError, match="augment must be one of none, shift, crop_flip, got 'cutout'"):
+        augmentation.make_augmentation("cutout", (32, 32, 3))
+    with pytest.raises(ValueError, match="at least 8×8 pixels, got 7×28"):
+        augmentation.make_augmentation("shift", (7, 28, 1))
+    with pytest.raises(ValueError, match="fill must be constant or reflect, got 'nearest'"):
+        RandomShift(1, 1, "nearest")
+    for dataset in ("cifar10", "fashion_mnist", "mnist_corrupted_not"):
+        augmentation.check_suits("crop_flip", dataset)
+    augmentation.check_suits("shift", "mnist")

@@ -1,0 +1,56 @@
+"""The mean of classifiers: of weights and of batch norm's moments, and what cannot be averaged."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from wasser_tf import models
+from wasser_tf.models.averaging import average
+
+
+def classifier(seed, units=3):
+    model = keras.Sequential(
+        [
+            keras.Input((2, 2, 1)),
+            keras.layers.Flatten(),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(units, name="logits"),
+        ]
+    )
+    rng = np.random.default_rng(seed)
+    model.set_weights([rng.uniform(0.5, 1, size=weight.shape) for weight in model.get_weights()])
+    return model
+
+
+@pytest.fixture
+def saved(tmp_path):
+    paths = [tmp_path / f"{seed}.keras" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        classifier(seed).save(path)
+    return paths
+
+
+def test_every_weight_is_the_mean(saved, tmp_path):
+    output = tmp_path / "new" / "mean.keras"
+    command = ["bin/average.py", f"--models={','.join(map(str, saved))}", f"--output={output}"]
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    found = models.load_classifier(output).get_weights()
+    for weight, *others in zip(found, *[classifier(seed).get_weights() for seed in range(3)], strict=True):
+        np.testing.assert_allclose(weight, np.mean(others, axis=0), rtol=1e-6)
+
+
+def test_what_has_no_mean_is_refused(saved, tmp_path):
+    other = tmp_path / "other.keras"
+    classifier(0, units=4).save(other)
+    with pytest.raises(ValueError, match="another architecture"):
+        average([*saved, other], tmp_path / "mean.keras")
+    with pytest.raises(ValueError, match="at least two"):
+        average(saved[:1], tmp_path / "mean.keras")
+    with pytest.raises(ValueError, match="at least two"):
+        average(str(saved[0]), tmp_path / "mean.keras")
+    with pytest.raises(ValueError, match=r"\.keras"):
+        average(saved, tmp_path / "mean.npz")
+    assert not list(tmp_path.glob("mean*"))

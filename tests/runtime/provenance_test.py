@@ -1,0 +1,25 @@
+import re
+
+import pytest
+
+from wasser_tf.runtime import provenance
+
+
+def test_the_commit_is_that_of_the_checkout():
+    found = provenance.commit()
+    if found is None:
+        pytest.skip("The package does not run from a checkout.")
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", found)
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (["/opt/x/bin/evaluate.py", "--radii=0.1,0.3"], "python bin/evaluate.py --radii=0.1,0.3"),
+        (["bin/train.py", "--output_dir=runs/a/b", "--data_dir=/data/tfds"], "--output_dir=runs/a/b --data_dir=…/tfds"),
+        (["bin/a.py", "--models=a=/x/a.keras,b=/y/z/b.npz,c=runs/c.keras"], "a=…/a.keras,b=…/b.npz,c=runs/c.keras"),
+        (["bin/a.py", "--description=1/4 of it", "--model=/my data/x"], "'--description=1/4 of it' '--model=…/x'"),
+    ],
+)
+def test_a_command_tells_nothing_of_the_machine(given, said):
+    assert provenance.command(given).endswith(said)

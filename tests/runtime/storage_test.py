@@ -1,0 +1,136 @@
+import errno
+import io
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from wasser_tf.runtime import storage
+
+_KEEPS_THE_FOLDER = """
+import sys, time, pathlib
+from wasser_tf import storage
+with storage.locked(pathlib.Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_replaces_a_file_and_a_folder_or_leaves_them(tmp_path):
+    file, folder = tmp_path / "file.txt", tmp_path / "folder"
+    for content in ("old", "new"):
+        storage.write_text(file, content)
+        with storage.atomic_path(folder) as beside:
+            beside.mkdir()
+            (beside / content).write_text(content)
+    for path in (file, folder):
+        with pytest.raises(KeyError), storage.atomic_path(path) as beside:
+            beside.write_text("half")
+            raise KeyError
+    assert file.read_text() == "new" and [path.name for path in folder.iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder"]
+
+
+def test_removes_what_a_killed_process_left(tmp_path):
+    with storage.atomic_path(tmp_path / "model.keras") as beside:
+        beside.write_text("whole")
+        half = beside.name
+    (tmp_path / "inner" / half).mkdir(parents=True)
+    (tmp_path / "inner" / half / "part").write_text("")
+    (tmp_path / ".folder.0123abcd.replaced").mkdir()
+    (tmp_path / ".hidden").write_text("someone else's")
+    storage.remove_leftovers(tmp_path, below=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "inner", "model.keras"]
+    assert (tmp_path / "inner" / half / "part").exists()
+    storage.remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".hidden", "inner", "model.keras"]
+
+
+def test_json_is_what_every_reader_takes(tmp_path):
+    storage.write_json(tmp_path / "a.json", {"value": [1.5, math.inf, (math.nan,)], 3: "ε"})
+    assert storage.read_json(tmp_path / "a.json") == {"value": [1.5, "inf", ["nan"]], "3": "ε"}
+    with pytest.raises(ValueError, match="cannot be read"):
+        storage.read_json(tmp_path / "b.json")
+
+
+def test_a_folder_is_one_process_s_own_until_it_is_killed(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", _KEEPS_THE_FOLDER, tmp_path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(ValueError, match="A run that has not ended is writing into"), storage.locked(tmp_path):
+            pass
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    for _ in range(2):
+        with storage.locked(tmp_path):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_or_read_only_is_told_in_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(OSError, match=r"file cannot be written \(No space left on device\): make room .* as it was"):
+        with storage.atomic_path(tmp_path / "file") as beside:
+            beside.write_text("half of the n")
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    inside = Exception("{{function_node __wrapped__SaveV2}} /x/.1.0123.partial/v; No space left on device [Op:SaveV2]")
+    assert str(storage.cannot_write("/x/1", inside)).startswith("/x/1 cannot be written (No space left on device): ")
+    silent = Exception("{{function_node __wrapped__MergeV2Checkpoints}} /x/.1.0123.partial/variables.index;")
+    assert "/1 cannot be written (the disk does not say why): make" in str(storage.cannot_write(tmp_path / "1", silent))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
+    assert "/1 cannot be written (No space left on device): make" in str(storage.cannot_write(tmp_path / "1", silent))
+    # A file in the place of a folder: what root may not write to either.
+    with pytest.raises(OSError, match="inner cannot be written"):
+        storage.write_text(tmp_path / "file" / "inner" / "x", "new")
+
+
+class _Harm:
+    """An object whose pickle makes a folder when it is loaded."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_no_pickle_is_run(tmp_path):
+    array = np.array([_Harm(tmp_path / "harm")], object)
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    np.savez(tmp_path / "a.npz", index=array)
+    with pytest.raises(ValueError, match=r"a\.npy cannot be read as an \.npy file"):
+        storage.read_array(tmp_path / "a.npy")
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read as an \.npz file"):
+        storage.read_arrays(tmp_path / "a.npz")
+    assert not (tmp_path / "harm").exists()
+    # It would have been.
+    np.load(tmp_path / "a.npy", allow_pickle=True)
+    assert (tmp_path / "harm").exists()
+
+
+def test_an_archive_writes_nothing_and_promises_no_more_than_fits(tmp_path):
+    file = io.BytesIO()
+    np.save(file, np.arange(3))
+    folder = tmp_path / "inner" / "most"
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "a.npz", "w") as archive:
+        archive.writestr("../../escaped.npy", file.getvalue())
+    storage.read_arrays(folder / "a.npz")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.npz"]
+    # 400 TB of floats, by the header of an array of which nothing more is there.
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000, 100), }".ljust(117) + b"\n"
+    absurd = b"\x93NUMPY\x01\x00v\x00" + header
+    (tmp_path / "a.npy").write_bytes(absurd)
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+        archive.writestr("index.npy", absurd)
+    for read, name in ((storage.read_array, "a.npy"), (storage.read_arrays, "b.npz")):
+        with pytest.raises(ValueError, match="cannot be read as an"):
+            read(tmp_path / name)

@@ -1,0 +1,45 @@
+"""docs/results/DATASET.md: the paper's numbers beside ours, and every artefact. Rendered, but for the notes."""
+
+import pathlib
+
+from wasser_tf.paper import experiment_output, published_numbers
+from wasser_tf.publishing import leaderboard
+from wasser_tf.reporting.tables import markdown_table
+from wasser_tf.runtime import storage
+
+# The order on the page.
+NAMES = ("table1", "fig1", "fig3", "fig4", "fig5", "beyond")
+NOTES = "notes.md"
+
+
+def write_results_page(results_dir: pathlib.Path, dataset: str) -> pathlib.Path:
+    """Renders the page from results_dir/DATASET/*.json, the leaderboard's entries and results_dir/DATASET/notes.md.
+
+    Returns:
+      The page.
+
+    Raises:
+      ValueError: There are no artefacts, or one is unreadable.
+    """
+    folder = results_dir / dataset
+    found = {name: storage.read_json(folder / f"{name}.json") for name in NAMES if (folder / f"{name}.json").exists()}
+    if not found:
+        raise ValueError(f"{folder} holds no artefacts: run the experiments with --publish_dir={results_dir} first.")
+    parts = [f"# The paper on {dataset}, reproduced\n\nRendered from [{dataset}/]({dataset}) by `bin/reproduce.py`.\n"]
+    if dataset in published_numbers.PAPERS:
+        rows = [list(line) for line in published_numbers.lines(dataset, found)]
+        header = ["", "the paper", "ours, as the paper scores", "ours, feasible"]
+        if rows:
+            parts.append(f"## Line by line\n\n{markdown_table(header, rows)}")
+    notes = folder / NOTES
+    if notes.exists():
+        parts.append(f"## Where they differ, and why\n\n{notes.read_text(encoding='utf-8').strip()}\n")
+    parts += [f"## {experiment_output.output_markdown(values, f'{dataset}/')}" for values in found.values()]
+    if entries := leaderboard.entries(results_dir, dataset):
+        parts.append(
+            f"## Under the strongest ensemble\n\n{leaderboard.ball_in_words(entries[0])}. All classifiers: "
+            f"[the leaderboard]({leaderboard.LEADERBOARD}).\n\n{leaderboard.leaderboard_table(entries)}"
+        )
+    path = results_dir / f"{dataset}.md"
+    storage.write_text(path, "\n".join(parts))
+    return path

@@ -1,0 +1,148 @@
+"""The card of a packaged classifier: what it is, how it was trained, what it withstands. Generated, never typed."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wasser_tf import ThreatModel, attacks
+from wasser_tf.publishing.leaderboard import attacks_in_words, ball_in_words, percent, short_commit
+from wasser_tf.reporting.tables import markdown_table
+from wasser_tf.runtime import storage
+from wasser_tf.training.config import TrainConfig
+
+# Of the config, what bin/train.py has no flag of the same name for.
+_OTHERWISE = ("attack", "validation_attack")
+
+
+def training_of(run: pathlib.Path) -> dict[str, Any]:
+    """Returns what the folder of a training run tells of the training.
+
+    Raises:
+      ValueError: It holds no training run.
+    """
+    path = run / "config.json"
+    metadata = storage.read_json(path) if path.exists() else {}
+    try:
+        return {
+            "config": metadata["config"],
+            "command": training_command(metadata["config"]),
+            "threat_model_in_words": metadata["threat_model_in_words"],
+            "commit": metadata.get("commit"),
+            "versions": metadata["versions"],
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{run} holds no training run: give the --output_dir of bin/train.py.") from error
+
+
+def training_command(config: Mapping[str, Any]) -> str:
+    """Returns the bin/train.py command of a run's config: complete, whatever file its flags came from.
+
+    Args:
+      config: The "config" of its config.json.
+    """
+    attack = config["attack"]
+    ball = dict(attack["config"]["threat_model"])
+    given: dict[str, Any] = {"dataset": config["dataset"]}
+    # A saved classifier to start from takes the place of a model by name.
+    of_no_effect = ("model", "width") if config.get("initial") else ()
+    if not of_no_effect:
+        given["model"] = config["model"]
+    given["attack"] = _described(attack)
+    if validation := config.get("validation_attack"):
+        given["validation_attack"] = _described(validation)
+    given["epsilon"] = ball.pop("epsilon")
+    usual_ball = ThreatModel().get_config()
+    given |= {key: value or 0 for key, value in ball.items() if value != usual_ball[key] and key != "normalize_mass"}
+    if not ball["normalize_mass"]:
+        given["normalize_mass"] = False
+    if schedule := attack["config"].get("schedule"):
+        names = {"start": "start", "factor": "factor", "every": "every", "minimum": "min", "maximum": "max"}
+        given |= {"adaptive_radius": True, **{f"epsilon_{names[key]}": value for key, value in schedule.items()}}
+    defaults = {field.name: field.default for field in TrainConfig.__dataclass_fields__.values()}
+    given |= {
+        key: value
+        for key, value in config.items()
+        if key not in (*given, *_OTHERWISE, *of_no_effect) and value != storage.through_json(_plain(defaults.get(key)))
+    }
+    return f"python bin/train.py {' '.join(_flag(key, value) for key, value in given.items())} --output_dir=…"
+
+
+def _described(attack: Mapping[str, Any]) -> str:
+    """Returns name:setting=value:… of a serialised attack, without what flags of their own say."""
+    usual = attacks.make(attack["name"], ThreatModel.from_config(attack["config"]["threat_model"])).get_config()
+    settings = {
+        key: value
+        for key, value in attack["config"].items()
+        # bin/train.py has usual iterations of its own.
+        if key not in ("threat_model", "schedule", "seed") and (value != usual.get(key) or key == "iterations")
+    }
+    return ":".join([attack["name"], *(f"{key}={value}" for key, value in settings.items())])
+
+
+def write_card(path: pathlib.Path, classifier: Mapping[str, Any], training: Mapping[str, Any], entry: Mapping) -> None:
+    """Writes NAME.json and NAME.md beside NAME.keras.
+
+    Args:
+      path: The .keras file.
+      classifier: "model" (its own name), "image_shape", "num_weights", "num_classes", "bytes" and "file" (which of the
+        run it is).
+      training: From `training_of`.
+      entry: The classifier's leaderboard entry, measured on this very file.
+    """
+    card = {"name": path.stem, "classifier": dict(classifier), "training": dict(training), "evaluation": dict(entry)}
+    storage.write_json(path.with_suffix(".json"), card)
+    storage.write_text(path.with_suffix(".md"), card_markdown(card))
+
+
+def card_markdown(card: Mapping[str, Any]) -> str:
+    """Returns the card to be read."""
+    classifier, training, evaluation = card["classifier"], card["training"], card["evaluation"]
+    height, width, channels = classifier["image_shape"]
+    # Cards of older versions have no name of the classifier's own.
+    model = classifier.get("model", training["config"]["model"])
+    rows: list[Sequence[str]] = [["natural", percent(evaluation["natural_accuracy"])]]
+    versions = ", ".join(f"{key} {value}" for key, value in training["versions"].items())
+    rows += [[f"robust at ε = {radius}", percent(share)] for radius, share in evaluation["robust_accuracy"].items()]
+    return f"""# {card["name"]}
+
+{model}, {classifier["num_weights"]:,} weights, from {height}×{width}×{channels} images in [0, 1]
+to {classifier["num_classes"]} logits; {classifier["bytes"] / 1e6:.2f} MB, weights rounded to float16.
+
+```python
+classifier = wasser_tf.load_pretrained("{card["name"]}")
+```
+
+## What it withstands
+
+{markdown_table(["accuracy", f"{evaluation['num_images']:,} images of {evaluation['dataset']}"], rows)}
+{ball_in_words(evaluation)}. Attacked with {attacks_in_words(evaluation["attacks"])}, seed
+{evaluation["seed"]}; every example is feasible
+({percent(evaluation["least_legal_share"])} feasible). Measured on this file (fingerprint
+`{evaluation["fingerprint"][:16]}…`) at commit {short_commit(evaluation["commit"])}:
+
+```bash
+{evaluation["command"]}
+```
+
+Robust accuracies are upper bounds: a stronger attack may lower them. Against any other threat model nothing is claimed.
+
+## How it was trained
+
+`{classifier["file"]}` of this run, seed {training["config"]["seed"]}, at commit {short_commit(training["commit"])}:
+
+```bash
+{training["command"]}
+```
+
+{training["threat_model_in_words"]}. Versions: {versions}.
+"""
+
+
+def _plain(value: Any) -> Any:
+    return None if not isinstance(value, (str, int, float, bool, list, tuple, dict)) else value
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        value = ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+    return f"--{name}={str(value).lower() if isinstance(value, bool) else value}"

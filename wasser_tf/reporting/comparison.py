@@ -1,0 +1,164 @@
+"""Several classifiers under one attack at the same radii: the table before and after training, and its pictures."""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wasser_tf.attacks import Attack
+from wasser_tf.data import Split
+from wasser_tf.evaluation import metrics
+from wasser_tf.evaluation.record import Evaluation, Record, evaluate_attack
+from wasser_tf.reporting import figures, tables
+from wasser_tf.runtime import interruption, storage
+from wasser_tf.threat_model import ThreatModel
+
+
+class Comparison(NamedTuple):
+    """What `compare` returns.
+
+    Attributes:
+      classifiers: The classifiers, by name.
+      split: The images that were attacked.
+      radii: The radii, rising.
+      evaluations: For each classifier, by its name, an evaluation at each radius.
+    """
+
+    classifiers: Mapping[str, Any]
+    split: Split
+    radii: tuple[float, ...]
+    evaluations: dict[str, list[Evaluation]]
+
+    @property
+    def records(self) -> list[Record]:
+        """The records of all classifiers, one after the other."""
+        return [evaluation.record for members in self.evaluations.values() for evaluation in members]
+
+
+def compare(
+    classifiers: Mapping[str, Any],
+    attack: Attack,
+    split: Split,
+    radii: Sequence[float],
+    *,
+    dataset_name: str,
+    from_logits: bool | None = None,
+    batch_size: int = 128,
+    log: Callable[[str], None] | None = None,
+    verbose: bool = True,
+) -> Comparison:
+    """Attacks classifiers at several radii.
+
+    Args:
+      classifiers: Them, by name.
+      attack: The attack.
+      split: The images.
+      radii: The radii, rising.
+      dataset_name: What the records call the images.
+      from_logits: Whether the classifiers return logits; told from them by default.
+      batch_size: Images at a time.
+      log: Is given a line before each attack.
+      verbose: Whether to show a progress bar.
+
+    Raises:
+      ValueError: The images are not what a classifier takes.
+    """
+    evaluations: dict[str, list[Evaluation]] = {}
+    for name, classifier in classifiers.items():
+        for radius in radii:
+            interruption.raise_if_requested()
+            if log:
+                log(f"Attacking {name} at ε = {radius:g}")
+            evaluations.setdefault(name, []).append(
+                evaluate_attack(
+                    classifier,
+                    attack,
+                    split.images,
+                    split.labels,
+                    radius=radius,
+                    model_name=name,
+                    dataset_name=dataset_name,
+                    index=split.index,
+                    from_logits=from_logits,
+                    batch_size=batch_size,
+                    verbose=verbose,
+                )
+            )
+    return Comparison(classifiers, split, tuple(radii), evaluations)
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """Returns accuracies as a Markdown table: a line for each radius, a column for each classifier, and the gain."""
+    names = list(comparison.evaluations)
+    columns = [_accuracies(comparison, name) for name in names]
+    header = ["accuracy on the test images", *names, *(["gain, points"] if len(names) == 2 else [])]
+    labels = ["natural", *(f"robust at ε = {radius:g}" for radius in comparison.radii)]
+    rows = []
+    for number, label in enumerate(labels):
+        values = [column[number] for column in columns]
+        gain = [f"{100 * (values[1] - values[0]):+.1f}"] if len(values) == 2 else []
+        rows.append([label, *(f"{100 * value:.1f} %" for value in values), *gain])
+    return tables.markdown_table(header, rows)
+
+
+def save_figures(
+    folder: str | os.PathLike[str], comparison: Comparison, radius: float, class_names: Sequence[str] | None = None
+) -> list[pathlib.Path]:
+    """Draws examples at one radius for each classifier (the paper's Fig. 1), and success against ε for all of them.
+
+    Args:
+      folder: Where to.
+      comparison: What to draw.
+      radius: One of its radii.
+      class_names: Names of the classes.
+
+    Returns:
+      The files: examples_<classifier>.png for each, and success.png.
+    """
+    folder = pathlib.Path(folder)
+    at, split = comparison.radii.index(radius), comparison.split
+    threat_model = ThreatModel.from_config(comparison.records[at].threat_model)
+    # The first images that every classifier knows clean: an image that is wrong anyway shows nothing.
+    known = np.logical_and.reduce([~members[at].clean.wrong for members in comparison.evaluations.values()])
+    chosen = np.flatnonzero(known)[:8] if known.any() else np.arange(min(8, len(known)))
+    paths = []
+    for name, members in comparison.evaluations.items():
+        adversarial = members[at].result.adversarial[chosen]
+        attacked = metrics.predict(comparison.classifiers[name], adversarial, split.labels[chosen])
+        paths.append(folder / f"examples_{name}.png")
+        figures.save_examples(
+            paths[-1],
+            split.images[chosen],
+            adversarial,
+            split.labels[chosen],
+            members[at].clean.predicted[chosen],
+            attacked.predicted,
+            threat_model=threat_model,
+            title=f"{name} under {members[at].record.attack.replace('_', ' ')}",
+            class_names=class_names,
+        )
+    paths.append(folder / "success.png")
+    radii = (0.0, *comparison.radii)
+    curves = {
+        name: (radii, [1 - accuracy for accuracy in _accuracies(comparison, name)]) for name in comparison.evaluations
+    }
+    figures.save_success_curves(paths[-1], curves, threat_model=threat_model, num_images=len(split.labels))
+    return paths
+
+
+def save_report(folder: str | os.PathLike[str], comparison: Comparison, metadata: Mapping[str, Any], text: str) -> None:
+    """Writes report.md (`text`, the table, and all scores) and report.json (`about`, and a record for each attack)."""
+    folder = pathlib.Path(folder)
+    storage.write_text(
+        folder / "report.md",
+        f"{text}\n{comparison_table(comparison)}\n## All scores\n\n{tables.to_markdown(comparison.records)}",
+    )
+    records = [record.to_json() for record in comparison.records]
+    storage.write_json(folder / "report.json", {**metadata, "records": records})
+
+
+def _accuracies(comparison: Comparison, name: str) -> list[float]:
+    records = [evaluation.record for evaluation in comparison.evaluations[name]]
+    return [records[0].natural_accuracy, *(record.feasible.robust_accuracy for record in records)]

@@ -1,0 +1,273 @@
+"""Writes what an evaluation found: report.json, results.csv, report.md and figures/."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wasser_tf.attacks import Attack
+from wasser_tf.data.selection import Selection
+from wasser_tf.evaluation import metrics
+from wasser_tf.evaluation.examples import Examples
+from wasser_tf.evaluation.record import WORST_CASE, Record, make_record
+from wasser_tf.evaluation.sanity import Check, gradient_masking
+from wasser_tf.evaluation.sweep import safe_name
+from wasser_tf.evaluation.verification import ExactCheck
+from wasser_tf.reporting import figures, tables
+from wasser_tf.runtime import provenance, storage
+from wasser_tf.threat_model import ThreatModel
+
+PICTURES = 8
+
+
+class Pictures(NamedTuple):
+    """A few examples to draw, the arguments of `figures.save_examples`."""
+
+    images: np.ndarray
+    adversarial: np.ndarray
+    labels: np.ndarray
+    clean_predictions: np.ndarray
+    adversarial_predictions: np.ndarray
+
+
+@dataclasses.dataclass(kw_only=True)
+class ModelReport:
+    """What there is to tell of a model; filled radius by radius.
+
+    Attributes:
+      name: Its name.
+      path: Its path.
+      fingerprint: What tells its file from others, see `sweep.fingerprint`.
+      records: Of each attack and radius.
+      exact: The exact verifications, by attack and radius.
+      checks: The sanity checks.
+      minimal_radii: Of each image, [n], upper bounds, see `worst_case.least_costs`.
+      bisected: Whether they were looked for radius by radius. From the tested radii alone they pile up just below
+        those, and neither their median nor their histogram is shown.
+      pictures: Examples by radius.
+    """
+
+    name: str
+    path: str
+    fingerprint: str = ""
+    records: list[Record] = dataclasses.field(default_factory=list)
+    exact: dict[tuple[str, float], ExactCheck] = dataclasses.field(default_factory=dict)
+    checks: list[Check] = dataclasses.field(default_factory=list)
+    minimal_radii: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    bisected: bool = False
+    pictures: dict[float, Pictures] = dataclasses.field(default_factory=dict)
+
+    def add(
+        self,
+        label: str,
+        attack: Attack,
+        radius: float,
+        dataset_name: str,
+        examples: Examples,
+        seconds: float,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        """Adds the record of some examples; `settings` replace the attack's."""
+        record = make_record(
+            attack,
+            examples.result,
+            examples.clean,
+            radius=radius,
+            model_name=self.name,
+            dataset_name=dataset_name,
+            seconds=seconds,
+        )
+        settings = record.settings if settings is None else settings
+        self.records.append(dataclasses.replace(record, attack=label, settings=settings))
+
+    def keep_pictures(self, radius: float, examples: Examples, classifier: Any) -> None:
+        """Keeps the first few examples of a radius for drawing."""
+        images, labels = examples.images[:PICTURES], examples.labels[:PICTURES]
+        adversarial = examples.result.adversarial[:PICTURES]
+        predicted = metrics.predict_unchecked(classifier, adversarial, labels).predicted
+        self.pictures[radius] = Pictures(images, adversarial, labels, examples.clean.predicted[:PICTURES], predicted)
+
+
+def write_report(
+    folder: pathlib.Path,
+    config: dict[str, Any],
+    threat_model: ThreatModel,
+    images: Selection,
+    reports: Sequence[ModelReport],
+) -> None:
+    """Writes everything anew.
+
+    Args:
+      folder: Where to.
+      config: What was evaluated, as plain values.
+      threat_model: The ball; its epsilon is not used.
+      images: The images.
+      reports: Of the models.
+    """
+    records = [record for model in reports for record in model.records]
+    drawn = _draw(folder / "figures", threat_model, images, reports)
+    storage.write_text(folder / "results.csv", tables.to_csv(records))
+    storage.write_text(folder / "report.md", _markdown(config, threat_model, images, reports, drawn))
+    values = {
+        "config": config,
+        "commit": provenance.commit(),
+        "command": provenance.command(),
+        "threat_model_in_words": tables.threat_model_caption(threat_model.get_config()),
+        "images": images.name,
+        "num_images": len(images.labels),
+        "records": [record.to_json() for record in records],
+        "models": {model.name: _to_json(model) for model in reports},
+    }
+    # Last: where it is there, all is there.
+    storage.write_json(folder / "report.json", values)
+
+
+def _to_json(model: ModelReport) -> dict[str, Any]:
+    radii = model.minimal_radii
+    return {
+        "path": model.path,
+        "fingerprint": model.fingerprint,
+        "exact": [
+            {"attack": attack, "epsilon": epsilon, **dataclasses.asdict(check)}
+            for (attack, epsilon), check in model.exact.items()
+        ],
+        "sanity": [dataclasses.asdict(check) for check in model.checks],
+        "gradient_masking": gradient_masking(model.checks),
+        "minimal_radius_median": _median(radii) if model.bisected else None,
+        "minimal_radius": [float(radius) for radius in radii],
+    }
+
+
+def _draw(
+    folder: pathlib.Path, threat_model: ThreatModel, images: Selection, reports: Sequence[ModelReport]
+) -> dict[str, str]:
+    """Draws what can be drawn; returns the files by their captions."""
+    drawn: dict[str, str] = {}
+
+    def place(caption: str, name: str) -> pathlib.Path:
+        drawn[caption] = f"{folder.name}/{name}.png"
+        return folder / f"{name}.png"
+
+    # The last attack is the worst case over them, or the only one.
+    strongest = reports[0].records[-1].attack
+    strongest = "worst case over attacks" if strongest == WORST_CASE else strongest
+    radii = {model.name: model.minimal_radii for model in reports}
+    largest = max(record.epsilon for model in reports for record in model.records)
+    for model in reports:
+        if all(record.attack == WORST_CASE for record in model.records):
+            continue
+        path = place(f"{model.name}: each attack against ε", f"panels_{safe_name(model.name)}")
+        figures.save_panels(path, model.records, title=f"{model.name} on {images.name}")
+    curves = {}
+    for model in reports:
+        last = {record.epsilon: record for record in model.records}
+        curves[model.name] = (
+            [0.0, *last],
+            [1 - model.records[0].natural_accuracy, *(record.feasible.success_rate for record in last.values())],
+        )
+    options: dict[str, Any] = {"threat_model": threat_model, "num_images": len(images.labels)}
+    path = place(f"Success: {strongest}", "success")
+    figures.save_success_curves(path, curves, title=f"Success on {images.name}: {strongest}", **options)
+    if all(model.bisected for model in reports):
+        path = place("Minimal radii", "minimal_radius")
+        title = f"Minimal radii on {images.name}: the least cost that fooled"
+        figures.save_radius_histogram(path, radii, threat_model=threat_model, title=title)
+    path = place("Robust accuracy", "robust_accuracy")
+    figures.save_accuracy_curves(
+        path, radii, threat_model=threat_model, title=f"Robust accuracy on {images.name}", max_radius=largest or None
+    )
+    if images.images.shape[-1] in (1, 3):
+        for model in reports:
+            for radius, pictures in model.pictures.items():
+                caption = f"{model.name} at ε = {radius:g}: {strongest}"
+                figures.save_examples(
+                    place(caption, f"examples_{safe_name(model.name)}_{radius:g}"),
+                    *pictures,
+                    threat_model=threat_model.with_epsilon(radius),
+                    title=caption,
+                    class_names=images.class_names,
+                )
+    return drawn
+
+
+def _markdown(
+    config: dict[str, Any],
+    threat_model: ThreatModel,
+    images: Selection,
+    reports: Sequence[ModelReport],
+    drawn: dict[str, str],
+) -> str:
+    sentence = tables.threat_model_caption(threat_model.get_config(), len(images.labels))
+    parts = [
+        f"# Evaluation on {images.name}\n\n{sentence}\n"
+        "Every example is feasible; raw is what an attack made before it was.\n"
+    ]
+    if config["skip_fooled"]:
+        parts.append(
+            f"Attacked by {', then '.join(config['attacks'])}, radius after radius, each only where none before had "
+            "success. So no attack has a row of its own, and losses are those of the first success.\n"
+        )
+    for model in reports:
+        parts.append(f"## {model.name}\n\n{overview(model)}")
+        if model.bisected:
+            parts.append(_minimal_radius_line(model.minimal_radii))
+        if model.checks:
+            parts.append(f"### Sanity checks\n\n{_sanity_table(model.checks)}")
+        if model.exact:
+            parts.append(f"### Exact transport\n\n{_exact_table(model)}")
+    parts.append(f"## All scores\n\n{tables.to_markdown([record for model in reports for record in model.records])}")
+    parts.append("## Pictures\n\n" + "\n\n".join(f"![{caption}]({path})" for caption, path in drawn.items()) + "\n")
+    return "\n".join(parts)
+
+
+def overview(model: ModelReport) -> str:
+    """Robust accuracy, an attack a row and a radius a column."""
+    labels = list(dict.fromkeys(record.attack for record in model.records))
+    radii = list(dict.fromkeys(record.epsilon for record in model.records))
+    cells = {(record.attack, record.epsilon): record.feasible.robust_accuracy for record in model.records}
+    natural = model.records[0].natural_accuracy
+    rows = [[label, *(f"{100 * cells[label, radius]:.2f} %" for radius in radii)] for label in labels]
+    header = ["robust accuracy", *(f"ε = {radius:g}" for radius in radii)]
+    return f"Natural accuracy {100 * natural:.2f} %.\n\n{tables.markdown_table(header, rows)}"
+
+
+def _minimal_radius_line(radii: np.ndarray) -> str:
+    never = int(np.sum(~np.isfinite(radii)))
+    words = "Minimal radius over all attacks and radii above"
+    return f"{words}: median {_median(radii):.4g}; {never} of {len(radii)} images never fooled.\n"
+
+
+def _sanity_table(checks: Sequence[Check]) -> str:
+    states = {True: "pass", False: "**FAIL**", None: "–"}
+    rows = [[check.name, states[check.passed], check.measured, check.needed] for check in checks]
+    masked = gradient_masking(list(checks))
+    weak = [check.name for check in checks if check.passed is False and not check.masking]
+    verdict = "No sign of gradient masking."
+    if masked:
+        verdict = f"**Gradient masking is likely ({', '.join(masked)}): do not trust the robust accuracy.**"
+    if weak:
+        verdict += f" **The attack is not at its strongest ({', '.join(weak)}): the robust accuracy may be lower.**"
+    return f"{tables.markdown_table(['check', 'result', 'measured', 'needed'], rows, text_columns=4)}\n{verdict}\n"
+
+
+def _exact_table(model: ModelReport) -> str:
+    rows = [
+        [
+            attack,
+            f"{epsilon:g}",
+            f"{check.num_images}",
+            f"{check.max_ratio:.6f}",
+            f"{check.max_excess:.1e}",
+            "yes" if check.within_radius and check.below_cost else "**NO**",
+        ]
+        for (attack, epsilon), check in model.exact.items()
+    ]
+    header = ["attack", "ε", "images", "max exact distance / ε", "max exact − cost", "feasible"]
+    return tables.markdown_table(header, rows)
+
+
+def _median(radii: np.ndarray) -> float:
+    # One of the radii, never a mean of two: the mean of a number and infinity says nothing.
+    return float(np.quantile(radii, 0.5, method="inverted_cdf"))

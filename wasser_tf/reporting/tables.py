@@ -1,0 +1,126 @@
+"""Records as text: CSV, and Markdown tables."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from wasser_tf.evaluation.metrics import Scores
+from wasser_tf.evaluation.record import Record
+from wasser_tf.threat_model import ThreatModel
+
+
+def to_csv(records: Sequence[Record]) -> str:
+    """Returns a line for each record: feasible scores by their names, raw ones as raw_…, the threat model's fields."""
+    lines = [_flat(record) for record in records]
+    text = io.StringIO()
+    # Attacks have settings of their own, so the columns are the union, in order of appearance.
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _flat(record: Record) -> dict[str, Any]:
+    values = record.to_json()
+    feasible, raw = values.pop("feasible"), values.pop("raw")
+    threat_model, settings = values.pop("threat_model"), values.pop("settings")
+    threat_model.pop("epsilon")
+    settings.pop("seed", None)
+    schedule = settings.pop("schedule", None) or {}
+    return {
+        **values,
+        **feasible,
+        **{f"raw_{name}": value for name, value in raw.items()},
+        **threat_model,
+        **{f"setting_{name}": value for name, value in settings.items()},
+        **{f"schedule_{name}": value for name, value in schedule.items()},
+    }
+
+
+_COLUMNS: dict[str, Callable[[Record], str]] = {
+    "model": lambda record: record.model,
+    "attack": lambda record: record.attack,
+    "ε": lambda record: "adaptive" if record.settings.get("schedule") else f"{record.epsilon:g}",
+    "images": lambda record: f"{record.num_images}",
+    "natural accuracy": lambda record: _percent(record.natural_accuracy),
+    "robust accuracy": lambda record: _percent(record.feasible.robust_accuracy),
+    "success": lambda record: _percent(record.feasible.success_rate),
+    "cross-entropy": lambda record: f"{record.feasible.cross_entropy:.3g}",
+    "precision error": lambda record: f"{record.feasible.precision_error_mean:.1e}",
+    "max cost / ε": lambda record: f"{record.feasible.max_cost_ratio:.6f}",
+    "feasible": lambda record: _percent(record.feasible.feasible_share),
+    "raw success": lambda record: _percent(record.raw.success_rate),
+    "raw precision error": lambda record: f"{record.raw.precision_error_mean:.1e}",
+    "raw pixels": lambda record: f"{record.raw.min_pixel:.2g} … {record.raw.max_pixel:.3g}",
+    "raw feasible": lambda record: _percent(record.raw.feasible_share),
+    "iterations": lambda record: f"{record.mean_iterations:.0f}",
+    "seconds": lambda record: f"{record.seconds:.1f}",
+}
+
+
+def to_markdown(records: Sequence[Record]) -> str:
+    """Returns a table of the records under each threat model that occurs (its epsilon is a column)."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(threat_model_caption(record.threat_model), []).append(record)
+    parts = []
+    for caption, members in groups.items():
+        rows = [[cell(record) for cell in _COLUMNS.values()] for record in members]
+        parts.append(f"{caption}\n\n{markdown_table(list(_COLUMNS), rows, text_columns=2)}")
+    return "\n".join(parts)
+
+
+def summary(record: Record) -> str:
+    """Returns a record as a Markdown table of few columns, for the terminal: feasible scores beside raw ones."""
+    feasible, raw = record.feasible, record.raw
+    lines: list[tuple[str, Callable[[Scores], str]]] = [
+        ("robust accuracy", lambda scores: _percent(scores.robust_accuracy)),
+        ("success", lambda scores: _percent(scores.success_rate)),
+        ("mean cross-entropy", lambda scores: f"{scores.cross_entropy:.3f}"),
+        ("precision error, mean", lambda scores: f"{scores.precision_error_mean:.1e}"),
+        ("precision error, largest", lambda scores: f"{scores.precision_error_max:.1e}"),
+        ("largest cost / ε", lambda scores: f"{scores.max_cost_ratio:.6f}"),
+        ("smallest pixel", lambda scores: f"{scores.min_pixel:.4g}"),
+        ("largest pixel", lambda scores: f"{scores.max_pixel:.4g}"),
+        ("largest row error / mass", lambda scores: f"{scores.max_row_error:.1e}"),
+        ("feasible", lambda scores: _percent(scores.feasible_share)),
+    ]
+    flagged = (
+        f"Flagged: {record.num_flagged} images at which the classifier has no finite gradient other than 0, so that a "
+        "failure of the attack there proves nothing.\n"
+        if record.num_flagged
+        else ""
+    )
+    radius = "an adaptive ε" if record.settings.get("schedule") else f"ε = {record.epsilon:g}"
+    return (
+        f"{record.model} under {record.attack} at {radius}, {record.num_images} images of {record.dataset}.\n"
+        f"{threat_model_caption(record.threat_model)}\n"
+        f"Natural accuracy {_percent(record.natural_accuracy)}; {record.mean_iterations:.0f} iterations an image, "
+        f"{record.seconds:.1f} s.\n{flagged}\n"
+        + markdown_table(["", "feasible", "raw"], [[name, log(feasible), log(raw)] for name, log in lines])
+    )
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """Returns a Markdown table, its first columns aligned left, the others right, padded to read well as text."""
+    widths = [max(len(line[number]) for line in (header, *rows)) for number in range(len(header))]
+
+    def pad(line: Sequence[str]) -> list[str]:
+        return [
+            cell.ljust(width) if number < text_columns else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+
+    rule = [":" + "-" * (w - 1) if number < text_columns else "-" * (w - 1) + ":" for number, w in enumerate(widths)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in (pad(header), rule, *map(pad, rows)))
+
+
+def threat_model_caption(config: dict[str, Any], num_images: int | None = None) -> str:
+    """Returns the threat model's sentence without its epsilon, and how many images there were."""
+    sentence = str(ThreatModel.from_config(config)).replace(f"epsilon {config['epsilon']:g}", "ε")
+    return sentence + ("." if num_images is None else f"; {num_images} images.")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

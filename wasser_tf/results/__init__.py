@@ -1,1 +1,0 @@
-"""From evaluations to what is published: packaged classifiers and cards, the leaderboard, the paper's tables."""

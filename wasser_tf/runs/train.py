@@ -1,0 +1,255 @@
+"""What bin/train.py does: a standard classifier, WasserTrain from it, and both under attack, in one folder.
+
+A run that was killed goes on where its last epoch ended, one that was asked to stop after the batch it was at, and both
+end as if they had not been: weights, optimiser, the states of random seeds and the best weights so far are in a
+checkpoint, and the order of the data is a function of seed and epoch.
+"""
+
+import pathlib
+import platform
+import sys
+import time
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import wasser_tf
+from wasser_tf import data
+from wasser_tf.data import augmentation
+from wasser_tf.runtime import provenance, storage
+from wasser_tf.attacks import MirrorAscent
+from wasser_tf.data import Dataset, Split
+from wasser_tf.reporting import comparison
+from wasser_tf.models.saved_model import exporting
+from wasser_tf.training import run_folder
+from wasser_tf.training.config import TrainConfig
+from wasser_tf.training.distribution import Distribution
+from wasser_tf.training.loop import classifier_of, log, train
+from wasser_tf.training.wasser_train import WasserTrain
+
+# With these, mirror ascent leaves within a point of what the whole ensemble leaves (docs/results/attacks_mnist.md).
+_REPORT_RESTARTS = 6
+
+
+class Finished(NamedTuple):
+    """What a run ends with.
+
+    Attributes:
+      classifier: The best WasserTrain classifier, by the validation split.
+      compared: The standard classifier and it under attack, on the test split.
+      figures: The pictures.
+    """
+
+    classifier: keras.Model
+    compared: comparison.Comparison
+    figures: list[pathlib.Path]
+
+
+def prepare_process(config: TrainConfig) -> Distribution:
+    """Sets what holds for the whole process: devices, reproducible operations. Call it before TensorFlow is used.
+
+    Raises:
+      ValueError: The environment does not suit `config.distribute`.
+    """
+    for gpu in tf.config.list_physical_devices("GPU"):
+        # Otherwise TensorFlow takes all of its memory.
+        tf.config.experimental.set_memory_growth(gpu, True)
+    distribution = Distribution(config.distribute)
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.config.set_dtype_policy(config.precision)
+    return distribution
+
+
+def run_training(
+    config: TrainConfig, distribution: Distribution | None = None, *, title: str = "wasser_train"
+) -> Finished | None:
+    """Trains, compares and writes everything into the output_dir.
+
+    Args:
+      config: The run. Its precision is that of the process, see `prepare_process`.
+      distribution: What `prepare_process` returned; one device by default.
+      title: What lines of progress call the adversarial training.
+
+    Returns:
+      What the run ends with; None for workers that are not the chief, which neither read nor write the output_dir.
+
+    Raises:
+      ValueError: The output_dir holds another run, another run writes into it, or the dataset is not there; nothing was
+        written.
+      ConnectionError: Another worker was lost.
+      OSError: The output_dir cannot be written to; what was there before is whole.
+      wasser_tf.runtime.interruption.Interrupted: The run was asked to stop, and can be resumed.
+    """
+    distribution = distribution or Distribution()
+    with distribution.lost_workers_told():
+        if distribution.is_chief:
+            return _lead(config, distribution, title)
+        _follow(config, distribution)
+        return None
+
+
+def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finished:
+    started = time.monotonic()
+    folder = pathlib.Path(config.output_dir).expanduser()
+    run_folder.check_run_folder(folder, config)
+    dataset = load_dataset(config, distribution)
+    first, robust = build_models(config, dataset, distribution)
+    # Not compiled, so that its file, as that of the other, holds no optimiser.
+    standard = classifier_of(config, dataset)
+    storage.make_folder(folder)
+    with storage.locked(folder):
+        # Once more, for a run may have begun and ended here since.
+        run_folder.check_run_folder(folder, config)
+        run_folder.clear_run_folder(folder, config)
+        storage.write_json(folder / run_folder.CONFIG, _metadata(config))
+        log(f"Devices: {', '.join(device.name for device in tf.config.list_logical_devices())}")
+        if distribution.num_replicas > 1:
+            log(f"{distribution.num_replicas} replicas, {config.batch_size // distribution.num_replicas} images each")
+        log(f"{dataset.name}: {', '.join(f'{len(getattr(dataset, key).labels)} {key}' for key in data.SPLITS)} images")
+        log(config.attack.ball())
+        history: list[dict[str, Any]] = []
+        train("standard", first, first, config, dataset, distribution, folder, history)
+        standard.set_weights(first.get_weights())
+        robust.classifier.set_weights(first.get_weights())
+        _save(standard, folder / run_folder.STANDARD)
+        best_epoch = train(
+            "wasser_train", robust, robust.classifier, config, dataset, distribution, folder, history, title
+        )
+        _save(robust.classifier, folder / run_folder.BEST)
+        _export(robust.classifier, folder / run_folder.SAVED_MODEL)
+        compared = _compare(standard, robust.classifier, config, dataset)
+        drawn = comparison.save_figures(folder, compared, config.middle_radius, dataset.class_names)
+        metadata = {**_metadata(config), "best_epoch": best_epoch, "seconds": round(time.monotonic() - started, 1)}
+        comparison.save_report(folder, compared, metadata, _introduction(config, robust.classifier.name, best_epoch))
+    distribution.share([0])
+    return Finished(robust.classifier, compared, drawn)
+
+
+def _follow(config: TrainConfig, distribution: Distribution) -> None:
+    """Does the part of a worker that is not the chief."""
+    dataset = load_dataset(config, distribution)
+    first, robust = build_models(config, dataset, distribution)
+    train("standard", first, first, config, dataset, distribution)
+    robust.classifier.set_weights(first.get_weights())
+    train("wasser_train", robust, robust.classifier, config, dataset, distribution)
+    # Until the chief is through: a worker that leaves alarms the others.
+    distribution.share([0])
+
+
+def load_dataset(config: TrainConfig, distribution: Distribution) -> Dataset:
+    """Returns the run's dataset, or says why it cannot be trained on."""
+    dataset = data.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        download=config.download,
+        validation_size=config.validation_size,
+    )
+    if config.batch_size > len(dataset.train.labels):
+        raise ValueError(f"batch_size must be at most the {len(dataset.train.labels)} training images.")
+    if config.batch_size % distribution.num_replicas:
+        raise ValueError(
+            f"batch_size is that of all replicas together and must be a multiple of their number, "
+            f"{distribution.num_replicas}, got {config.batch_size}."
+        )
+    augmentation.make_augmentation(config.augment, dataset.image_shape)  # Refuses images that are too small.
+    return dataset
+
+
+def build_models(config: TrainConfig, dataset: Dataset, distribution: Distribution) -> tuple[keras.Model, WasserTrain]:
+    """Returns the classifier that is trained plainly, and WasserTrain around another, both with the same weights."""
+    with distribution.scope():
+        first, second = (classifier_of(config, dataset) for _ in range(2))
+        distribution.prepare(first)
+        distribution.prepare(second)
+        return first, WasserTrain(
+            second,
+            config.attack,
+            config.omega,
+            attack_chunk=config.attack_chunk,
+            random_radius=config.random_radius,
+            trades_beta=config.trades_beta,
+            warm_start=config.warm_start,
+            num_examples=len(dataset.train.labels) if config.warm_start else None,
+            name="wasser_train",
+        )
+
+
+def _compare(
+    standard: keras.Model, robust: keras.Model, config: TrainConfig, dataset: Dataset
+) -> comparison.Comparison:
+    """Attacks both classifiers on the first images of the test split."""
+    images = Split(*(array[: config.num_attack_examples] for array in dataset.test))
+    radii = ", ".join(f"{radius:g}" for radius in config.radii)
+    log(f"\nreport: both under attack on {len(images.labels)} test images at ε = {radii}")
+    return comparison.compare(
+        {"standard": standard, "wasser_train": robust},
+        MirrorAscent(
+            config.threat_model, iterations=config.report_iterations, restarts=_REPORT_RESTARTS, seed=config.seed
+        ),
+        images,
+        config.radii,
+        dataset_name=f"{config.dataset} test",
+        from_logits=True,
+        log=log,
+        verbose=sys.stdout.isatty(),
+    )
+
+
+def _metadata(config: TrainConfig) -> dict[str, Any]:
+    return {
+        "config": config.identity(),
+        "deterministic": config.deterministic,
+        "data_dir": config.data_dir,
+        "commit": provenance.commit(),
+        # Of another training there is none, whatever the rules of its report.
+        "threat_model": config.threat_model.get_config() if config.attack.in_wasserstein_ball else None,
+        "threat_model_in_words": config.attack.ball(),
+        "versions": {
+            "wasser_tf": wasser_tf.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "devices": [device.name for device in tf.config.list_logical_devices()],
+    }
+
+
+def _introduction(config: TrainConfig, model: str, best_epoch: int) -> str:
+    attack = config.attack
+    radius = "with an adaptive radius" if attack.schedule else f"at ε = {config.threat_model.epsilon:g}"
+    if config.random_radius:
+        radius = f"at ε from 0 to {config.threat_model.epsilon:g}"
+    if not attack.in_wasserstein_ball:
+        radius = f"no Wasserstein attack ({attack.ball()})"
+    chosen = "was the best on the validation split" if config.keep == "best" else "is kept, which was the last"
+    return (
+        f"# {model} on {config.dataset}, before and after WasserTrain\n\n"
+        f"Trained with {attack.name}, {attack.iterations} iterations, {radius}, ω = {config.omega:g}; epoch "
+        f"{best_epoch} of {config.epochs} {chosen}. Attacked with mirror_ascent, "
+        f"{config.report_iterations} iterations, {_REPORT_RESTARTS} restarts, on test images that nothing was chosen "
+        "by.\n"
+    )
+
+
+def _save(model: keras.Model, path: pathlib.Path) -> None:
+    """Saves a classifier as .keras, whole or not at all."""
+    with storage.atomic_path(path) as beside:
+        model.save(beside)
+
+
+def _export(classifier: keras.Model, path: pathlib.Path) -> None:
+    """Writes a SavedModel that takes "image" and returns "logits"."""
+    archive = keras.export.ExportArchive()
+    archive.track(classifier)
+    archive.add_endpoint(
+        "serve",
+        lambda image: {"logits": classifier(image, training=False)},
+        input_signature=[tf.TensorSpec([None, *classifier.input_shape[1:]], tf.float32, name="image")],
+    )
+    with storage.atomic_path(path) as beside, exporting(path):
+        archive.write_out(str(beside), verbose=False)

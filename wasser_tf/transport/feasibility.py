@@ -1,0 +1,126 @@
+"""The feasibility record that every example leaves with: how well its plan satisfies the threat model, in numbers."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf.threat_model import ThreatModel
+from wasser_tf.transport.neighbourhood import Support
+from wasser_tf.transport.plan import image_mass, row_sums, transport_cost
+
+
+class Feasibility(NamedTuple):
+    """What was measured on a plan Π from x, and on the image x̃ that was returned with it; every field is [B] float32.
+
+    Attributes:
+      cost: ⟨Π, C⟩ / m(x), or ⟨Π, C⟩ where the threat model does not normalise: the radius the plan needs. Infinite
+        where no plan is known.
+      radius: The radius that was allowed.
+      min_flow: min Π, 0 or more for a feasible plan.
+      row_error: max |Π1 − x| / m(x).
+      column_error: max |Πᵀ1 − x̃|, in pixel values: how far the image is from the one its plan makes.
+      min_pixel: min x̃.
+      max_pixel: max x̃.
+      mass_error: |Σx̃ − Σx| / Σx, the paper's precision error.
+    """
+
+    cost: Any
+    radius: Any
+    min_flow: Any
+    row_error: Any
+    column_error: Any
+    min_pixel: Any
+    max_pixel: Any
+    mass_error: Any
+
+    def __repr__(self) -> str:
+        # In the place of every number.
+        if not isinstance(self.cost, np.ndarray):
+            return f"<{type(self).__name__}>"
+        return f"<{type(self).__name__} of {len(self.cost)}: {self.valid().sum()} valid, cost to {self.cost.max():.4g}>"
+
+    def valid(self, capacity: float | None = 1.0) -> Any:
+        """Returns for each image whether it is feasible to float32 rounding, [B] bool.
+
+        The tolerances: cost ≤ radius · (1 + 1e-5); rows, columns and mass to 1e-6; pixels in [0, capacity] exactly.
+        """
+        return (
+            np.isfinite(self.cost)
+            & (np.asarray(self.cost) <= np.asarray(self.radius) * (1 + 1e-5))
+            & (np.asarray(self.min_flow) >= 0)
+            & (np.asarray(self.row_error) <= 1e-6)
+            & (np.asarray(self.column_error) <= 1e-6)
+            & (np.asarray(self.mass_error) <= 1e-6)
+            & (np.asarray(self.min_pixel) >= 0)
+            & (np.asarray(self.max_pixel) <= (np.inf if capacity is None else capacity))
+        )
+
+
+def measure_feasibility(
+    plan: tf.Tensor,
+    target: tf.Tensor,
+    images: tf.Tensor,
+    support: Support,
+    radius: tf.Tensor,
+    threat_model: ThreatModel,
+) -> Feasibility:
+    """Measures a plan and the image returned with it against the threat model.
+
+    Args:
+      plan: Π, [B, T, H, W, C].
+      target: x̃, [B, H, W, C], as returned to the user.
+      images: The clean x, [B, H, W, C].
+      support: The support the plan lives on.
+      radius: The radius allowed, broadcastable to [B].
+      threat_model: Gives the normalisation; its epsilon is not used.
+
+    Returns:
+      The feasibility record. For an image without mass the relative fields are 0 if nothing was moved or made, else infinite.
+    """
+    mass = image_mass(images)
+    cost = transport_cost(plan, support)
+    pixels = [1, 2, 3]
+    return Feasibility(
+        cost=_relative(cost, mass) if threat_model.normalize_mass else cost,
+        radius=tf.broadcast_to(tf.cast(radius, tf.float32), tf.shape(mass)),
+        min_flow=support.smallest_flow(plan),
+        row_error=_relative(tf.reduce_max(tf.abs(row_sums(plan) - images), axis=pixels), mass),
+        column_error=tf.reduce_max(tf.abs(support.push_forward(plan) - target), axis=pixels),
+        min_pixel=tf.reduce_min(target, axis=pixels),
+        max_pixel=tf.reduce_max(target, axis=pixels),
+        # The sum of differences, not the difference of sums: it keeps its digits in float32.
+        mass_error=_relative(tf.abs(tf.reduce_sum(target - images, axis=pixels)), mass),
+    )
+
+
+def measure_feasibility_without_plan(target: tf.Tensor, images: tf.Tensor, radius: tf.Tensor) -> Feasibility:
+    """Measures an image that no plan is known for, by the plan that moves nothing.
+
+    So column_error is max |x̃ − x|, the ℓ∞ distance in pixel values, the cost is 0 where that is 0 and infinite
+    elsewhere, and the feasibility record is valid only for x itself.
+
+    Args:
+      target: x̃, [B, H, W, C], as returned to the user.
+      images: The clean x, [B, H, W, C].
+      radius: The radius allowed, in whatever ball, broadcastable to [B].
+
+    Returns:
+      The feasibility record.
+    """
+    mass, pixels = image_mass(images), [1, 2, 3]
+    change = tf.reduce_max(tf.abs(target - images), axis=pixels)
+    return Feasibility(
+        cost=tf.where(change > 0, float("inf"), 0.0),
+        radius=tf.broadcast_to(tf.cast(radius, tf.float32), tf.shape(mass)),
+        min_flow=tf.zeros_like(mass),
+        row_error=tf.zeros_like(mass),
+        column_error=change,
+        min_pixel=tf.reduce_min(target, axis=pixels),
+        max_pixel=tf.reduce_max(target, axis=pixels),
+        mass_error=_relative(tf.abs(tf.reduce_sum(target - images, axis=pixels)), mass),
+    )
+
+
+def _relative(value: tf.Tensor, mass: tf.Tensor) -> tf.Tensor:
+    return tf.where(mass > 0, tf.math.divide_no_nan(value, mass), tf.where(value > 0, float("inf"), 0.0))
