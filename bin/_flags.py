@@ -19,7 +19,7 @@ from absl import app, flags, logging
 from wasser_tf import ThreatModel, attacks
 from wasser_tf.attacks import ATTACKS, Attack, RadiusSchedule
 from wasser_tf.data.selection import ImageSource
-from wasser_tf.publishing.leaderboard import Board
+from wasser_tf.runs.leaderboard import Board
 from wasser_tf.runtime import interruption, provenance
 
 FLAGS = flags.FLAGS

@@ -3,7 +3,7 @@ r"""Adds classifiers to the leaderboard and renders its page.
   python bin/leaderboard.py --dataset=mnist --models=mine=best.keras --description="my training" --output_dir=runs/leaderboard
   python bin/leaderboard.py
 
-The first evaluates mine on the whole test set with the ensemble, stores docs/results/leaderboard/mnist/mine.json and
+The first evaluates mine on the whole test set with the ensemble, stores docs/results/leaderboard/mnist/p1-k5-normalized-capacity1/mine.json and
 renders docs/results/leaderboard.md; interrupted, it goes on where it was. The second renders the page alone.
 """
 
@@ -14,6 +14,7 @@ from absl import flags
 
 from wasser_tf.evaluation.config import parse_models
 from wasser_tf.publishing import leaderboard
+from wasser_tf.runs.leaderboard import add_to_leaderboard
 
 FLAGS = flags.FLAGS
 
@@ -30,9 +31,7 @@ def main() -> None:
     if FLAGS.models:
         board = _flags.board()
         for name, path in parse_models(FLAGS.models).items():
-            found = leaderboard.add_to_leaderboard(
-                board, name, path, FLAGS.description, log=lambda line: print(line, flush=True)
-            )
+            found = add_to_leaderboard(board, name, path, FLAGS.description, log=lambda line: print(line, flush=True))
             print(f"\n{leaderboard.leaderboard_table([found])}")
     print(f"Written: {leaderboard.write_leaderboard(pathlib.Path(FLAGS.results_dir))}")
 

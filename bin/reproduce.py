@@ -8,8 +8,8 @@ table1 natural accuracy; fig1 examples in the ℓ∞ and in the Wasserstein ball
 fig4 attacks on the standard model; fig5 the paper's attacks on both trained ones; beyond all classifiers under all
 attacks, feasible. A classifier that is not given is trained. Interrupted, the same command goes on where it was.
 
-The output_dir gets artefacts/ (of each experiment NAME.md, .csv, .json and .png), training/ and evaluations/.
---publish_dir=docs/results copies artefacts there and renders docs/results/DATASET.md, the paper's numbers beside ours.
+The output_dir gets outputs/ (of each experiment NAME.md, .csv, .json and .png), training/ and evaluations/.
+--publish_dir=docs/results copies outputs there and renders docs/results/DATASET.md, the paper's numbers beside ours.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ _SIZES = "model standard_epochs epochs omega_epochs epsilon iterations num_examp
 
 
 def main() -> None:
-    """Turns the flags into a config, runs it and says where the artefacts are."""
+    """Turns the flags into a config, runs it and says where the outputs are."""
     given = {role: FLAGS[role].value for role in ROLES if FLAGS[role].value is not None}
     same = "dataset data_dir download original_index recipe seed batch_size output_dir publish_dir"
     config = Reproduction(

@@ -270,7 +270,7 @@ def _reproduced(folder: pathlib.Path) -> dict[str, Any]:
     found: dict[str, Any] = {"names": _names(folder)}
     for run in sorted((folder / "evaluations").iterdir()):
         found |= {f"{run.name} {key}": value for key, value in _evaluated(run).items()}
-    return found | {path.stem: _tables(path) for path in sorted((folder / "artefacts").glob("*.json"))}
+    return found | {path.stem: _tables(path) for path in sorted((folder / "outputs").glob("*.json"))}
 
 
 def _attacked(folder: pathlib.Path) -> dict[str, Any]:

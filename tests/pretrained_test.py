@@ -4,7 +4,7 @@ import pytest
 import wasser_tf
 from wasser_tf import models, pretrained
 from wasser_tf.evaluation.sweep import fingerprint
-from wasser_tf.runs.attack import model_name
+from wasser_tf.models import model_name
 from wasser_tf.runtime import storage
 
 

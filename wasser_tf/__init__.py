@@ -6,11 +6,12 @@ from wasser_tf.models import load_pretrained
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.wasser_train import WasserTrain
 from wasser_tf.transport.feasibility import Feasibility
+from wasser_tf.version import __version__
 
-__version__ = "0.1.0"
 __all__ = [
+    "__version__",
     "AttackResult",
-    "Feasibility record",
+    "Feasibility",
     "Ensemble",
     "MirrorAscent",
     "RadiusSchedule",

@@ -82,16 +82,36 @@ class ThreatModel:
         """Makes the threat model that `get_config` described."""
         return cls(**config)
 
-    def __str__(self) -> str:
-        """Says the six things without which an epsilon means nothing, and the epsilon."""
+    @property
+    def slug(self) -> str:
+        """The rules as a name for files and folders, without the radius, such as "p1-k5-normalized-capacity1"."""
+        support = "dense" if self.kernel_size is None else f"k{self.kernel_size}"
+        capacity = "uncapped" if self.capacity is None else f"capacity{self.capacity:g}"
+        return f"p{self.p:g}-{support}-{'normalized' if self.normalize_mass else 'absolute'}-{capacity}"
+
+    def describe(self, radius: str | None = None) -> str:
+        """Describes the ball in words: the six properties without which an epsilon has no meaning, and the radius.
+
+        Args:
+          radius: What to call the radius, such as "ε"; None for its value, "epsilon 0.5".
+
+        Example:
+        >>> print(ThreatModel(epsilon=0.1).describe("ε"))  # doctest: +ELLIPSIS
+        Wasserstein ball: ε normalised (× mass), p = 1 (Euclidean cost in pixels), local 5×5 plan, capacity 1, ...
+        """
+        radius = f"epsilon {self.epsilon:g}" if radius is None else radius
         budget = "normalised (× mass)" if self.normalize_mass else "absolute (pixel mass)"
         cost = "Euclidean cost" if self.p == 1 else "cost Euclidean^p"
         support = "dense plan" if self.kernel_size is None else f"local {self.kernel_size}×{self.kernel_size} plan"
         capacity = "no capacity" if self.capacity is None else f"capacity {self.capacity:g}"
         return (
-            f"Wasserstein ball: epsilon {self.epsilon:g} {budget}, p = {self.p:g} ({cost} in pixels), {support}, "
+            f"Wasserstein ball: {radius} {budget}, p = {self.p:g} ({cost} in pixels), {support}, "
             f"{capacity}, one budget for all channels, none crossed"
         )
+
+    def __str__(self) -> str:
+        """The same as `describe()`."""
+        return self.describe()
 
 
 @functools.cache

@@ -53,7 +53,7 @@ def test_what_is_missing_is_made_and_what_is_there_is_used(tmp_path):
     out = _run(*arguments)
     assert out.count("Training ") == 1 and "Training wasser_train: 1 standard epochs, then 2 with mirror_ascent" in out
     assert "[6/6] standard, random_plan, ε = 0.3" in out
-    places = (tmp_path / "out" / "artefacts", tmp_path / "docs" / "digits")
+    places = (tmp_path / "out" / "outputs", tmp_path / "docs" / "digits")
     for place in places:
         names = {path.name for path in place.iterdir()} - {"table1.md", "fig1.md", "fig4.md"}
         assert names == {f"{name}.{kind}" for name in ("table1", "fig1", "fig4") for kind in ("json", "csv")} | {

@@ -80,7 +80,7 @@ def test_an_artefact_says_where_it_comes_from(tmp_path):
 
 
 def test_the_page_is_made_of_what_is_stored(tmp_path):
-    with pytest.raises(ValueError, match="holds no artefacts"):
+    with pytest.raises(ValueError, match="holds no outputs"):
         results_page.write_results_page(tmp_path, "mnist")
     experiment_output.write_output(tmp_path / "mnist", _artefact("fig4", _FIG4), dataset="mnist", seed=0)
     (tmp_path / "mnist" / "notes.md").write_text("Because.\n")
@@ -100,7 +100,7 @@ def test_the_page_is_made_of_what_is_stored(tmp_path):
         "num_weights": 1,
         "commit": None,
     }
-    leaderboard.storage.write_json(tmp_path / "leaderboard" / "mnist" / "mine.json", leaderboard_entry)
+    leaderboard.storage.write_json(tmp_path / "leaderboard" / "mnist" / "ball" / "mine.json", leaderboard_entry)
     text = results_page.write_results_page(tmp_path, "mnist").read_text()
     assert "## Under the strongest ensemble" in text and "| mine " in text and "unknown" in text
     # A dataset the paper does not have has no lines.

@@ -5,6 +5,7 @@ import pytest
 
 from wasser_tf import models
 from wasser_tf.publishing import leaderboard
+from wasser_tf.runs.leaderboard import add_to_leaderboard
 
 
 def _entry(name="a", **changes):
@@ -89,8 +90,8 @@ def test_an_attack_is_not_told_beside_itself_with_restarts():
 def test_adding_a_classifier_is_one_call(board, tmp_path):
     path = tmp_path / "linear.keras"
     models.build("linear", (8, 8, 1), 10, seed=0).save(path)
-    found = leaderboard.add_to_leaderboard(board, "mine", str(path), "Mine.")
-    stored = tmp_path / "page" / "leaderboard" / "digits" / "mine.json"
+    found = add_to_leaderboard(board, "mine", str(path), "Mine.")
+    stored = tmp_path / "page" / "leaderboard" / "digits" / "p1-k5-normalized-capacity1" / "mine.json"
     assert json.loads(stored.read_text()) == found
     assert found["num_images"] == 16 and found["num_weights"] == 650 and len(found["fingerprint"]) == 64
     assert found["robust_accuracy"]["1"] <= found["robust_accuracy"]["0.1"] <= found["natural_accuracy"]
@@ -100,7 +101,7 @@ def test_adding_a_classifier_is_one_call(board, tmp_path):
     assert found["natural_accuracy"] == pytest.approx(natural)
     assert "| mine " in (tmp_path / "page" / "leaderboard.md").read_text()
     cells = {file: file.stat().st_mtime_ns for file in (tmp_path / "evaluations").rglob("*.npz")}
-    leaderboard.add_to_leaderboard(board, "mine", str(path))
+    add_to_leaderboard(board, "mine", str(path))
     assert cells == {file: file.stat().st_mtime_ns for file in (tmp_path / "evaluations").rglob("*.npz")}
 
 

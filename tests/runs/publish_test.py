@@ -29,7 +29,7 @@ def test_a_run_becomes_a_classifier_with_a_card(run, board, tmp_path, monkeypatc
     accuracy = f"{100 * found['evaluation']['robust_accuracy']['0.1']:.2f} %"
     assert "robust at ε = 0.1" in text and accuracy in text and "16 images of digits test" in text
     assert found["training"]["command"] in text and "at commit cccccccc" in text
-    entry = storage.read_json(tmp_path / "page" / "leaderboard" / "digits" / "digits_linear.json")
+    entry = storage.read_json(tmp_path / "page" / "leaderboard" / "digits" / "p1-k5-normalized-capacity1" / "digits_linear.json")
     assert entry == found["evaluation"] and entry["description"].startswith("linear, WasserTrain, mirror_ascent, seed 5")
 
 

@@ -5,15 +5,16 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import wasser_tf
 from wasser_tf import attacks
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.record import WORST_CASE
-from wasser_tf.runs.attack import model_name
+from wasser_tf.models import model_name
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.arguments import is_whole
+from wasser_tf.threat_model import ThreatModel
+from wasser_tf.version import __version__
 
 CONFIG = "config.json"
 
@@ -83,14 +84,14 @@ class EvaluationRun:
             self.threat_model.with_epsilon(radius)
 
     @property
-    def threat_model(self) -> wasser_tf.ThreatModel:
+    def threat_model(self) -> ThreatModel:
         """The threat model of all attacks; its epsilon is not used."""
         return next(iter(self.attacks.values())).threat_model
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain Python values, without the output_dir, so that a folder may be moved."""
         return {
-            "wasser_tf": wasser_tf.__version__,
+            "wasser_tf": __version__,
             "models": dict(self.models),
             "source": dataclasses.asdict(self.source),
             "attacks": {label: attacks.serialize(attack) for label, attack in self.attacks.items()},

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import wasser_tf
 from wasser_tf import attacks, pretrained
 from wasser_tf.attacks import Attack, Ensemble
 from wasser_tf.attacks.inputs import check_in_wasserstein_ball
@@ -25,6 +24,8 @@ from wasser_tf.evaluation.examples import Examples
 from wasser_tf.evaluation.metrics import Predictions
 from wasser_tf.runtime import interruption
 from wasser_tf.runtime.progress import Progress
+from wasser_tf.threat_model import ThreatModel
+from wasser_tf.version import __version__
 
 # An ensemble leaves out what is fooled by whole batches, so its cells hold several.
 _ENSEMBLE_BATCHES = 4
@@ -110,7 +111,7 @@ class Sweep:
         self.models = tuple(models)
         self.attacks = dict(attacks)
         # Checks them too.
-        self.radii = tuple(sorted(wasser_tf.ThreatModel(epsilon=radius).epsilon for radius in radii))
+        self.radii = tuple(sorted(ThreatModel(epsilon=radius).epsilon for radius in radii))
         self.images = images
         self.chunk_size = min(chunk_size, len(images.labels))
         self.batch_size = min(batch_size, self.chunk_size)
@@ -234,7 +235,7 @@ class Sweep:
         config = attacks.serialize(self.attacks[label])
         config["config"]["threat_model"]["epsilon"] = radius
         content = {
-            "wasser_tf": wasser_tf.__version__,
+            "wasser_tf": __version__,
             "model": model.fingerprint,
             "attack": config,
             "images": self._digest_of(rows),

@@ -1,14 +1,11 @@
 """Classifiers: built by name, or loaded from a file."""
 
-import importlib
 import json
 import math
-import numbers
 import os
 import pathlib
 import random
 import zipfile
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -16,100 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf import pretrained
+from wasser_tf.models.architectures import build
 from wasser_tf.models.saved_model import SavedModelClassifier
 from wasser_tf.runtime import storage
-from wasser_tf.runtime.arguments import as_path, check_fits, first_line, is_whole, physical_memory
+from wasser_tf.runtime.arguments import as_path, check_fits, first_line, physical_memory
 
 # The layers of a published checkpoint, and those of our LeNet that take their kernels and biases.
 _PUBLISHED_LAYERS = {"conv1": "conv1", "conv2": "conv2", "dense1": "dense1", "dense2": "logits"}
 _NEEDED = "a .keras file, a published .npz checkpoint, the directory of a SavedModel or pretrained:NAME"
 _LINEAR_OR_NOT = {keras.activations.linear: True, keras.activations.softmax: False, keras.activations.sigmoid: False}
-
-
-def build(
-    name: str,
-    image_shape: Sequence[int],
-    num_classes: int,
-    *,
-    seed: int | None = None,
-    width: float = 1,
-) -> keras.Model:
-    """Builds an untrained classifier.
-
-    Args:
-      name: One of `MODELS`: "lenet", "lenet_wide", "resnet_small", "resnet_coarse", "resnet18", "mlp" or "linear".
-      image_shape: Height, width and channels of the images, which lie in [0, 1].
-      num_classes: The number of classes.
-      seed: Makes the initial weights reproducible; None draws them from the global random state.
-      width: Multiplies the channels and units of every hidden layer.
-
-    Returns:
-      A functional model from the input "image", [n, H, W, C], to the layer "logits", [n, num_classes]. The logits are
-      float32 whatever the precision policy, so that the loss, and what is served, keep their precision.
-
-    Raises:
-      ValueError: The name is unknown, or an argument is out of its range.
-    """
-    if not isinstance(name, str) or name not in MODELS:
-        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}.")
-    triple = isinstance(image_shape, (tuple, list)) and len(image_shape) == 3
-    if not triple or not all(is_whole(side, 1) for side in image_shape):
-        raise ValueError(f"image_shape must be three whole numbers, height, width and channels, got {image_shape!r}.")
-    if not is_whole(num_classes, 2):
-        raise ValueError(f"num_classes must be a whole number of at least 2, got {num_classes!r}.")
-    if seed is not None and not is_whole(seed, 0):
-        raise ValueError(f"seed must be a whole number of at least 0, or None, got {seed!r}.")
-    if not isinstance(width, numbers.Real) or isinstance(width, bool) or not 0 < width < math.inf:
-        raise ValueError(f"width must be a finite number above 0, got {width!r}.")
-    pixels = math.prod(int(side) for side in image_shape)
-    # One weight for each pixel and unit, and the widest convolution of those that are made of them.
-    units = {"linear": num_classes, "mlp": 64 * width}.get(name, width / 16 * 100 * width)
-    check_fits(
-        4 * max(pixels * units, (64 * width) ** 2, num_classes),
-        f"The weights of {name} for images of {'×'.join(map(str, image_shape))}",
-        "give smaller images, fewer classes or a smaller width",
-    )
-    image = keras.Input(tuple(int(side) for side in image_shape), name="image")
-    layers = _Layers(seed, float(width))
-    features = MODELS[name](image, layers)
-    return keras.Model(image, layers.logits(int(num_classes))(features), name=name)
-
-
-def blurred(classifier: keras.Model, passes: int) -> keras.Model:
-    """Puts a fixed blur in front of a classifier: so many means over 3×3 pixels, one after the other.
-
-    What a linear functional w of the image changes by in a ball of W1 is at most ε · mass · Lip(w) (Kantorovich and
-    Rubinstein), and blurring makes all that the classifier reads smoother. Nothing is lost to the attacker: the blur is
-    a part of the classifier, and gradients go through it.
-
-    Args:
-      classifier: A Keras model from images [n, H, W, C].
-      passes: How many means; 0 returns the classifier as it is.
-
-    Returns:
-      A classifier with the same weights. Beyond the border there is nothing to take the mean over.
-
-    Raises:
-      ValueError: passes is no whole number from 0 to 100.
-    """
-    if not is_whole(passes, 0) or passes > 100:
-        raise ValueError(f"blur must be a whole number of passes from 0 to 100, got {passes!r}.")
-    if not passes:
-        return classifier
-    height, width, channels = classifier.input_shape[1:]
-    image = keras.Input((height, width, channels), name="image")
-    # The means along rows and those along columns commute, so all passes are one matrix on either side. Poolings took
-    # three times as long as the LeNet behind them.
-    rows, columns = _mean_of_three(height, passes), _mean_of_three(width, passes)
-    x = keras.ops.einsum("ih,bhwc,jw->bijc", rows, image, columns)
-    return keras.Model(image, classifier(x), name=f"{classifier.name}_blurred")
-
-
-def _mean_of_three(length: int, passes: int) -> np.ndarray:
-    """Returns the matrix [length, length] that takes the mean over each entry and its neighbours, so many times."""
-    near = np.abs(np.subtract.outer(np.arange(length), np.arange(length))) <= 1
-    mean = near / near.sum(axis=1, keepdims=True)
-    return np.linalg.matrix_power(mean, passes).astype(np.float32)
 
 
 def load_published(path: str | os.PathLike[str]) -> keras.Model:
@@ -193,7 +105,6 @@ def load_classifier(path: str | os.PathLike[str]) -> keras.Model | SavedModelCla
         raise ValueError(
             f"{path} is cut short or no .keras file: save it again with model.save(...), or copy it again."
         )
-    importlib.import_module("wasser_tf")  # Registers our classes with Keras, WasserTrain among them.
     _check_memory(path)
     try:
         # safe_mode refuses a Lambda, which would run whatever code the file brings.
@@ -273,129 +184,6 @@ def returns_logits(classifier: Any) -> bool | None:
     return _LINEAR_OR_NOT.get(getattr(last, "activation", None))
 
 
-class _Layers:
-    """Makes layers, `width` times as wide as asked, each with a seed of its own."""
-
-    def __init__(self, seed: int | None, width: float) -> None:
-        self.width = width
-        self._seeds = None if seed is None else random.Random(int(seed))
-
-    def conv(self, channels: int, size: int, strides: int = 1, **options: Any) -> keras.layers.Conv2D:
-        return keras.layers.Conv2D(self._scaled(channels), size, strides, **self._seeded("glorot_uniform"), **options)
-
-    def resnet_conv(self, channels: int, size: int, strides: int = 1) -> keras.layers.Conv2D:
-        options = self._seeded("he_normal")
-        return keras.layers.Conv2D(self._scaled(channels), size, strides, padding="same", use_bias=False, **options)
-
-    def dense(self, units: int, **options: Any) -> keras.layers.Dense:
-        return keras.layers.Dense(self._scaled(units), **self._seeded("glorot_uniform"), **options)
-
-    def logits(self, num_classes: int) -> keras.layers.Dense:
-        return keras.layers.Dense(num_classes, **self._seeded("glorot_uniform"), dtype="float32", name="logits")
-
-    def _scaled(self, count: int) -> int:
-        return max(1, round(count * self.width))
-
-    def _seeded(self, name: str) -> dict[str, Any]:
-        seed = None if self._seeds is None else self._seeds.getrandbits(31)
-        return {"kernel_initializer": {"class_name": name, "config": {"seed": seed}}}
-
-
-def _lenet(image: Any, layers: _Layers) -> Any:
-    """The LeNet of Wong, Schmidt and Kolter [14]."""
-    if min(image.shape[1:3]) < 4:
-        raise ValueError(f"lenet needs images of at least 4×4 pixels, got {image.shape[1]}×{image.shape[2]}.")
-    x = keras.layers.ZeroPadding2D(1)(image)
-    x = layers.conv(16, 4, 2, activation="relu", name="conv1")(x)
-    x = keras.layers.ZeroPadding2D(1)(x)
-    x = layers.conv(32, 4, 2, activation="relu", name="conv2")(x)
-    return layers.dense(100, activation="relu", name="dense1")(keras.layers.Flatten()(x))
-
-
-def _lenet_wide(image: Any, layers: _Layers) -> Any:
-    """The same with four times the channels and units."""
-    layers.width *= 4
-    return _lenet(image, layers)
-
-
-def _resnet_small(image: Any, layers: _Layers) -> Any:
-    """A residual network for CPUs, 0.50 M weights: few convolutions, wide where maps are small, after DAWNBench's.
-
-    A step of training takes less time than that of a ResNet-14 of a third of its weights. What passes through memory
-    is what costs on a CPU, so maps are halved before they are normalised.
-    """
-    x = _norm_activation(layers.resnet_conv(16, 3)(_rescaled(image)))
-    for channels in (32, 96, 160):
-        # Of the same padding, so that images of any size go through.
-        x = _norm_activation(keras.layers.MaxPooling2D(padding="same")(layers.resnet_conv(channels, 3)(x)))
-        x = keras.layers.Add()([x, _norm_activation(layers.resnet_conv(channels, 3)(x))])
-    return keras.layers.GlobalAveragePooling2D()(x)
-
-
-def _resnet_coarse(image: Any, layers: _Layers) -> Any:
-    """A residual network on maps of half the size, 3.8 M weights, for robust training behind a blur.
-
-    The longer the wave, the less an attack can change for its price: what is robust is coarse, and at half the
-    resolution a network of this depth and width costs a third of a ResNet-18. SiLU instead of ReLU, for attacks, in
-    training above all, do better on smooth functions.
-    """
-    x = layers.resnet_conv(96, 3, 2)(_rescaled(image))
-    for stage, channels in enumerate((96, 192, 256)):
-        for block in range(2):
-            x = _residual(x, layers, channels, strides=2 if stage and not block else 1, activation="silu")
-    return keras.layers.GlobalAveragePooling2D()(_norm_activation(x, "silu"))
-
-
-def _resnet18(image: Any, layers: _Layers) -> Any:
-    """The pre-activation ResNet-18 for 32×32 images (a 3×3 stem, no pooling), 11.2 M weights.
-
-    Identity mappings in deep residual networks (He et al., 2016): two blocks a stage, each stage twice as wide.
-    """
-    x = layers.resnet_conv(64, 3)(_rescaled(image))
-    for stage in range(4):
-        for block in range(2):
-            x = _residual(x, layers, 64 * 2**stage, strides=2 if stage and not block else 1)
-    return keras.layers.GlobalAveragePooling2D()(_norm_activation(x))
-
-
-def _mlp(image: Any, layers: _Layers) -> Any:
-    return layers.dense(64, activation="relu")(keras.layers.Flatten()(image))
-
-
-def _linear(image: Any, layers: _Layers) -> Any:
-    """Nothing hidden: the attacks' optimum on it is known in closed form."""
-    del layers
-    return keras.layers.Flatten()(image)
-
-
-def _rescaled(image: Any) -> Any:
-    # Within the model, so that attacks and clients see images in [0, 1]; 0.5 and 0.25 suit most images.
-    return keras.layers.Rescaling(1 / 0.25, offset=-0.5 / 0.25)(image)
-
-
-def _residual(x: Any, layers: _Layers, channels: int, strides: int, activation: str = "relu") -> Any:
-    activated = _norm_activation(x, activation)
-    first = layers.resnet_conv(channels, 3, strides)
-    shortcut = x
-    if strides != 1 or x.shape[-1] != first.filters:
-        shortcut = layers.resnet_conv(channels, 1, strides)(activated)
-    x = _norm_activation(first(activated), activation)
-    return keras.layers.Add()([layers.resnet_conv(channels, 3)(x), shortcut])
-
-
-def _norm_activation(x: Any, activation: str = "relu") -> Any:
-    # A momentum of 0.99, the default, would lag behind through the first few hundred steps.
-    normalised = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
-    return keras.layers.Activation(activation)(normalised)
-
-
-# Each takes the input and what makes layers, and returns the features [n, d] that the logits are taken from.
-MODELS: dict[str, Callable[[Any, _Layers], Any]] = {
-    "lenet": _lenet,
-    "lenet_wide": _lenet_wide,
-    "resnet_small": _resnet_small,
-    "resnet_coarse": _resnet_coarse,
-    "resnet18": _resnet18,
-    "mlp": _mlp,
-    "linear": _linear,
-}
+def model_name(path: str) -> str:
+    """Returns what a classifier's file is called without its ending: the last part of the path."""
+    return pathlib.Path(path.removeprefix(pretrained.PREFIX)).stem

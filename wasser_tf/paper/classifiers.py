@@ -5,10 +5,11 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wasser_tf import RadiusSchedule, ThreatModel, attacks
-from wasser_tf.attacks import Attack
+from wasser_tf import attacks
+from wasser_tf.attacks import Attack, RadiusSchedule
 from wasser_tf.paper.presets import Preset
 from wasser_tf.runs import train
+from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training import run_folder
 from wasser_tf.training.config import TrainConfig
 

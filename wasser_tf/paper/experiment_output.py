@@ -59,7 +59,7 @@ def write_output(folder: pathlib.Path, made: ExperimentOutput, *, dataset: str, 
 
 
 def output_markdown(values: Mapping[str, Any], place: str = "") -> str:
-    """Returns an artefact to be read: title, table, pictures, and where it comes from.
+    """Returns an output to be read: title, table, pictures, and where it comes from.
 
     Args:
       values: What its JSON file holds.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wasser_tf import ThreatModel, attacks, data, models
+from wasser_tf import attacks, data, models
 from wasser_tf.evaluation import metrics, sweep
 from wasser_tf.evaluation.record import WORST_CASE, Record
 from wasser_tf.paper import drawings
@@ -17,6 +17,7 @@ from wasser_tf.paper.reproduce import ExperimentContext
 from wasser_tf.publishing.leaderboard import percent
 from wasser_tf.reporting import figures, tables
 from wasser_tf.runtime import storage
+from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training import run_folder
 
 _COLUMNS = 6

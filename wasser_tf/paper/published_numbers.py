@@ -1,4 +1,4 @@
-"""What the paper (WasserTrain, ICASSP 2022) prints, and the same lines out of our artefacts."""
+"""What the paper (WasserTrain, ICASSP 2022) prints, and the same lines out of our outputs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -57,7 +57,7 @@ class Line(NamedTuple):
 
 
 def lines(dataset: str, outputs: Mapping[str, Mapping[str, Any]]) -> list[Line]:
-    """Returns the paper's lines beside ours, as far as there are artefacts of them.
+    """Returns the paper's lines beside ours, as far as there are outputs of them.
 
     Args:
       dataset: A key of `PAPERS`.

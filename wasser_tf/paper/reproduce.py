@@ -1,7 +1,7 @@
 """The paper's tables and figures, each by name: what bin/reproduce.py does.
 
 An experiment is a function from a `Bench` (classifiers, images, attacks, evaluations that are never made twice) to an
-`Artefact`. What was trained or attacked once is found again in the output_dir, so an interrupted run goes on where it
+`ExperimentOutput`. What was trained or attacked once is found again in the output_dir, so an interrupted run goes on where it
 was.
 """
 
@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from wasser_tf import ThreatModel, attacks, models
+from wasser_tf import attacks, models
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.data.selection import ImageSource, Selection
@@ -26,8 +26,9 @@ from wasser_tf.paper.published_numbers import ROLES
 from wasser_tf.reporting.report import ModelReport
 from wasser_tf.runs.evaluate import run_evaluation
 from wasser_tf.runtime import storage
+from wasser_tf.threat_model import ThreatModel
 
-ARTEFACTS = "artefacts"
+OUTPUTS = "outputs"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Reproduction:
       data_dir: The folder of prepared sets.
       download: Whether to fetch a set that is not there.
       original_index: See `ImageSource`: the first images are then the first of that order.
-      output_dir: Where everything goes: training/, evaluations/, artefacts/.
+      output_dir: Where everything goes: training/, evaluations/, outputs/.
       preset: How large everything is.
       given: Paths of classifiers by role, "standard", "pgd" or "wasser_train"; those that lack are trained.
       others: Paths of more classifiers by name, which Table 1 and "beyond" have too.
@@ -49,7 +50,7 @@ class Reproduction:
       attacks: Names of the attacks beside the paper's two, in Fig. 4 and "beyond".
       seed: Of trainings and attacks.
       batch_size: Images under attack at a time.
-      publish_dir: Where artefacts are copied and the dataset's page is rendered, such as docs/results; or None.
+      publish_dir: Where outputs are copied and the dataset's page is rendered, such as docs/results; or None.
 
     Raises:
       ValueError: A field is not what is needed, a role is unknown, or a classifier of `others` is called like a role.
@@ -101,7 +102,7 @@ class ExperimentContext:
 
     Attributes:
       config: What to reproduce.
-      folder: Where artefacts and pictures go.
+      folder: Where outputs and pictures go.
       workshop: What trains.
       log: Is given lines of progress.
     """
@@ -109,7 +110,7 @@ class ExperimentContext:
     def __init__(self, config: Reproduction, log: Callable[[str], None]):
         root = pathlib.Path(config.output_dir).expanduser()
         self.config, self.log = config, log
-        self.folder = root / ARTEFACTS
+        self.folder = root / OUTPUTS
         self._evaluations = root / "evaluations"
         self.trainer = ClassifierTrainer(
             folder=root / "training",
@@ -170,7 +171,7 @@ class ExperimentContext:
 
 
 def reproduce(config: Reproduction, log: Callable[[str], None] | None = None) -> list[pathlib.Path]:
-    """Makes the artefacts, or what is left of them.
+    """Makes the outputs, or what is left of them.
 
     Returns:
       The Markdown files, one for each experiment, and the page if there is one.

@@ -1,4 +1,4 @@
-"""docs/results/DATASET.md: the paper's numbers beside ours, and every artefact. Rendered, but for the notes."""
+"""docs/results/DATASET.md: the paper's numbers beside ours, and every output. Rendered, but for the notes."""
 
 import pathlib
 
@@ -19,12 +19,12 @@ def write_results_page(results_dir: pathlib.Path, dataset: str) -> pathlib.Path:
       The page.
 
     Raises:
-      ValueError: There are no artefacts, or one is unreadable.
+      ValueError: There are no outputs, or one is unreadable.
     """
     folder = results_dir / dataset
     found = {name: storage.read_json(folder / f"{name}.json") for name in NAMES if (folder / f"{name}.json").exists()}
     if not found:
-        raise ValueError(f"{folder} holds no artefacts: run the experiments with --publish_dir={results_dir} first.")
+        raise ValueError(f"{folder} holds no outputs: run the experiments with --publish_dir={results_dir} first.")
     parts = [f"# The paper on {dataset}, reproduced\n\nRendered from [{dataset}/]({dataset}) by `bin/reproduce.py`.\n"]
     if dataset in published_numbers.PAPERS:
         rows = [list(line) for line in published_numbers.lines(dataset, found)]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Packaged classifiers, their cards and the leaderboard."""

@@ -4,10 +4,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wasser_tf import ThreatModel, attacks
+from wasser_tf import attacks
 from wasser_tf.publishing.leaderboard import attacks_in_words, ball_in_words, percent, short_commit
 from wasser_tf.reporting.tables import markdown_table
 from wasser_tf.runtime import storage
+from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.config import TrainConfig
 
 # Of the config, what bin/train.py has no flag of the same name for.

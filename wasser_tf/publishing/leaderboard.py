@@ -4,22 +4,16 @@ An entry is what an evaluation came to, and what its numbers mean: threat model,
 cards and the results pages are made of entries too, so no number is typed.
 """
 
-import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
-from wasser_tf import models
-from wasser_tf.attacks import Attack
-from wasser_tf.data.selection import ImageSource
-from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.evaluation.sweep import safe_name
 from wasser_tf.reporting.tables import markdown_table, threat_model_caption
-from wasser_tf.runs.evaluate import run_evaluation
 from wasser_tf.runtime import storage
+from wasser_tf.threat_model import ThreatModel
 
 LEADERBOARD = "leaderboard.md"
 ENTRIES = "leaderboard"
@@ -29,76 +23,7 @@ RADII = {
     "mnist": (0.1, 0.3, 0.5, 1.0),
     "cifar10": (0.01, 0.02, 0.05, 0.1, 0.2),
 }
-_OTHER_RADII = (0.05, 0.1, 0.2)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Board:
-    """How the classifiers of a board are evaluated, and where results go.
-
-    Attributes:
-      source: The images.
-      attacks: The attacks by name; robust is who withstands all of them.
-      output_dir: The evaluations, a folder for each classifier; a run that was interrupted goes on there.
-      results_dir: Where the page and the folder of entries are.
-      radii: The radii; those of `RADII` by default.
-      batch_size: Images at a time.
-    """
-
-    source: ImageSource
-    attacks: Mapping[str, Attack]
-    output_dir: str
-    results_dir: str
-    radii: tuple[float, ...] = ()
-    batch_size: int = 128
-
-    def __post_init__(self) -> None:
-        if not self.radii:
-            object.__setattr__(self, "radii", RADII.get(self.source.dataset, _OTHER_RADII))
-
-
-def add_to_leaderboard(
-    board: Board, name: str, path: str, description: str = "", log: Callable[[str], None] | None = None
-) -> dict:
-    """Evaluates a classifier, or what is left of it, stores its entry and renders the page.
-
-    Args:
-      board: How.
-      name: What the board calls the classifier.
-      path: The classifier, see `wasser_tf.models.load_classifier`.
-      description: A sentence on where it comes from.
-      log: Is given lines of progress.
-
-    Returns:
-      The entry.
-
-    Raises:
-      ValueError: The classifier, the images or a setting are not what is needed.
-    """
-    folder = pathlib.Path(board.output_dir).expanduser() / safe_name(name)
-    run = EvaluationRun(
-        models={name: path},
-        source=board.source,
-        attacks=board.attacks,
-        radii=board.radii,
-        output_dir=str(folder),
-        sanity=False,
-        batch_size=board.batch_size,
-        skip_fooled=True,
-    )
-    # resume: a board of more images, radii or attacks takes what was made before.
-    run_evaluation(run, resume=True, log=log)
-    classifier = models.load_classifier(path)
-    found = make_entry(
-        storage.read_json(folder / "report.json"),
-        name,
-        description=description,
-        num_weights=classifier.count_params() if isinstance(classifier, keras.Model) else None,
-    )
-    place = pathlib.Path(board.results_dir).expanduser()
-    storage.write_json(place / ENTRIES / safe_name(board.source.dataset) / f"{safe_name(name)}.json", found)
-    write_leaderboard(place)
-    return found
+OTHER_RADII = (0.05, 0.1, 0.2)
 
 
 def make_entry(
@@ -154,9 +79,15 @@ def write_leaderboard(results_dir: pathlib.Path) -> pathlib.Path:
     return results_dir / LEADERBOARD
 
 
+def entry_path(results_dir: pathlib.Path, dataset: str, entry: Mapping[str, Any]) -> pathlib.Path:
+    """Returns where an entry is stored: by dataset, threat model and name, so that no ball overwrites another's."""
+    threat_model = ThreatModel.from_config({**entry["threat_model"], "epsilon": 0.0})
+    return results_dir / ENTRIES / safe_name(dataset) / threat_model.slug / f"{safe_name(entry['name'])}.json"
+
+
 def entries(results_dir: pathlib.Path, dataset: str | None = None) -> list[dict[str, Any]]:
     """Returns the stored entries, those of one dataset or all."""
-    return [storage.read_json(path) for path in sorted((results_dir / ENTRIES).glob(f"{dataset or '*'}/*.json"))]
+    return [storage.read_json(path) for path in sorted((results_dir / ENTRIES).glob(f"{dataset or '*'}/*/*.json"))]
 
 
 def render_leaderboard(found: Sequence[Mapping[str, Any]]) -> str:

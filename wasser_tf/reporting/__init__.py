@@ -1,1 +1,1 @@
-"""TODO."""
+"""Every table, figure and report."""

@@ -118,7 +118,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_co
 
 def threat_model_caption(config: dict[str, Any], num_images: int | None = None) -> str:
     """Returns the threat model's sentence without its epsilon, and how many images there were."""
-    sentence = str(ThreatModel.from_config(config)).replace(f"epsilon {config['epsilon']:g}", "ε")
+    sentence = ThreatModel.from_config(config).describe("ε")
     return sentence + ("." if num_images is None else f"; {num_images} images.")
 
 

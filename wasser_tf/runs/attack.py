@@ -3,9 +3,10 @@
 import dataclasses
 import pathlib
 
-import wasser_tf
+from wasser_tf.version import __version__
 from wasser_tf import models, pretrained
 from wasser_tf.runtime import storage
+from wasser_tf.runtime.output_folder import check_output_dir
 from wasser_tf.runtime.arguments import is_whole
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.base import batch_shape
@@ -66,7 +67,7 @@ def run_attack(config: AttackRun) -> Record:
     classifier = models.load_classifier(config.model)
     images = config.source.load()
     check_batch(classifier, images.images, images.labels)
-    model = Model(model_name(config.model), fingerprint(config.model), classifier)
+    model = Model(models.model_name(config.model), fingerprint(config.model), classifier)
     radius, count = config.attack.threat_model.epsilon, batch_shape(len(images.labels), config.batch_size)
     sweep = Sweep(
         folder / PARTS,
@@ -94,7 +95,7 @@ def run_attack(config: AttackRun) -> Record:
             seconds=cell.seconds,
         )
         report = {
-            "wasser_tf": wasser_tf.__version__,
+            "wasser_tf": __version__,
             "model_path": config.model,
             "source": dataclasses.asdict(config.source),
             "threat_model_in_words": str(config.attack.threat_model),
@@ -107,26 +108,5 @@ def run_attack(config: AttackRun) -> Record:
     return record
 
 
-def check_output_dir(folder: pathlib.Path, files: tuple[str, ...], overwrite: bool) -> None:
-    """Refuses an output_dir that holds another run.
-
-    Args:
-      folder: The output_dir.
-      files: The files by which a run is known.
-      overwrite: Whether they may be replaced.
-
-    Raises:
-      ValueError: It is a file, or holds one of the files and overwrite is off.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"output_dir must be a folder, got the file {folder}: give another --output_dir.")
-    there = [name for name in files if (folder / name).exists()]
-    if there and not overwrite:
-        raise ValueError(
-            f"output_dir {folder} holds another run ({', '.join(there)}): give another --output_dir, or --overwrite."
-        )
 
 
-def model_name(path: str) -> str:
-    """Returns what a classifier's file is called without its ending: the last part of the path."""
-    return pathlib.Path(path.removeprefix(pretrained.PREFIX)).stem

@@ -11,7 +11,7 @@ from wasser_tf import attacks, models
 from wasser_tf.runtime import interruption, storage
 from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.evaluation import sanity
-from wasser_tf.runs.attack import check_output_dir
+from wasser_tf.runtime.output_folder import check_output_dir
 from wasser_tf.evaluation.config import CONFIG, EvaluationRun
 from wasser_tf.evaluation.examples import Examples
 from wasser_tf.evaluation.minimal_radius import minimal_radii

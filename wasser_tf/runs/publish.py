@@ -11,7 +11,7 @@ from wasser_tf import pretrained
 from wasser_tf.runtime import storage
 from wasser_tf.evaluation.sweep import fingerprint
 from wasser_tf.publishing import card, leaderboard
-from wasser_tf.publishing.leaderboard import Board
+from wasser_tf.runs.leaderboard import Board, add_to_leaderboard
 from wasser_tf.publishing.compress_float16 import compress_float16
 
 _NAME = re.compile(r"[a-z0-9_]+")
@@ -75,7 +75,7 @@ def publish(config: Publication, description: str = "", log: Callable[[str], Non
         _check_dataset(config, training)
         path, packed, described = _pack(config, run)
         description = description or _description(config, described, training)
-    entry = leaderboard.add_to_leaderboard(config.board, config.name, str(packed), description, log)
+    entry = add_to_leaderboard(config.board, config.name, str(packed), description, log)
     card.write_card(path, described, training, entry)
     # In the package there shall be no classifier without its card, so it goes there last.
     if packed != path:

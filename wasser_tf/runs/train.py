@@ -15,13 +15,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import wasser_tf
+from wasser_tf.version import __version__
 from wasser_tf import data
 from wasser_tf.data import augmentation
 from wasser_tf.runtime import provenance, storage
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.data import Dataset, Split
 from wasser_tf.reporting import comparison
+from wasser_tf.evaluation.comparison import Comparison, compare
 from wasser_tf.models.saved_model import exporting
 from wasser_tf.training import run_folder
 from wasser_tf.training.config import TrainConfig
@@ -43,7 +44,7 @@ class Finished(NamedTuple):
     """
 
     classifier: keras.Model
-    compared: comparison.Comparison
+    compared: Comparison
     figures: list[pathlib.Path]
 
 
@@ -180,12 +181,12 @@ def build_models(config: TrainConfig, dataset: Dataset, distribution: Distributi
 
 def _compare(
     standard: keras.Model, robust: keras.Model, config: TrainConfig, dataset: Dataset
-) -> comparison.Comparison:
+) -> Comparison:
     """Attacks both classifiers on the first images of the test split."""
     images = Split(*(array[: config.num_attack_examples] for array in dataset.test))
     radii = ", ".join(f"{radius:g}" for radius in config.radii)
     log(f"\nreport: both under attack on {len(images.labels)} test images at ε = {radii}")
-    return comparison.compare(
+    return compare(
         {"standard": standard, "wasser_train": robust},
         MirrorAscent(
             config.threat_model, iterations=config.report_iterations, restarts=_REPORT_RESTARTS, seed=config.seed
@@ -209,7 +210,7 @@ def _metadata(config: TrainConfig) -> dict[str, Any]:
         "threat_model": config.threat_model.get_config() if config.attack.in_wasserstein_ball else None,
         "threat_model_in_words": config.attack.ball(),
         "versions": {
-            "wasser_tf": wasser_tf.__version__,
+            "wasser_tf": __version__,
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
             "numpy": np.__version__,

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What every program needs: files that are whole or absent, interruption, provenance, progress, checked arguments."""

@@ -8,10 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-import wasser_tf
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.provenance import commit
 from wasser_tf.serving.robustness import RobustnessProbe
+from wasser_tf.threat_model import ThreatModel
+from wasser_tf.version import __version__
 
 JSON, MARKDOWN = "model_card.json", "model_card.md"
 
@@ -82,7 +83,7 @@ def describe(
         "training": None,
         "commit": commit(),
         "versions": {
-            "wasser_tf": wasser_tf.__version__,
+            "wasser_tf": __version__,
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
         },
@@ -138,5 +139,4 @@ def _markdown(card: dict[str, Any]) -> str:
 def _ball(config: dict[str, Any] | None, radius: str | None = None) -> str:
     if not config:
         return "none that is known"
-    text = str(wasser_tf.ThreatModel.from_config(config))
-    return text.replace(f"epsilon {config['epsilon']:g}", radius) if radius else text
+    return ThreatModel.from_config(config).describe(radius)

@@ -38,9 +38,9 @@ class Feasibility(NamedTuple):
         # In the place of every number.
         if not isinstance(self.cost, np.ndarray):
             return f"<{type(self).__name__}>"
-        return f"<{type(self).__name__} of {len(self.cost)}: {self.valid().sum()} valid, cost to {self.cost.max():.4g}>"
+        return f"<{type(self).__name__} of {len(self.cost)}: {self.feasible().sum()} feasible, cost to {self.cost.max():.4g}>"
 
-    def valid(self, capacity: float | None = 1.0) -> Any:
+    def feasible(self, capacity: float | None = 1.0) -> Any:
         """Returns for each image whether it is feasible to float32 rounding, [B] bool.
 
         The tolerances: cost ≤ radius · (1 + 1e-5); rows, columns and mass to 1e-6; pixels in [0, capacity] exactly.

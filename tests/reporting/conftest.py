@@ -1,0 +1,3 @@
+"""Fixtures of evaluations."""
+
+from tests.fixtures.evaluation import *  # noqa: F403

@@ -1,0 +1,133 @@
+"""Batches of examples, shuffled as a pure function of seed and epoch."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf.data.augmentation import Augmentation
+from wasser_tf.data.dataset import Split
+from wasser_tf.runtime.arguments import is_whole
+
+
+class EpochFollower(keras.callbacks.Callback):
+    """Tells `batches` which epoch Keras is in; goes into `fit(callbacks=...)`.
+
+    With it, the order of the batches is a function of the seed and Keras' own epoch number, whatever process asks: a
+    run resumed by `initial_epoch` or `keras.callbacks.BackupAndRestore` sees what the uninterrupted run saw.
+
+    Attributes:
+      epoch: The epoch that is running, from 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the epoch, before Keras asks for its first batch."""
+        del logs
+        self.epoch = epoch
+
+
+def batches(
+    split: Split,
+    batch_size: int,
+    *,
+    shuffle: bool = False,
+    seed: int = 0,
+    epoch: int | EpochFollower = 0,
+    drop_remainder: bool = False,
+    augment: Augmentation | None = None,
+    numbered: bool = False,
+) -> tf.data.Dataset:
+    """Makes batches of (images float32 [b, H, W, C], labels int32 [b]); a pass over them is an epoch.
+
+    Args:
+      split: The examples.
+      batch_size: Examples a batch; the last batch of a pass may be smaller.
+      shuffle: Whether each pass comes in an order of its own, a pure function of (seed, epoch).
+      seed: Chooses the orders, 0 to 2**32 − 1.
+      epoch: The epoch of the first pass; each further pass counts one up. Give `fit` an `EpochFollower`, and the
+        same one here, to follow Keras' own count instead: that is what makes a resumed run exact.
+      drop_remainder: Whether to leave a smaller last batch out, which makes all shapes static.
+      augment: What changes the images of shuffled batches: a pure function of (seed, epoch, step) too.
+      numbered: Whether images come as {"image": images, "number": their rows in the split, int32 [b]}, as
+        `WasserTrain` with warm_start takes them.
+
+    Returns:
+      The batches, with a known cardinality.
+
+    Raises:
+      ValueError: The split is empty or an argument is out of its range.
+    """
+    if not isinstance(split, Split):
+        raise ValueError(f"split must be a wasser_tf.data.Split, got a {type(split).__name__}.")
+    count = len(split.labels)
+    if not count:
+        raise ValueError("The split has no examples: name it in splits=... when loading the dataset.")
+    if not is_whole(batch_size, 1):
+        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+    if drop_remainder and batch_size > count:
+        raise ValueError(f"batch_size must be at most the {count} examples with drop_remainder, got {batch_size}.")
+    if not is_whole(seed, 0) or seed >= 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}.")
+    if not isinstance(epoch, EpochFollower) and not (is_whole(epoch, 0) and epoch < 2**32):
+        raise ValueError(f"epoch must be an EpochFollower or a whole number from 0 to 2**32 - 1, got {epoch!r}.")
+    if augment is not None and not shuffle:
+        raise ValueError("augment needs shuffle=True: only training images are changed.")
+    # A larger batch is the whole split too, and TensorFlow counts to 2**63.
+    batch_size = min(batch_size, count)
+    if not shuffle:
+        number = np.arange(count, dtype=np.int32)
+        images = {"image": split.images, "number": number} if numbered else split.images
+        plain = tf.data.Dataset.from_tensor_slices((images, split.labels))
+        return plain.batch(batch_size, drop_remainder=drop_remainder).prefetch(2)
+
+    passes = itertools.count(0 if isinstance(epoch, EpochFollower) else epoch)
+
+    def orders() -> Iterator[tuple[np.ndarray, int]]:
+        current = epoch.epoch if isinstance(epoch, EpochFollower) else next(passes)
+        yield epoch_order(count, seed, current), current
+
+    # A dataset that is asked for its order when a pass begins, not a keras PyDataset: `fit` shuffles the batches of
+    # those once more, from the global random state, unless told not to.
+    order = tf.data.Dataset.from_generator(
+        orders, output_signature=(tf.TensorSpec([count], tf.int64), tf.TensorSpec([], tf.int64))
+    )
+    with tf.device("CPU:0"):
+        images, labels = tf.constant(split.images), tf.constant(split.labels)
+
+    def one_pass(rows: tf.Tensor, current: tf.Tensor) -> tf.data.Dataset:
+        parts = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size, drop_remainder=drop_remainder)
+        return parts.enumerate().map(lambda step, rows: batch(rows, current, step))
+
+    def batch(rows: tf.Tensor, current: tf.Tensor, step: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        chosen = tf.gather(images, rows)
+        if augment is not None:
+            chosen = augment(chosen, step_seed(seed, current, step))
+        if numbered:
+            chosen = {"image": chosen, "number": tf.cast(rows, tf.int32)}
+        return chosen, tf.gather(labels, rows)
+
+    shuffled = order.flat_map(one_pass)
+    steps = count // batch_size if drop_remainder else -(-count // batch_size)
+    options = tf.data.Options()
+    # A generator has no files to share out; said here, a strategy does not warn about it.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return shuffled.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2).with_options(options)
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Returns the rows of so many examples in the order of an epoch (from 0) of shuffled `batches`, int64 [count]."""
+    # RandomState, because NumPy keeps its stream for ever: an order outlives the version that drew it.
+    return np.random.RandomState([seed, epoch]).permutation(count).astype(np.int64)
+
+
+def step_seed(seed: int, epoch: int | tf.Tensor, step: int | tf.Tensor) -> tf.Tensor:
+    """Returns the seed, int64 [2], from which a step (from 0) of an epoch of `batches` augments its images."""
+    # int64 all of it, for the type of what is folded in decides which number comes out.
+    return tf.random.fold_in(tf.stack([tf.cast(value, tf.int64) for value in (seed, epoch)]), tf.cast(step, tf.int64))
