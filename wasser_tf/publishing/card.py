@@ -118,7 +118,7 @@ classifier = wasser_tf.load_pretrained("{card["name"]}")
 {markdown_table(["accuracy", f"{evaluation['num_images']:,} images of {evaluation['dataset']}"], rows)}
 {ball_in_words(evaluation)}. Attacked with {attacks_in_words(evaluation["attacks"])}, seed
 {evaluation["seed"]}; every example is feasible
-({percent(evaluation["least_legal_share"])} feasible). Measured on this file (fingerprint
+({percent(evaluation["least_feasible_share"])} feasible). Measured on this file (fingerprint
 `{evaluation["fingerprint"][:16]}…`) at commit {short_commit(evaluation["commit"])}:
 
 ```bash
