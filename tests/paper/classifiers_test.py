@@ -26,7 +26,7 @@ def trained(monkeypatch):
 
 @pytest.fixture
 def trainer(tmp_path):
-    fields = {"dataset": "digits", "data_dir": None, "download": False, "scale": QUICK["digits"], "seed": 4}
+    fields = {"dataset": "digits", "data_dir": None, "download": False, "preset": QUICK["digits"], "seed": 4}
     return ClassifierTrainer(folder=tmp_path, recipe="ours", given={"pgd": "published.npz"}, **fields)
 
 
@@ -66,7 +66,7 @@ def test_each_role_trains_as_the_papers_do(trainer, trained):
     assert trained[-1].attack.regularization == 3000 and not trained[-1].random_radius
 
 
-def test_trainings_take_their_settings_from_the_scale(trainer, trained):
+def test_trainings_take_their_settings_from_the_preset(trainer, trained):
     colour = dataclasses.replace(trainer, dataset="cifar10", preset=FULL["cifar10"], given={})
     colour.path("wasser_train", print)
     (config,) = trained
@@ -90,7 +90,7 @@ def test_trainings_take_their_settings_from_the_scale(trainer, trained):
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
-def test_the_full_scale_is_the_recipe_of_the_packaged_classifier(trainer, trained, dataset):
+def test_the_full_preset_is_the_recipe_of_the_packaged_classifier(trainer, trained, dataset):
     full = dataclasses.replace(trainer, dataset=dataset, preset=FULL[dataset], given={}, seed=0)
     assert full.path("standard", print).endswith("standard/standard.keras")
     full.path("wasser_train", print)

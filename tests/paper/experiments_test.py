@@ -75,7 +75,7 @@ def context(tmp_path, monkeypatch):
 def test_figures_hold_raw_beside_feasible_and_no_worst_case(context, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
-        drawings, "save_raw_and_certified", lambda path, records, title: drawn.update({path.name: list(records)})
+        drawings, "save_raw_and_feasible", lambda path, records, title: drawn.update({path.name: list(records)})
     )
     made = experiments.fig4(context)
     assert [row["attack"] for row in made.rows] == [
@@ -103,7 +103,7 @@ def test_beyond_has_every_classifier_and_the_worst_case(context, monkeypatch):
 
 def test_what_is_left_out_is_not_there(context, monkeypatch):
     monkeypatch.setattr(figures, "save_accuracy_curves", lambda *given, **options: None)
-    monkeypatch.setattr(drawings, "save_raw_and_certified", lambda *given, **options: None)
+    monkeypatch.setattr(drawings, "save_raw_and_feasible", lambda *given, **options: None)
     given = {role: path for role, path in context.config.given.items() if role != "pgd"}
     context.config = dataclasses.replace(context.config, given=given, leave_out=["pgd"])
     context.trainer = None  # Nothing is trained.

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from wasser_tf.data import Split
+from wasser_tf.evaluation.comparison import compare
 from wasser_tf.reporting import comparison
 
 
@@ -11,7 +12,7 @@ def compared(digits, classifier, other_classifier, random_plan):
     split = Split(digits.images, digits.labels, digits.index)
     classifiers = {"old": other_classifier, "new": classifier}
     told = []
-    compared = comparison.compare(
+    compared = compare(
         classifiers, random_plan, split, (0.1, 0.4), dataset_name="digits test", log=told.append, verbose=False
     )
     assert told[0] == "Attacking old at ε = 0.1" and len(told) == 4

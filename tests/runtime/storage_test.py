@@ -15,7 +15,7 @@ from wasser_tf.runtime import storage
 
 _KEEPS_THE_FOLDER = """
 import sys, time, pathlib
-from wasser_tf import storage
+from wasser_tf.runtime import storage
 with storage.locked(pathlib.Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)
