@@ -1,0 +1,1 @@
+"""Checks of the project itself that take longer than its tests: mutations."""
