@@ -6,6 +6,10 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 
+KINDS = (
+    *("statement dropped", "call left out", "arguments swapped", "argument not handed on", "another variable"),
+    *("another attribute", "element dropped", "operand dropped", "condition dropped"),
+)
 # Of calls: what they do has no place in a result. Of keywords: speed, or the look of text.
 _LOGS = {"print", "log", "warn", "warning", "info", "debug", "error", "write_line", "tell", "say"}
 _NO_BEHAVIOUR = {

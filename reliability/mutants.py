@@ -35,16 +35,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--sample", type=int, default=100, help="how many mutations")
     parser.add_argument("--paths", default="", help="only these modules and folders, separated by commas")
+    parser.add_argument("--kinds", default="", help="only these kinds of mutations, separated by commas")
     parser.add_argument("--list", action="store_true", help="print the mutations and the tests that concern them")
     parser.add_argument("--jobs", type=int, default=1, help="processes that run tests at the same time")
     parser.add_argument("--time_limit", type=float, default=300, help="seconds of tests for a mutation")
+    parser.add_argument("--patience", type=float, default=30, help="seconds more than usual before tests are stopped")
     parser.add_argument("--output_dir", type=pathlib.Path, default=pathlib.Path("runs/mutants"))
     parser.add_argument("--root", type=pathlib.Path, default=_ROOT, help="the project")
     parser.add_argument("--package", default="wasser_tf", help="its package, a folder of the root")
     given = parser.parse_args(arguments)
     given.root = given.root.resolve()
     try:
-        drawn = mutations.sample(given.root, _modules(given), given.seed, given.sample)
+        kinds = given.kinds.split(",") if given.kinds else ()
+        drawn = mutations.sample(given.root, _modules(given), given.seed, given.sample, kinds)
     except ValueError as error:
         parser.error(str(error))
     if given.list:
@@ -146,9 +149,8 @@ def _run(given: argparse.Namespace, left: list[mutations.Mutation], tree: str) -
             started = time.monotonic()
             result = {"tree": tree, "key": _key(mutation), "place": f"{mutation.path}:{mutation.line}"}
             result |= {"kind": mutation.kind, "diff": mutation.diff}
-            result |= judge(
-                mutation, mutated, unmutated, concerned.concerned(given.root, mutation.path), given.time_limit
-            )
+            groups = concerned.concerned(given.root, mutation.path)
+            result |= judge(mutation, mutated, unmutated, groups, given.time_limit, given.patience)
             result["wall_seconds"] = round(time.monotonic() - started, 1)
             with open(given.output_dir / "results.jsonl", "a", encoding="utf-8") as file:
                 file.write("\n" * _is_cut(given.output_dir / "results.jsonl") + json.dumps(result) + "\n")
@@ -167,23 +169,23 @@ def judge(
     unmutated: overlay.Unmutated,
     groups: list[list[str]],
     time_limit: float,
+    patience: float,
 ) -> dict:
     """Runs the tests that concern a mutation, group by group, in each the cheapest file first, up to the first failure.
 
     A file that fails, or hangs, without a mutation cannot judge one. A file has timed out when it takes four times as
-    long as without the mutation, and half a minute more. Files for which the time limit leaves no time are not run:
-    the mutation has survived then as far as is known.
+    long as without the mutation, and `patience` more. Files for which the time limit leaves no time are not run: the
+    mutation has survived then as far as is known.
 
     Returns:
-      {"verdict": "killed", "timed out" or "survived", "test": what noticed it, "seconds": of tests, "files": those that
+      {"verdict": "killed", "timed out" or "survived", "test": what noticed it, "seconds" and "cpu_seconds": of tests, "files": those that
       ran, "not_run": those that there was no time for, "unfit": those that fail without a mutation}.
     """
-    ran, not_run, unfit, spent = [], [], [], 0.0
+    ran, not_run, unfit, spent, cpu = [], [], [], 0.0, 0.0
 
     def result(verdict: str, test: str = "") -> dict:
-        spent_seconds = round(spent, 1)
-        lists = {"files": ran, "not_run": not_run, "unfit": unfit}
-        return {"verdict": verdict, "test": test, "seconds": spent_seconds, **lists}
+        times = {"seconds": round(spent, 1), "cpu_seconds": round(cpu, 1)}
+        return {"verdict": verdict, "test": test, **times, "files": ran, "not_run": not_run, "unfit": unfit}
 
     with mutated.mutated(mutation.path, mutation.source):
         for group in groups:
@@ -197,8 +199,8 @@ def judge(
                 if spent + usual["seconds"] > time_limit:
                     not_run.append(tests)
                     continue
-                outcome = mutated.run(tests, 4 * usual["seconds"] + 30)
-                spent += outcome.seconds
+                outcome = mutated.run(tests, 4 * usual["seconds"] + patience)
+                spent, cpu = spent + outcome.seconds, cpu + outcome.cpu_seconds
                 ran.append(tests)
                 if outcome.verdict != "passed":
                     return result("killed" if outcome.verdict == "failed" else "timed out", outcome.test)

@@ -4,7 +4,7 @@ import ast
 import bisect
 import pathlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from reliability import cuts
@@ -61,7 +61,9 @@ class _Site(NamedTuple):
     ways: list[Callable[[], str | None]]
 
 
-def sample(root: pathlib.Path, paths: list[pathlib.Path], seed: int, count: int) -> list[Mutation]:
+def sample(
+    root: pathlib.Path, paths: list[pathlib.Path], seed: int, count: int, only: Collection[str] = ()
+) -> list[Mutation]:
     """Draws mutations: a kind, uniformly; a place of that kind; a way to mutate it. At most one mutation a line.
 
     Drawing the kind first keeps the numbers and operators, of which there are most, from crowding out the others.
@@ -71,19 +73,22 @@ def sample(root: pathlib.Path, paths: list[pathlib.Path], seed: int, count: int)
       paths: The modules to mutate.
       seed: Of the draw.
       count: How many mutations to draw; fewer are returned where there are no more places.
+      only: The kinds to draw from; all if there are none.
 
     Returns:
       The mutations in the order they were drawn.
 
     Raises:
-      ValueError: Cosmic Ray is not installed.
+      ValueError: A kind is unknown, or Cosmic Ray is needed and not installed.
     """
+    if unknown := set(only) - {*_FAMILIES, *cuts.KINDS}:
+        raise ValueError(f"kinds must be some of {', '.join([*_FAMILIES, *cuts.KINDS])}, got {', '.join(unknown)}.")
     kinds: dict[str, list[_Site]] = {}
     sources = {}
     for path in sorted(paths):
         name = path.relative_to(root).as_posix()
         sources[name] = path.read_text(encoding="utf-8")
-        for site in _sites(name, sources[name]):
+        for site in _sites(name, sources[name], only or {*_FAMILIES, *cuts.KINDS}):
             kinds.setdefault(site.kind, []).append(site)
     order = random.Random(seed)
     drawn: list[Mutation] = []
@@ -104,18 +109,20 @@ def sample(root: pathlib.Path, paths: list[pathlib.Path], seed: int, count: int)
     return drawn
 
 
-def _sites(path: str, source: str) -> Iterator[_Site]:
+def _sites(path: str, source: str, only: Collection[str]) -> Iterator[_Site]:
     module = cuts.Source(source)
     ways: dict[tuple[str, int, int], list[Callable[[], str | None]]] = {}
-    for kind, start, end, way in (*_operators(module), *cuts.cuts(module)):
-        if not module.is_excluded(start):
+    for kind, start, end, way in (*_operators(module, only), *cuts.cuts(module)):
+        if kind in only and not module.is_excluded(start):
             ways.setdefault((kind, start, end), []).append(way)
     for (kind, start, _), found in sorted(ways.items(), key=lambda item: item[0]):
         yield _Site(path, start, kind, found)
 
 
-def _operators(module: cuts.Source) -> Iterator[tuple[str, int, int, Callable[[], str | None]]]:
+def _operators(module: cuts.Source, only: Collection[str]) -> Iterator[cuts.Cut]:
     """Yields (kind, start, end, way) of every occurrence of Cosmic Ray's operators."""
+    if not set(only) & set(_FAMILIES):
+        return
     try:
         import cosmic_ray.plugins
         from cosmic_ray.ast import ast_nodes, get_ast

@@ -38,11 +38,13 @@ class Outcome(NamedTuple):
     Attributes:
       verdict: "passed", "failed" or "timed out".
       seconds: How long it took.
+      cpu_seconds: The processors' time in that, which does not depend on what else runs.
       test: The first test that failed, or how the process ended where no test is named.
     """
 
     verdict: str
     seconds: float
+    cpu_seconds: float
     test: str = ""
 
 
@@ -86,7 +88,7 @@ class Overlay:
         """
         output = self._folder / "output.txt"
         output.unlink(missing_ok=True)
-        started = time.monotonic()
+        started, used = time.monotonic(), _used()
         process = forked.Process(lambda: self._pytest(tests), output)
         try:
             ended = process.wait(seconds)
@@ -94,14 +96,14 @@ class Overlay:
             # It leads a group, in which its subprocesses are.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-        spent = round(time.monotonic() - started, 2)
+        spent = (round(time.monotonic() - started, 2), round(_used() - used, 2))
         if ended.code is None:
-            return Outcome("timed out", spent, tests)
+            return Outcome("timed out", *spent, tests)
         # 5: no test was collected.
         if ended.code in (0, 5):
-            return Outcome("passed", spent)
+            return Outcome("passed", *spent)
         named = re.search(r"^(?:FAILED|ERROR) (\S+)", ended.output, re.MULTILINE)
-        return Outcome("failed", spent, named.group(1) if named else f"{tests}: ended with {ended.code}")
+        return Outcome("failed", *spent, named.group(1) if named else f"{tests}: ended with {ended.code}")
 
     def _pytest(self, tests: str) -> None:
         os.setsid()
@@ -130,6 +132,11 @@ class Overlay:
         """Returns whether a path lies in the project that was copied, the environment's packages apart."""
         parts = pathlib.Path(path or os.curdir).absolute()
         return parts.is_relative_to(self._origin) and ".venv" not in parts.relative_to(self._origin).parts
+
+
+def _used() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class Unmutated:
@@ -228,6 +235,17 @@ def preload(root: pathlib.Path, package: str, tests: str = "tests") -> None:
     The tests' conftest.py goes first, for it may set the environment before it imports. None of these may be used:
     threads of TensorFlow's runtime do not live on in a fork.
     """
+    with open(os.devnull, "wb") as nowhere:
+        kept = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            _preload(root, package, tests)
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _preload(root: pathlib.Path, package: str, tests: str) -> None:
     conftest = root / tests / "conftest.py"
     if conftest.exists():
         spec = importlib.util.spec_from_file_location("_preloaded_conftest", conftest)
