@@ -5,15 +5,17 @@
   python reliability/mutants.py --list                          what would be tried
 
 A mutation is killed by the first test that fails, and survives if all that concern it pass: docs/design/testing.md.
-Results are kept in the output_dir as they come; the same command goes on from there, unless a file has changed.
+Results are kept in the output_dir as they come; the same command resumes the run, unless a file has changed.
 """
 
 import argparse
 import collections
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import time
@@ -38,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kinds", default="", help="only these kinds of mutations, separated by commas")
     parser.add_argument("--list", action="store_true", help="print the mutations and the tests that concern them")
     parser.add_argument("--jobs", type=int, default=1, help="processes that run tests at the same time")
+    parser.add_argument("--without_end_to_end", action="store_true", help="a quick look: leave tests/end_to_end out")
     parser.add_argument("--time_limit", type=float, default=300, help="seconds of tests for a mutation")
     parser.add_argument("--patience", type=float, default=30, help="seconds more than usual before tests are stopped")
     parser.add_argument("--output_dir", type=pathlib.Path, default=pathlib.Path("runs/mutants"))
@@ -52,20 +55,21 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
     if given.list:
         for mutation in drawn:
-            groups = concerned.concerned(given.root, mutation.path)
+            groups = _groups(given, mutation)
             print(mutation.diff, *("  " + " ".join(group) for group in groups if group), sep="\n", end="\n\n")
         return 0
+    # As with Ctrl-C, what runs is stopped and the copies are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     given.output_dir.mkdir(parents=True, exist_ok=True)
     tree = _tree(given.root)
     results = given.output_dir / "results.jsonl"
-    done = _read(results, tree)
+    done = _read(results, given, tree)
     left = [mutation for mutation in drawn if _key(mutation) not in done]
     if left:
         overlay.preload(given.root, given.package)
         _run_all(given, left, tree)
-    summary = summarise(
-        [done[_key(mutation)] for mutation in drawn if _key(mutation) in (done := _read(results, tree))]
-    )
+    done = _read(results, given, tree)
+    summary = summarise([done[key] for key in map(_key, drawn) if key in done])
     (given.output_dir / "summary.md").write_text(summary, encoding="utf-8")
     print(summary)
     return 0
@@ -82,6 +86,11 @@ def _modules(given: argparse.Namespace) -> list[pathlib.Path]:
                 f"--paths must be modules and folders of {given.root}, got {path.relative_to(given.root)}."
             )
     return [path for path in found if any(path == one or one in path.parents for one in asked)]
+
+
+def _groups(given: argparse.Namespace, mutation: mutations.Mutation) -> list[list[str]]:
+    groups = concerned.concerned(given.root, mutation.path)
+    return groups[:-1] if given.without_end_to_end else groups
 
 
 def _tree(root: pathlib.Path) -> str:
@@ -103,15 +112,16 @@ def _key(mutation: mutations.Mutation) -> str:
     return hashlib.sha256(f"{mutation.path}\0{mutation.source}".encode()).hexdigest()[:16]
 
 
-def _read(path: pathlib.Path, tree: str) -> dict[str, dict]:
-    """Returns the results by their keys. A line that a killed process left half is not one."""
+def _read(path: pathlib.Path, given: argparse.Namespace, tree: str) -> dict[str, dict]:
+    """Returns the results by their keys. A survivor of fewer tests than asked for is not one, nor is half a line."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             result = json.loads(line)
         except ValueError:
             continue
-        if result["tree"] == tree:
+        fewer = result["without_end_to_end"] > given.without_end_to_end or result["time_limit"] < given.time_limit
+        if result["tree"] == tree and not (result["verdict"] == "survived" and fewer):
             found[result["key"]] = result
     return found
 
@@ -135,8 +145,15 @@ def _run_all(given: argparse.Namespace, left: list[mutations.Mutation], tree: st
                 sys.stdout.flush()
                 os._exit(code)
         pids.append(pid)
-    if any(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids):
-        raise SystemExit("A job failed; the same command goes on from where it was.")
+    codes = []
+    try:
+        codes += [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    finally:
+        for pid in pids if not codes else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+    if any(codes):
+        raise SystemExit("A job failed. The same command resumes the run.")
 
 
 def _run(given: argparse.Namespace, left: list[mutations.Mutation], tree: str) -> None:
@@ -148,9 +165,9 @@ def _run(given: argparse.Namespace, left: list[mutations.Mutation], tree: str) -
         for mutation in left:
             started = time.monotonic()
             result = {"tree": tree, "key": _key(mutation), "place": f"{mutation.path}:{mutation.line}"}
-            result |= {"kind": mutation.kind, "diff": mutation.diff}
-            groups = concerned.concerned(given.root, mutation.path)
-            result |= judge(mutation, mutated, unmutated, groups, given.time_limit, given.patience)
+            result |= {"kind": mutation.kind, "diff": mutation.diff, "time_limit": given.time_limit}
+            result["without_end_to_end"] = given.without_end_to_end
+            result |= judge(mutation, mutated, unmutated, _groups(given, mutation), given.time_limit, given.patience)
             result["wall_seconds"] = round(time.monotonic() - started, 1)
             with open(given.output_dir / "results.jsonl", "a", encoding="utf-8") as file:
                 file.write("\n" * _is_cut(given.output_dir / "results.jsonl") + json.dumps(result) + "\n")
@@ -178,8 +195,8 @@ def judge(
     mutation has survived then as far as is known.
 
     Returns:
-      {"verdict": "killed", "timed out" or "survived", "test": what noticed it, "seconds" and "cpu_seconds": of tests, "files": those that
-      ran, "not_run": those that there was no time for, "unfit": those that fail without a mutation}.
+      {"verdict": "killed", "timed out" or "survived", "test": what noticed it, "seconds" and "cpu_seconds": of tests,
+      "files": that ran, "not_run": that there was no time for, "unfit": that fail without a mutation}.
     """
     ran, not_run, unfit, spent, cpu = [], [], [], 0.0, 0.0
 

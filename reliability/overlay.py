@@ -107,6 +107,7 @@ class Overlay:
 
     def _pytest(self, tests: str) -> None:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
         sys.path[:] = [str(self.root), *(entry for entry in sys.path if not self._is_origin(entry))]
         others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
