@@ -48,7 +48,7 @@ _NAMES = {
     "inputs": ("library", *fuzz.BINARIES),
     "long": ("digits", "mnist"),
 }
-_PAGE = _ROOT / "benchmarks" / "reliability_page.md"
+_PAGE = _ROOT / "reliability" / "page.md"
 _MARK = "<!-- {} -->"
 
 
