@@ -63,7 +63,7 @@ def test_refuses_a_file_and_a_broken_config(tmp_path):
         train.run_training(_config(tmp_path / "file"))
     _another_run(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="config.json is no JSON file"):
+    with pytest.raises(ValueError, match="config.json is not a JSON file"):
         train.run_training(_config(tmp_path / "run", resume=True))
 
 

@@ -15,7 +15,8 @@ def wasserstein_distance(image: np.ndarray, target: np.ndarray, threat_model: Th
 
     Args:
       image: x, [H, W, C].
-      target: x̃, [H, W, C], of the same mass in every channel to 1e-4 (smaller differences count as rounding and are scaled away).
+      target: x̃, [H, W, C], of the same mass in every channel to 1e-4; smaller differences count as rounding and are
+        scaled away.
       threat_model: Gives p and the normalisation.
 
     Raises:

@@ -38,7 +38,8 @@ class Feasibility(NamedTuple):
         # A summary instead of every number.
         if not isinstance(self.cost, np.ndarray):
             return f"<{type(self).__name__}>"
-        return f"<{type(self).__name__} of {len(self.cost)}: {self.feasible().sum()} feasible, cost to {self.cost.max():.4g}>"
+        count = self.feasible().sum()
+        return f"<{type(self).__name__} of {len(self.cost)}: {count} feasible, cost to {self.cost.max():.4g}>"
 
     def feasible(self, capacity: float | None = 1.0) -> Any:
         """Returns whether each example is feasible up to float32 rounding, bool [B].
@@ -76,7 +77,8 @@ def measure_feasibility(
       threat_model: Gives the normalisation; its epsilon is not used.
 
     Returns:
-      The measurements. For an image without mass, relative fields are 0 if the image is unchanged and infinite otherwise.
+      The measurements. For an image without mass, relative fields are 0 if the image is unchanged and
+      infinite otherwise.
     """
     mass = image_mass(images)
     cost = transport_cost(plan, support)

@@ -16,8 +16,8 @@ import tensorflow as tf
 from wasser_tf.transport.neighbourhood import Ring, Support
 from wasser_tf.transport.plan import image_mass
 
-# The range of the potential in an image. 100 iterations span up to 300, and 200 iterations with a step of 12, the longest
-# ascent here, 520: with a floor of 340 its examples lost a third of their margin.
+# The range of the potential in an image. 100 iterations span up to 300; 200 iterations with a step of 12, the longest
+# ascent here, span 520: with a floor of 340 its examples lost a third of their margin.
 _POTENTIAL_RANGE = 690.0
 # A projection reads about ten float64 images several times. With at most this many pixels they stay in a core's cache;
 # with more, a pixel costs 1.5 times as much. A GPU does not need parts and would process them one after another.
@@ -54,7 +54,8 @@ def project_kl(
 
     Safeguarded Newton steps on the decreasing cost(λ), with d⟨Π,C⟩/dλ = −Σ_i x_i Var_i(C), warm-started at
     `multiplier`. The targets of one pixel share a handful of costs, so a step works on sums over those rings, and the
-    only exponential of an image's size is exp Φ. Sums are in float64 for its range: e^−690 does not underflow next to e^0.
+    only exponential of an image's size is exp Φ. Sums are in float64 for its range: e^−690 does not
+    underflow next to e^0.
 
     Args:
       potential: Φ, [B, H, W, C].

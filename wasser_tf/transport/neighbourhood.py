@@ -76,7 +76,7 @@ class Support(abc.ABC):
 
     @abc.abstractmethod
     def rings(self, values: tf.Tensor) -> list[Ring]:
-        """Sums v_j, [B, H, W, C], over the targets j of equal cost; a sum over all targets is then a few terms for any λ."""
+        """Sums v_j, [B, H, W, C], over the targets j of equal cost. Any λ then needs only a few terms."""
 
     @abc.abstractmethod
     def log_rings(self, potential: tf.Tensor) -> list[Ring]:

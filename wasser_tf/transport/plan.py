@@ -22,7 +22,7 @@ def transport_cost(plan: tf.Tensor, support: Support) -> tf.Tensor:
 
 
 def transport_budget(images: tf.Tensor, radius: tf.Tensor, threat_model: ThreatModel) -> tf.Tensor:
-    """Returns the largest allowed ⟨Π, C⟩ of each image, [B]: radius · m(x) if the threat model normalises, else radius."""
+    """Returns the largest allowed ⟨Π, C⟩, [B]: radius · m(x) if the threat model normalises, else radius."""
     radius = tf.broadcast_to(tf.cast(radius, tf.float32), tf.shape(images)[:1])
     return radius * image_mass(images) if threat_model.normalize_mass else radius
 

@@ -141,7 +141,7 @@ def round_to_feasible(
       threat_model: Gives normalisation and capacity; its epsilon is not used.
 
     Returns:
-      The feasible image, and what `feasible_plan` needs to build the plan. Everything holds up to float32 rounding (1e-6).
+      The feasible image, and what `feasible_plan` needs to build the plan. Accurate to float32 rounding (1e-6).
     """
     moved = moved_by(plan, images, support)
     present = tf.cast(images, moved.dtype)
