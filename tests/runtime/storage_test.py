@@ -76,7 +76,9 @@ def test_a_folder_is_one_process_s_own_until_it_is_killed(tmp_path):
 
 def test_a_disk_that_is_full_or_read_only_is_told_in_a_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("old")
-    with pytest.raises(OSError, match=r"file cannot be written \(No space left on device\): free disk space .* files are unchanged"):
+    with pytest.raises(
+        OSError, match=r"file cannot be written \(No space left on device\): free disk space .* files are unchanged"
+    ):
         with storage.atomic_path(tmp_path / "file") as beside:
             beside.write_text("half of the n")
             raise OSError(errno.ENOSPC, "No space left on device")
