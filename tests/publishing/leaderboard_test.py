@@ -121,4 +121,6 @@ def test_an_entry_of_another_ball_has_a_place_of_its_own(tmp_path):
     paths = [leaderboard.entry_path(tmp_path, "mnist", {"name": "mine", "threat_model": ball}) for ball in balls]
     assert len(set(paths)) == len(balls)
     assert paths[0] == tmp_path / "leaderboard" / "mnist" / "p1-k5-normalized-capacity1" / "mine.json"
-    assert paths[2].parent.name == "p1-dense-normalized-capacity1" and paths[4].parent.name == "p1-k5-normalized-uncapped"
+    assert (
+        paths[2].parent.name == "p1-dense-normalized-capacity1" and paths[4].parent.name == "p1-k5-normalized-uncapped"
+    )
