@@ -195,5 +195,5 @@ def test_what_is_printed_counts_raw_and_feasible_successes():
     assert repr(result) == "<AttackResult of (3, 1, 3, 1)>"
     shown = repr(numpy(result))
     assert (
-        shown == "<AttackResult of (3, 1, 3, 1): 2 successful, raw 3; <Feasibility record of 3: 3 valid, cost to 0.5>>"
+        shown == "<AttackResult of (3, 1, 3, 1): 2 successful, raw 3; <Feasibility of 3: 3 feasible, cost to 0.5>>"
     )

@@ -79,14 +79,14 @@ def test_the_capacity_is_the_one_asked_for():
 def test_the_verdict_is_one_for_each_image():
     several = Feasibility(*(np.repeat(field, 3) for field in good()))
     several.row_error[1] = 1.0
-    assert several.valid().tolist() == [True, False, True]
+    assert several.feasible().tolist() == [True, False, True]
 
 
 def test_what_is_printed_counts_the_valid_and_names_the_largest_cost():
     two = Feasibility(*(np.repeat(field, 2) for field in good()))
     two.cost[0] = 0.12345678
     two.cost[1] = 0.3
-    assert repr(two) == "<Feasibility record of 2: 1 valid, cost to 0.3>"
+    assert repr(two) == "<Feasibility of 2: 1 feasible, cost to 0.3>"
     assert repr(Feasibility(*(tf.constant(field) for field in good()))) == "<Feasibility record>"
 
 
@@ -109,7 +109,7 @@ def test_a_feasible_move_is_measured_as_it_is():
     assert found.radius.dtype == np.float32
     np.testing.assert_allclose(found.min_pixel, [0, 0, 0])
     np.testing.assert_allclose(found.max_pixel, [0.35, 0.5, 0], atol=1e-7)
-    assert found.valid().all()
+    assert found.feasible().all()
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
@@ -117,7 +117,7 @@ def test_the_row_error_is_the_largest_in_either_direction_relative_to_the_mass(s
     # The second image's first pixel keeps more, or less, than it has.
     found = measure(plan_of(added={(1, HOME, 0): sign * 0.05, (1, HOME, 2): sign * 0.01}), IMAGES)
     np.testing.assert_allclose(found.row_error, [0, 0.05 / 0.5, 0], atol=1e-6)
-    assert found.valid().tolist() == [True, False, True]
+    assert found.feasible().tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
@@ -159,13 +159,13 @@ def test_what_is_made_of_nothing_is_infinitely_wrong():
     found = measure(plan_of(added={(2, RIGHT, 0): 0.125}), target)
     for field in (found.cost, found.row_error, found.mass_error):
         np.testing.assert_array_equal(field, [0, 0, np.inf])
-    assert found.valid().tolist() == [True, True, False]
+    assert found.feasible().tolist() == [True, True, False]
 
 
 def test_without_a_plan_only_the_image_itself_is_valid():
     found = measure_feasibility_without_plan(tf.constant(IMAGES), tf.constant(IMAGES), 0.3)
     found = Feasibility(*(field.numpy() for field in found))
-    assert found.valid().all()
+    assert found.feasible().all()
     np.testing.assert_array_equal(found.radius, np.full(3, 0.3, np.float32))
     for field in (found.cost, found.min_flow, found.row_error, found.column_error, found.mass_error):
         np.testing.assert_array_equal(field, np.zeros(3, np.float32))

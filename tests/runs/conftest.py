@@ -1,0 +1,3 @@
+"""Fixtures of publications."""
+
+from tests.fixtures.publishing import *  # noqa: F403
