@@ -87,7 +87,7 @@ def test_what_is_printed_counts_the_valid_and_names_the_largest_cost():
     two.cost[0] = 0.12345678
     two.cost[1] = 0.3
     assert repr(two) == "<Feasibility of 2: 1 feasible, cost to 0.3>"
-    assert repr(Feasibility(*(tf.constant(field) for field in good()))) == "<Feasibility record>"
+    assert repr(Feasibility(*(tf.constant(field) for field in good()))) == "<Feasibility>"
 
 
 def measure(plan, target, threat_model=NORMALISED, radius=0.3):
