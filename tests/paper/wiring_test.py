@@ -9,7 +9,7 @@ import pytest
 
 from wasser_tf import ThreatModel, attacks, models, pretrained
 from wasser_tf.data.selection import ImageSource, Selection
-from wasser_tf.evaluation import sweep
+from wasser_tf.evaluation import fingerprint
 from wasser_tf.evaluation.metrics import Predictions
 from wasser_tf.paper import drawings, experiment_output, experiments, published_numbers, reproduce, results_page
 from wasser_tf.paper.classifiers import ClassifierTrainer
@@ -22,6 +22,7 @@ from wasser_tf.runs import publish
 from wasser_tf.runs.leaderboard import Board
 from wasser_tf.runs.publish import Publication
 from wasser_tf.runtime import storage
+from wasser_tf.runtime.formatting import percent
 
 # ---------------------------------------------------------------------------------------------- leaderboard
 
@@ -52,6 +53,7 @@ def evaluated(monkeypatch, tmp_path):
         }  # fmt: skip
         other = {**record, "model": "other", "feasible": {"feasible_share": 0.0}, "seconds": 99}
         report = {
+            "schema": "wasser_tf.evaluation_report/1",
             "images": "digits test", "num_images": 4, "commit": "c", "command": "python x",
             "models": {name: {"minimal_radius": [0.0, 0.1, 0.4, "inf"], "fingerprint": "f"}, "other": {}},
             "records": [record, {**record, "epsilon": 1.0, "seconds": 7.4}, other],
@@ -164,7 +166,7 @@ def test_the_board_is_sorted_by_the_middle_of_the_shared_radii():
 
 
 def test_words_of_entries():
-    assert leaderboard.percent(None) == "–" and leaderboard.percent(0.12345) == "12.35 %"
+    assert percent(None) == "–" and percent(0.12345) == "12.35 %" and percent(0.12345, 1) == "12.3 %"
     assert [leaderboard.short_commit(commit) for commit in (None, "0123456789", "0123456789-dirty")] == [
         "unknown", "01234567", "01234567-dirty",
     ]  # fmt: skip
@@ -213,7 +215,7 @@ def test_a_publication_says_what_it_is(run, board, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["", "A", "a-b", "a b", "a/b", 3])
 def test_names_that_are_refused(board, name):
-    with pytest.raises(ValueError, match="name must be of small letters, digits and underscores, got"):
+    with pytest.raises(ValueError, match="name must consist of lower-case letters, digits and underscores, got"):
         Publication(run="r", name=name, board=board)
 
 
@@ -406,7 +408,7 @@ def test_fig1_is_of_images_that_the_classifier_knows(tmp_path, monkeypatch):
     context.images = selection
     asked, drawn = [], []
     monkeypatch.setattr(models, "load_classifier", lambda path: path)
-    monkeypatch.setattr(sweep, "fingerprint", lambda path: f"print of {path}")
+    monkeypatch.setattr(fingerprint, "fingerprint", lambda path: f"print of {path}")
 
     def predict(classifier, given, labels):
         asked.append((classifier, len(given)))
@@ -466,7 +468,7 @@ def test_table1(tmp_path, monkeypatch):
     context.images = Selection("d", np.arange(4), np.zeros([4, 2, 2, 1]), np.zeros(4, int), None)
     monkeypatch.setattr(context, "path", lambda name: f"{name}.keras")
     monkeypatch.setattr(models, "load_classifier", lambda path: path)
-    monkeypatch.setattr(sweep, "fingerprint", lambda path: f"print of {path}")
+    monkeypatch.setattr(fingerprint, "fingerprint", lambda path: f"print of {path}")
     share = {"standard.keras": 0, "wasser_train.keras": 1, "mine.keras": 3}
     monkeypatch.setattr(
         experiments.metrics,
