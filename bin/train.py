@@ -1,4 +1,4 @@
-r"""Trains a classifier, makes it robust with WasserTrain, and compares the two under attack.
+r"""Trains a standard classifier, then a robust one with WasserTrain, and compares both under attack.
 
   python bin/train.py --dataset=digits --output_dir=runs/digits
   python bin/train.py --dataset=mnist --data_dir=… --epochs=5 --epsilon=0.3 --output_dir=runs/mnist
@@ -6,12 +6,12 @@ r"""Trains a classifier, makes it robust with WasserTrain, and compares the two 
   python bin/train.py --dataset=mnist --distribute=mirrored --batch_size=1024 --output_dir=runs/mnist
 
 The output_dir gets:
-  best.keras, best_saved_model/  the WasserTrain classifier, of the epoch that was best on the validation split (--keep)
-  standard.keras                 the classifier it started from
-  report.md, report.json         both under attack on the test split, at each of --radii
+  best.keras, best_saved_model/  the WasserTrain classifier of the epoch that was best on the validation split (--keep)
+  standard.keras                 the classifier from which WasserTrain started
+  report.md, report.json         both classifiers under attack on the test split, at each of --radii
   examples_*.png, success.png    clean images, perturbations and adversarial images; success against ε
-  history.csv, config.json       each epoch's losses and accuracies; the flags, the threat model and the versions
-  checkpoints/                   what --resume goes on from, to the weights the run would have had without the break
+  history.csv, config.json       losses and accuracies of each epoch; the flags, the threat model and the versions
+  checkpoints/                   the state from which --resume continues; results equal those of an uninterrupted run
 """
 
 import _flags
@@ -138,4 +138,4 @@ def _validation_attack() -> Attack | None:
 
 
 if __name__ == "__main__":
-    _flags.run(main, "the same command with --resume goes on after the last whole batch")
+    _flags.run(main, "the same command with --resume continues after the last complete batch")

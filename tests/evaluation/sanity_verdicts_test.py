@@ -183,7 +183,7 @@ def test_stronger_than_random(make, monkeypatch, found, random, passed):
     check = made.stronger_than_random()
     assert check.passed is passed and check.masking and check.name == "the attack is stronger than a random plan"
     assert asked == [("random_plan", made.attack.threat_model, {"seed": 3})]
-    share = f"{5 * len(list(found)):.1f} % against {5 * len(list(random)):.1f} % at ε = 0.1 (0.0 % wrong clean)"
+    share = f"{5 * len(list(found)):.1f} % against {5 * len(list(random)):.1f} % at ε = 0.1 (0.0 % misclassified clean)"
     assert check.measured == share
 
 

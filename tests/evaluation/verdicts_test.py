@@ -244,7 +244,7 @@ def test_a_report_of_everything(record, monkeypatch, tmp_path):
     text = (tmp_path / "report.md").read_text()
     ball = tables.threat_model_caption(ThreatModel(epsilon=0.7).get_config())
     assert text.startswith(
-        f"# Evaluation on d test\n\n{ball.rstrip('.')}; 4 images.\nEvery example is feasible; raw is"
+        f"# Evaluation on d test\n\n{ball.rstrip('.')}; 4 images.\nEvery example is feasible; raw examples are"
     )
     first, second = text.split("## m\n\n")[1].split("## other\n\n")
     assert first.startswith(report.overview(full)) and "### Sanity checks\n\n| check" in first

@@ -142,7 +142,7 @@ def test_only_who_stands_is_attacked(world, config, tmp_path):
     np.testing.assert_allclose(found.minimal_radii, [0.05, 0.05, 0.2, 0.1, np.inf, 0])
     assert [one.num_images for one in found.records] == [6] * 3
     text = (tmp_path / "run" / "report.md").read_text()
-    assert "Attacked by a, then b, radius after radius, each only where none before had success." in text
+    assert "Attacked by a, then b, in order of the radii, each only on images that none before had fooled." in text
     # Again, in another object: who stands is read from the files, and no one is attacked.
     calls = len(Fake.calls)
     (again,) = run_evaluation(config(skip_fooled=True))
@@ -175,7 +175,7 @@ def test_exact_verification(world, config, monkeypatch, limit, verified):
     # Each attack at each radius; the worst case consists of these.
     assert list(found.exact) == [(attack, at) for at in (0.1, 0.2, 0.4) for attack in ("a", "b")]
     assert all(one[1] == config().threat_model and one[2] == (limit or None) for one in asked)
-    assert any(line.endswith("1 of 6 attacks and radii have some outside") for line in told)
+    assert any(line.endswith("1 of 6 attacks and radii have examples outside") for line in told)
     found.exact.clear()
     (found,) = run_evaluation(config(skip_fooled=True), verify_exact=limit, overwrite=True)
     assert list(found.exact) == [("worst case", at) for at in (0.1, 0.2, 0.4)]
