@@ -30,7 +30,7 @@ def save(folder: pathlib.Path, metadata: Mapping[str, Any], results: Mapping[str
 
 def markdown(metadata: Mapping[str, Any], results: Mapping[str, Any], plots: list[str]) -> str:
     """Returns all tables."""
-    parts = ["# Benchmarks", "Written by `make bench`; `docs/speed.md` says what they mean.", _facts(metadata)]
+    parts = ["# Benchmarks", "Written by `make bench`; [speed.md](speed.md) explains them.", _facts(metadata)]
     for section, result in results.items():
         parts.append(f"## {_TITLES[section]}")
         parts.append(_facts({key: value for key, value in result.items() if not isinstance(value, list)}))

@@ -14,7 +14,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reliability")
-    command = [sys.executable, str(_ROOT / "benchmarks" / "reliability.py"), "--quick", f"--output_dir={folder}"]
+    command = [sys.executable, str(_ROOT / "reliability" / "run.py"), "--quick", f"--output_dir={folder}"]
     # train_test and evaluate_test kill two of the others. MNIST is not everywhere.
     command += ["--parts=attack,export,library,digits"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800)

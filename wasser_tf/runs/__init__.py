@@ -1,0 +1,1 @@
+"""What each binary does: one module for each, with the same name."""
