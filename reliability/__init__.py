@@ -1,1 +1,1 @@
-"""What kills, full disks, bad input and long runs do to the binaries."""
+"""Checks of the project itself that take longer than its tests: kills, full disks, bad input, long runs, mutations."""

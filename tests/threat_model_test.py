@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from wasser_tf.threat_model import ThreatModel
@@ -46,3 +47,47 @@ def test_it_prints_the_six_things_an_epsilon_needs():
     text = str(ThreatModel(kernel_size=None, normalize_mass=False, capacity=None))
     for part in ("absolute", "dense", "no capacity"):
         assert part in text
+
+
+def test_limits_pass_and_numbers_of_any_kind_become_pythons():
+    given = ThreatModel(epsilon=0, p=np.float32(0.5), kernel_size=np.int64(1), capacity=1)
+    assert given.get_config() == {
+        "epsilon": 0.0,
+        "p": 0.5,
+        "kernel_size": 1,
+        "normalize_mass": True,
+        "capacity": 1.0,
+    }
+    types = {field: type(value) for field, value in given.get_config().items()}
+    assert types == {"epsilon": float, "p": float, "kernel_size": int, "normalize_mass": bool, "capacity": float}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("epsilon", True), ("p", float("inf")), ("p", True), ("capacity", True), ("kernel_size", -1)]
+)
+def test_more_bad_fields_are_named(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be .*got {value!r}"):
+        ThreatModel(**{field: value})
+
+
+def test_the_defaults_are_the_papers():
+    expected = {"epsilon": 0.5, "p": 1.0, "kernel_size": 5, "normalize_mass": True, "capacity": 1.0}
+    assert ThreatModel().get_config() == expected
+
+
+def test_the_rules_are_one_object_for_all_radii_and_keep_all_else():
+    threat_model = ThreatModel(epsilon=0.3, p=2, kernel_size=7, normalize_mass=False, capacity=None)
+    assert threat_model.rules is threat_model.with_epsilon(0.7).rules
+    assert threat_model.rules == dataclasses.replace(threat_model, epsilon=0.0)
+    assert threat_model.rules is not ThreatModel().rules
+
+
+def test_all_of_what_it_prints():
+    assert str(ThreatModel(epsilon=0.3, p=2, capacity=1.5)) == (
+        "Wasserstein ball: epsilon 0.3 normalised (× mass), p = 2 (cost Euclidean^p in pixels), local 5×5 plan, "
+        "capacity 1.5, one budget for all channels, none crossed"
+    )
+    assert str(ThreatModel(kernel_size=None, normalize_mass=False, capacity=None)) == (
+        "Wasserstein ball: epsilon 0.5 absolute (pixel mass), p = 1 (Euclidean cost in pixels), dense plan, "
+        "no capacity, one budget for all channels, none crossed"
+    )

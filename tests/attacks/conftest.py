@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 SHAPE = (8, 8, 1)
 CLASSES = 3
@@ -31,3 +32,11 @@ def images():
 def labels(linear_classifier, images):
     """What the classifier says of them, so that every success is the attack's."""
     return linear_classifier.predict(images, verbose=0).argmax(axis=1).astype(np.int32)
+
+
+@pytest.fixture
+def eagerly():
+    """Compiled functions run as they are written: cheaper for a few iterations on a few pixels than compiling them."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

@@ -71,6 +71,32 @@ def test_layers_are_described_by_their_config():
     assert again.get_config() == layer.get_config() and (again.height, again.width, again.fill) == (1, 2, "reflect")
 
 
+def test_shifts_are_an_eighth_of_either_side_and_names_are_the_package_s():
+    (shift,) = augmentation.make_augmentation("shift", (17, 24, 1)).layers
+    crop, mirror = augmentation.make_augmentation("crop_flip", (32, 40, 3)).layers
+    assert [(one.height, one.width, one.fill) for one in (shift, crop)] == [(2, 3, "constant"), (4, 5, "reflect")]
+    assert isinstance(mirror, RandomMirror) and augmentation.make_augmentation("shift", (8, 8, 1)).layers[0].height == 1
+    for layer in (RandomShift, RandomMirror):
+        assert keras.saving.get_registered_name(layer) == f"wasser_tf>{layer.__name__}"
+
+
+@pytest.mark.parametrize("fill", ["constant", "reflect"])
+def test_rows_and_columns_are_shifted_by_numbers_of_their_own(fill):
+    images, seed = _images(40, 8, 8, 1), tf.constant([5, 6], tf.int64)
+    found = RandomShift(2, 1, fill)(images, seed).numpy()
+
+    def offsets(number, most):
+        return tf.random.stateless_uniform([40, 1], tf.random.fold_in(seed, number), 0, 2 * most + 1, tf.int32).numpy()
+
+    padded = np.pad(images, [(0, 0), (2, 2), (1, 1), (0, 0)], mode=fill)
+    for image, one, row, column in zip(padded, found, offsets(0, 2)[:, 0], offsets(1, 1)[:, 0], strict=True):
+        np.testing.assert_array_equal(one, image[row : row + 8, column : column + 8])
+    # Layers in a row draw from seeds of their own.
+    both = augmentation.Augmentation([RandomShift(2, 1, fill), RandomMirror()])(images, seed)
+    shifted = RandomShift(2, 1, fill)(images, tf.random.fold_in(seed, 0))
+    np.testing.assert_array_equal(both, RandomMirror()(shifted, tf.random.fold_in(seed, 1)))
+
+
 def test_makes_none_and_refuses():
     assert augmentation.make_augmentation("none", (1, 1, 1)) is None
     with pytest.raises(ValueError, match="augment must be one of none, shift, crop_flip, got 'cutout'"):
@@ -82,3 +108,6 @@ def test_makes_none_and_refuses():
     for dataset in ("cifar10", "fashion_mnist", "mnist_corrupted_not"):
         augmentation.check_suits("crop_flip", dataset)
     augmentation.check_suits("shift", "mnist")
+    for dataset in ("digits", "mnist:3.0.1", "emnist/letters:3.0.0"):
+        with pytest.raises(ValueError, match=f"augment=crop_flip mirrors images, and {dataset} has characters"):
+            augmentation.check_suits("crop_flip", dataset)

@@ -3,10 +3,12 @@ import time
 import keras
 import numpy as np
 import pytest
+import sklearn.datasets
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from wasser_tf import data
+from wasser_tf.data import tensorflow_datasets
 
 
 def test_digits_are_the_same_1797_in_three_disjoint_parts():
@@ -35,6 +37,13 @@ def test_digits_resize_and_validation_size():
     digits = data.load("digits", image_size=(4, 6), validation_size=7)
     assert digits.image_shape == (4, 6, 1) and len(digits.validation.labels) == 7
     assert digits.train.images.min() >= 0 and digits.train.images.max() <= 1
+    whole = sklearn.datasets.load_digits()
+    small = tf.image.resize(whole.images[digits.test.index, :, :, None] / 16, (4, 6), antialias=True)
+    np.testing.assert_allclose(digits.test.images, np.clip(small, 0, 1), atol=1e-6)
+    np.testing.assert_array_equal(digits.test.labels, whole.target[digits.test.index])
+    plain = data.load("digits", validation_size=1396)
+    np.testing.assert_array_equal(plain.test.images[..., 0], np.float32(whole.images[plain.test.index] / 16))
+    assert _sizes(plain) == [1, 1396, 400]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +179,24 @@ def test_missing_splits_are_held_out_of_train(tmp_path):
         _tiny("tiny_train_only", tmp_path, validation_size=10)
 
 
+def test_what_is_held_out_of_a_large_set_is_bounded(tmp_path, monkeypatch):
+    _tiny("tiny_train_only", tmp_path)
+    stored = {}
+
+    def read(builder, name, source, keys, shape):
+        count = stored["count"]
+        return data.Split(np.zeros((count, 1, 1, 1), np.float32), np.zeros(count, np.int32), np.arange(count))
+
+    monkeypatch.setattr(tensorflow_datasets, "_read", read)
+    for count, sizes in ((60000, [45000, 5000, 10000]), (59988, [44991, 4999, 9998]), (72000, [57000, 5000, 10000])):
+        stored["count"] = count
+        tiny = _tiny("tiny_train_only", tmp_path)
+        assert _sizes(tiny) == sizes
+        # Validation before test, and both at the end.
+        index = np.concatenate([split.index for split in tiny[1:4]])
+        np.testing.assert_array_equal(index, np.arange(count))
+
+
 def test_validation_stands_in_for_test(tmp_path):
     tiny = _tiny("tiny_without_test", tmp_path)
     assert _sizes(tiny) == [11, 1, 3]
@@ -221,9 +248,8 @@ def test_broken_files_are_told(tmp_path, damage):
 
 
 def test_mnist_keeps_the_order_of_tensorflow_datasets(shared_data):
-    mnist = data.load("mnist", data_dir=shared_data / "tfds", splits=("validation", "test"))
-    assert _sizes(mnist) == [0, 5000, 10000] and mnist.image_shape == (28, 28, 1)
-    np.testing.assert_array_equal(mnist.validation.index, np.arange(55000, 60000))
+    mnist = data.load("mnist", data_dir=shared_data / "tfds", splits=("test",))
+    assert _sizes(mnist) == [0, 0, 10000] and mnist.image_shape == (28, 28, 1)
     np.testing.assert_array_equal(mnist.test.index, np.arange(10000))
     original = np.load(shared_data / "published" / "mnist_test_original_index.npy")
     # The first ten labels of the original file t10k-labels.

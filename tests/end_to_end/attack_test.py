@@ -150,7 +150,7 @@ def test_stopped_or_on_a_full_disk_it_keeps_whole_batches_and_goes_on(config, tm
     with pytest.raises(interruption.Interrupted, match="stopped by SIGTERM"), interruption.watched():
         run_attack(config(output_dir=str(stopped), batch_size=4))
     monkeypatch.setattr(np, "savez_compressed", is_full)
-    with pytest.raises(OSError, match=r"npz cannot be written \(No space left on device\): make room"):
+    with pytest.raises(OSError, match=r"npz cannot be written \(No space left on device\): free disk space"):
         run_attack(config(output_dir=str(full), batch_size=4))
     assert saved == ["stopped", "full", "full"]
     monkeypatch.setattr(np, "savez_compressed", save)

@@ -1,7 +1,5 @@
 """bin/evaluate.py as a user runs it, and the function behind it."""
 
-import csv
-import dataclasses
 import functools
 import json
 import os
@@ -15,12 +13,10 @@ import keras
 import numpy as np
 import pytest
 
-from wasser_tf import RadiusSchedule, ThreatModel, attacks, data, models
+from wasser_tf import ThreatModel, attacks, data, models
 from wasser_tf.data.selection import ImageSource
-from wasser_tf.evaluation import minimal_radius, sanity
 from wasser_tf.evaluation.config import EvaluationRun, parse_models
 from wasser_tf.reporting import report
-from wasser_tf.runs import evaluate
 from wasser_tf.runs.evaluate import run_evaluation
 from wasser_tf.runtime import storage
 
@@ -177,107 +173,6 @@ def test_rescored_and_verified_without_attacking(config, quick, tmp_path):
     assert "### Exact transport" in (folder / "report.md").read_text()
 
 
-def test_the_worst_case_is_the_worst_of_each_example(config, quick, tmp_path):
-    run_evaluation(config())
-    found = report_of(tmp_path / "run")
-    rates = {(record["attack"], record["epsilon"]): record["feasible"]["success_rate"] for record in found["records"]}
-    fooled = {}
-    for path in cells_of(tmp_path / "run"):
-        label, radius, chunk = path.parts[-3], float(path.parts[-2]), path.name[:13]
-        with np.load(path) as arrays:
-            fooled[label, radius, chunk] = arrays["success"]
-    for radius in (0.2, 0.6):
-        chunks = [
-            np.logical_or.reduce([found for (_, at, name), found in fooled.items() if name == chunk and at <= radius])
-            for chunk in ("000000-000007", "000008-000015")
-        ]
-        assert rates["worst case", radius] == np.mean(np.concatenate(chunks))
-        assert rates["worst case", radius] >= max(rate for (_, at), rate in rates.items() if at == radius)
-    with open(tmp_path / "run" / "results.csv", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    assert [float(line["success_rate"]) for line in lines] == [
-        record["feasible"]["success_rate"] for record in found["records"]
-    ]
-    assert len(found["models"]["linear"]["minimal_radius"]) == 16
-
-
-def test_only_standing_images_are_attacked_and_the_worst_case_is_the_same(config, quick, tmp_path):
-    run_evaluation(config(output_dir=str(tmp_path / "whole")))
-    run_evaluation(config(skip_fooled=True))
-    whole, found = report_of(tmp_path / "whole"), report_of(tmp_path / "run")
-    worst = [record for record in whole["records"] if record["attack"] == "worst case"]
-    assert [record["attack"] for record in found["records"]] == ["worst case"] * 2
-    for ours, theirs in zip(found["records"], worst, strict=True):
-        assert ours["feasible"]["robust_accuracy"] == theirs["feasible"]["robust_accuracy"]
-        assert ours["num_images"] == theirs["num_images"] == 16
-        assert ours["natural_accuracy"] == theirs["natural_accuracy"]
-        assert ours["mean_iterations"] < theirs["mean_iterations"]
-    smallest = np.array([float(radius) for radius in found["models"]["linear"]["minimal_radius"]])
-    assert [np.mean(smallest > radius) for radius in (0.2, 0.6)] == [
-        record["feasible"]["robust_accuracy"] for record in worst
-    ]
-
-    cells = cells_of(tmp_path / "run")
-    stored = EvaluationRun.stored(str(tmp_path / "run"))
-    assert stored.skip_fooled
-    assert "Attacked by random_plan, then random_plan:seed=1, radius" in (tmp_path / "run" / "report.md").read_text()
-    (again,) = run_evaluation(stored, rescore_only=True, verify_exact=0)
-    assert cells_of(tmp_path / "run") == cells
-    assert list(again.exact) == [("worst case", 0.2), ("worst case", 0.6)]
-    assert all(check.num_images == 16 and check.within_radius and check.below_cost for check in again.exact.values())
-
-
-def test_another_evaluation_is_only_mixed_or_replaced_when_asked(config, quick, tmp_path):
-    folder = tmp_path / "run"
-    run_evaluation(config())
-    cells = cells_of(folder)
-    run_evaluation(config())
-    assert cells_of(folder) == cells
-    wider = config(radii=(0.2, 0.4, 0.6))
-    with pytest.raises(ValueError, match="holds another evaluation .its radii differ.: .*--resume.*--overwrite"):
-        run_evaluation(wider)
-    run_evaluation(wider, resume=True)
-    assert len(cells_of(folder)) == 12 and cells.items() <= cells_of(folder).items()
-    run_evaluation(config(), overwrite=True)
-    assert len(cells_of(folder)) == 8 and not cells.items() & cells_of(folder).items()
-
-
-def test_sanity_checks_and_minimal_radii_are_made_once(config, quick, tmp_path, monkeypatch):
-    asked = []
-
-    def checks(checker, log):
-        asked.append(checker.attack.name)
-        return [checker.deterministic(), dataclasses.replace(checker.gradients(), passed=False)]
-
-    def radii(attack, classifier, images, *arguments, largest, **options):
-        asked.append(largest)
-        return minimal_radius.MinimalRadii(np.full(len(images), 0.123), images, None)
-
-    # The checks themselves are tested in sanity_test, the bisection in minimal_radius_test.
-    monkeypatch.setattr(sanity.SanityChecker, "run", checks)
-    monkeypatch.setattr(sanity, "train_surrogate", lambda classifier, images: classifier)
-    monkeypatch.setattr(evaluate, "minimal_radii", radii)
-    made = config(sanity=True, sanity_examples=8, minimal_radius=True)
-    (found,) = run_evaluation(made)
-    assert asked == [0.6, "random_plan"]
-    assert [check.passed for check in found.checks] == [True, False, True]
-    assert found.checks[-1].name == "the worst case is per example"
-    assert found.minimal_radii.max() == 0.123
-    text = (tmp_path / "run" / "report.md").read_text()
-    assert "**Gradient masking is likely (gradients are there): do not trust the robust accuracy.**" in text
-    stored = report_of(tmp_path / "run")["models"]["linear"]
-    assert stored["gradient_masking"] == ["gradients are there"]
-    assert stored["minimal_radius"] == found.minimal_radii.tolist()
-    assert stored["minimal_radius_median"] in found.minimal_radii and "median" in text
-
-    run_evaluation(made)
-    run_evaluation(made, rescore_only=True)
-    assert len(asked) == 2
-    assert report_of(tmp_path / "run")["models"]["linear"] == stored
-    run_evaluation(config(sanity=True, sanity_examples=9, minimal_radius=True), resume=True)
-    assert asked[2:] == ["random_plan"]
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -294,15 +189,6 @@ def test_bad_input_writes_nothing(config, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         run_evaluation(config(**changes))
     assert not (tmp_path / "run").exists()
-
-
-def test_attacks_that_cannot_be_compared_are_refused(config, plans):
-    wider = attacks.make("random_plan", ThreatModel(kernel_size=7))
-    with pytest.raises(ValueError, match="same threat model"):
-        config(attacks={**plans, "wider": wider})
-    adaptive = attacks.make("random_plan", ThreatModel(), schedule=RadiusSchedule())
-    with pytest.raises(ValueError, match="fixed radii"):
-        config(attacks={"adaptive": adaptive})
 
 
 def test_models_are_named(tmp_path):

@@ -73,10 +73,8 @@ def test_zero_gradients_are_flagged(check, classifier):
     def flat(images, training=False):
         return tf.stop_gradient(classifier(images, training=training)) + 0 * tf.reduce_sum(images)
 
-    checker = check(flat)
-    assert checker.gradients().passed is False
-    assert checker.transfer().passed is False
-    assert checker.huge_radius().passed is False
+    # What follows from it for the other checks is in sanity_verdicts_test.
+    assert check(flat).gradients().passed is False
 
 
 def test_batch_statistics_are_flagged(check, classifier):

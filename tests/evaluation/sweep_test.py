@@ -148,52 +148,6 @@ def test_scores_need_the_images_of_a_few_only(tmp_path, random_plan, classifier,
     np.testing.assert_array_equal(worst.result.adversarial, wanted.result.adversarial[:10])
 
 
-def test_who_is_fooled_is_left_out_and_robust_accuracy_is_the_same(tmp_path, classifier, digits):
-    ball = ThreatModel(epsilon=0.3)
-    given = []
-
-    class Counting(RandomPlan):
-        def __call__(self, classifier, images, *arguments, radius, index, **options):
-            given.append((float(radius), *index))
-            return super().__call__(classifier, images, *arguments, radius=radius, index=index, **options)
-
-    plans = {"one": Counting(ball), "two": Counting(ball, seed=1)}
-    model = Model("mlp", "a", classifier)
-
-    def make(folder, **options):
-        return Sweep(folder, [model], plans, (0.2, 0.6, 1.5), digits, chunk_size=4, **options)
-
-    def not_fooled(sweep):
-        """Who stands after each radius, by the examples that were stored."""
-        fooled = np.zeros(len(digits.labels), bool)
-        for radius in sweep.radii:
-            for cell in sweep.results(model, radius):
-                np.testing.assert_array_equal(cell.examples.index, digits.index[cell.rows])
-                fooled[cell.rows] |= cell.examples.result.success
-            yield np.flatnonzero(~fooled).tolist()
-
-    make(tmp_path / "whole").run()
-    wanted, calls = list(not_fooled(make(tmp_path / "whole"))), len(given)
-    assert len(wanted[0]) > len(wanted[-1])
-    given.clear()
-    told = []
-    sweep = make(tmp_path / "standing", skip_fooled=True)
-    # What stands after the first attack is not known before.
-    assert len(sweep.missing()) == -(-len(digits.labels) // 4)
-    sweep.run(told.append)
-    assert list(not_fooled(sweep)) == wanted and not sweep.missing()
-    assert len(given) < calls
-    # The first attack at the largest radius gets those that stand at the one before.
-    attacked = {image for radius, *images in given if radius == np.float32(1.5) for image in images}
-    assert attacked == set(digits.index[wanted[1]])
-    assert told[-1].endswith("0 s left")
-    # In a new object, from the files.
-    given.clear()
-    again = make(tmp_path / "standing", skip_fooled=True)
-    again.run()
-    assert not given and list(not_fooled(again)) == wanted
-
-
 def test_once_all_are_fooled_nothing_is_left_to_attack(tmp_path, counted, classifier, digits):
     wrong = digits._replace(labels=(classifier(digits.images).numpy().argmax(axis=1) + 1) % 10)
     model = Model("mlp", "a", classifier)

@@ -1,8 +1,5 @@
 """The mean of classifiers: of weights and of batch norm's moments, and what cannot be averaged."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -35,16 +32,26 @@ def saved(tmp_path):
 
 def test_every_weight_is_the_mean(saved, tmp_path):
     output = tmp_path / "new" / "mean.keras"
-    command = ["bin/average.py", f"--models={','.join(map(str, saved))}", f"--output={output}"]
-    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    averaged = average(saved, output)
     found = models.load_classifier(output).get_weights()
-    for weight, *others in zip(found, *[classifier(seed).get_weights() for seed in range(3)], strict=True):
+    for weight, same, *others in zip(
+        found, averaged.get_weights(), *[classifier(seed).get_weights() for seed in range(3)], strict=True
+    ):
         np.testing.assert_allclose(weight, np.mean(others, axis=0), rtol=1e-6)
+        np.testing.assert_array_equal(weight, same)
+        assert weight.dtype == np.float32
 
 
 def test_what_has_no_mean_is_refused(saved, tmp_path):
     other = tmp_path / "other.keras"
     classifier(0, units=4).save(other)
+    with pytest.raises(ValueError, match="another architecture"):
+        average([*saved, other], tmp_path / "mean.keras")
+    # The same shapes in other layers.
+    Other = type("Other", (keras.layers.BatchNormalization,), {})
+    keras.saving.register_keras_serializable("averaging_test")(Other)
+    layers = [keras.Input((2, 2, 1)), keras.layers.Flatten(), Other(), keras.layers.Dense(3)]
+    keras.Sequential(layers).save(other)
     with pytest.raises(ValueError, match="another architecture"):
         average([*saved, other], tmp_path / "mean.keras")
     with pytest.raises(ValueError, match="at least two"):

@@ -1,3 +1,4 @@
+import functools
 import json
 import pathlib
 import zipfile
@@ -9,6 +10,9 @@ import tensorflow as tf
 
 from wasser_tf import data, models
 from wasser_tf.models.saved_model import SavedModelClassifier
+from wasser_tf.runtime import arguments as validators
+
+_built = functools.cache(functools.partial(models.build, image_shape=(32, 32, 3), num_classes=10))
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -38,7 +42,7 @@ def test_has_the_weights_of_its_name(name, shape, weights):
 
 def test_resnets_are_of_their_size():
     def trainable(name):
-        return sum(int(np.prod(weight.shape)) for weight in models.build(name, (32, 32, 3), 10).trainable_weights)
+        return sum(int(np.prod(weight.shape)) for weight in _built(name).trainable_weights)
 
     assert 11.1e6 < trainable("resnet18") < 11.3e6
     convolutions = 9 * (3 * 16 + 16 * 32 + 32 * 32 + 32 * 96 + 96 * 96 + 96 * 160 + 160 * 160)
@@ -272,6 +276,8 @@ def test_saved_model_prefers_logits_and_gradients_flow(tmp_path, classifier, ima
     loaded = models.load_classifier(tmp_path)
     assert isinstance(loaded, SavedModelClassifier) and loaded.path.name == "12"
     assert loaded.from_logits is True and models.returns_logits(loaded) is True
+    with pytest.raises(ValueError, match="is a SavedModel: give the .keras file"):
+        models.load_keras(tmp_path)
     assert loaded.input_shape == (None, 8, 8, 1) and loaded.output_shape == (None, 10)
 
     def gradient(model):
@@ -333,3 +339,89 @@ def test_a_blur_in_front_is_a_mean_over_neighbours(tmp_path):
     np.testing.assert_array_equal(models.load_classifier(tmp_path / "blurred.keras")(image), blurred(image))
     with pytest.raises(ValueError, match="blur must be a whole number of passes from 0 to 100, got -1"):
         models.blurred(classifier, -1)
+    with pytest.raises(ValueError, match="from 0 to 100, got 101"):
+        models.blurred(classifier, 101)
+    assert models.blurred(classifier, 100).name == "linear_blurred"
+
+
+def _outputs(name, kind, attribute=None):
+    """Sides and channels of what layers of a kind return, for images of 32×32; or one of their settings."""
+    layers = [layer for layer in _built(name).layers if isinstance(layer, kind)]
+    if attribute:
+        return [getattr(layer, attribute) for layer in layers]
+    return [tuple(layer.output.shape[1:]) for layer in layers]
+
+
+def test_lenets_have_the_published_maps():
+    convolution = keras.layers.Conv2D
+    assert _outputs("lenet", convolution) == [(16, 16, 16), (8, 8, 32)]
+    assert _outputs("lenet_wide", convolution) == [(16, 16, 64), (8, 8, 128)]
+    for name in ("lenet", "lenet_wide"):
+        assert _outputs(name, convolution, "kernel_size") == [(4, 4), (4, 4)]
+        assert _outputs(name, keras.layers.ZeroPadding2D, "padding") == 2 * [((1, 1), (1, 1))]
+        for kind, count in ((convolution, 2), (keras.layers.Dense, 1)):
+            assert _outputs(name, kind, "activation")[:count] == count * [keras.activations.relu]
+    assert models.build("lenet", (4, 4, 1), 2).output_shape == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "maps", "activation"),
+    [
+        ("resnet_small", [(32, 16), (32, 32), (16, 32), (16, 96), (8, 96), (8, 160), (4, 160)], "relu"),
+        ("resnet_coarse", [(16, 96)] + 4 * [(16, 96)] + 5 * [(8, 192)] + 5 * [(4, 256)], "silu"),
+        (
+            "resnet18",
+            [(32, 64)] + 4 * [(32, 64)] + 5 * [(16, 128)] + 5 * [(8, 256)] + 5 * [(4, 512)],
+            "relu",
+        ),
+    ],
+)
+def test_resnets_have_the_maps_of_their_kind(name, maps, activation):
+    assert [(rows, channels) for rows, _, channels in _outputs(name, keras.layers.Conv2D)] == maps
+    assert not any(_outputs(name, keras.layers.Conv2D, "use_bias"))
+    initializers = _outputs(name, keras.layers.Conv2D, "kernel_initializer")
+    assert {type(initializer) for initializer in initializers} == {keras.initializers.HeNormal}
+    assert {one.__name__ for one in _outputs(name, keras.layers.Activation, "activation")} == {activation}
+    assert set(_outputs(name, keras.layers.BatchNormalization, "momentum")) == {0.9}
+    assert set(_outputs(name, keras.layers.BatchNormalization, "epsilon")) == {1e-5}
+    # From [0, 1] to [-2, 2].
+    assert (_outputs(name, keras.layers.Rescaling, "scale"), _outputs(name, keras.layers.Rescaling, "offset")) == (
+        [4.0],
+        [-2.0],
+    )
+    blocks = {"resnet_small": 3, "resnet_coarse": 6, "resnet18": 8}[name]
+    assert len(_outputs(name, keras.layers.Add)) == blocks
+    if name != "resnet_small":
+        # A shortcut is of 1×1 pixels, of what was normalised; all others are of 3×3.
+        sizes = _outputs(name, keras.layers.Conv2D, "kernel_size")
+        assert sizes.count((1, 1)) == {"resnet_coarse": 2, "resnet18": 3}[name]
+        assert set(sizes) == {(1, 1), (3, 3)}
+
+
+def test_a_hidden_layer_has_at_least_one_unit():
+    assert models.build("mlp", (8, 8, 1), 10, width=1e-3).count_params() == 65 + 20
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "width", "gigabytes"),
+    # One weight for each pixel and unit; of a convolution the widest; of many classes at least one each.
+    [
+        ("linear", (1000, 1000, 1), 1000, 1, 3.73),
+        ("mlp", (1000, 1000, 1), 2, 10, 2.38),
+        ("lenet", (4000, 1000, 1), 2, 4, 1.49),
+        ("resnet18", (8, 8, 1), 2, 400, 2.44),
+        ("linear", (1, 1, 1), 10**9, 1, 3.73),
+    ],
+)
+def test_what_does_not_fit_is_not_built(monkeypatch, name, shape, classes, width, gigabytes):
+    monkeypatch.setattr(validators, "physical_memory", lambda: 2**30)
+    with pytest.raises(ValueError, match=f"The weights of {name} for images of .* need about {gigabytes:g} GiB"):
+        models.build(name, shape, classes, width=width)
+
+
+def test_returns_logits_of_what_says_little():
+    image = keras.Input((8, 8, 1))
+    features = keras.layers.Flatten()(image)
+    assert models.returns_logits(keras.Model(image, keras.layers.Dense(3, "sigmoid")(features))) is False
+    assert models.returns_logits(keras.Sequential([])) is None
+    assert models.returns_logits(keras.Model(image, features)) is None

@@ -114,3 +114,13 @@ def test_attacks_in_words_tell_of_restarts():
     given = {"mirror_ascent:restarts=6": {"iterations": 30, "restarts": 6}, "wasser_attack": {"iterations": 100}}
     words = leaderboard.attacks_in_words(given)
     assert words == "mirror_ascent, 30 iterations, 6 restarts; wasser_attack, 100 iterations"
+
+
+def test_an_entry_of_another_ball_has_a_place_of_its_own(tmp_path):
+    balls = ({"p": 1.0}, {"p": 2.0}, {"kernel_size": None}, {"normalize_mass": False}, {"capacity": None})
+    paths = [leaderboard.entry_path(tmp_path, "mnist", {"name": "mine", "threat_model": ball}) for ball in balls]
+    assert len(set(paths)) == len(balls)
+    assert paths[0] == tmp_path / "leaderboard" / "mnist" / "p1-k5-normalized-capacity1" / "mine.json"
+    assert (
+        paths[2].parent.name == "p1-dense-normalized-capacity1" and paths[4].parent.name == "p1-k5-normalized-uncapped"
+    )

@@ -1,16 +1,12 @@
 import json
-import signal
 
-import numpy as np
 import pytest
 
-from wasser_tf import data, MirrorAscent, models, ThreatModel
-from wasser_tf.data import augmentation
+from wasser_tf import data, MirrorAscent, models, RadiusSchedule, ThreatModel
 from wasser_tf.runs import train
-from wasser_tf.runtime import interruption, storage
-from wasser_tf.attacks import RandomPlan
+from wasser_tf.runtime import storage
+from wasser_tf.attacks import LinfPGD
 from wasser_tf.training import loop, run_folder
-from wasser_tf.training.callbacks import EpochTable
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
 
@@ -63,7 +59,7 @@ def test_refuses_a_file_and_a_broken_config(tmp_path):
         train.run_training(_config(tmp_path / "file"))
     _another_run(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="config.json is no JSON file"):
+    with pytest.raises(ValueError, match="config.json is not a JSON file"):
         train.run_training(_config(tmp_path / "run", resume=True))
 
 
@@ -89,120 +85,12 @@ def test_refuses_a_batch_that_the_replicas_do_not_divide(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_starts_from_a_saved_classifier(tmp_path):
-    initial = models.build("linear", (8, 8, 1), 10, seed=5)
-    initial.save(tmp_path / "mine.keras")
-    # So slow that it ends where it starts.
-    attack = MirrorAscent(ThreatModel(epsilon=0.1), iterations=1, polish=0)
-    config = _config(
-        tmp_path / "run",
-        attack=attack,
-        initial=str(tmp_path / "mine.keras"),
-        standard_epochs=0,
-        epochs=1,
-        batch_size=1000,
-        learning_rate=1e-9,
-        radii=(0.1,),
-        num_attack_examples=8,
-        report_iterations=1,
-    )
-    finished = train.run_training(config)
-    for one, two in zip(finished.classifier.get_weights(), initial.get_weights(), strict=True):
-        np.testing.assert_allclose(one, two, atol=1e-6)
-
-
 @pytest.mark.parametrize(("shape", "classes"), [((8, 8, 3), 10), ((8, 8, 1), 7)])
 def test_refuses_a_saved_classifier_of_other_images(tmp_path, shape, classes):
     models.build("linear", shape, classes).save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match=r"other.keras must take images of \(8, 8, 1\) to 10 logits"):
         train.run_training(_config(tmp_path / "run", initial=str(tmp_path / "other.keras")))
     assert not (tmp_path / "run").exists()
-
-
-def _forty_digits():
-    dataset = data.load("digits")
-    return dataset._replace(train=data.Split(*(array[:40] for array in dataset.train)))
-
-
-def _train(name, folder, dataset, config):
-    """One phase of a run; returns its classifier."""
-    first, robust = train.build_models(config, dataset, Distribution())
-    trained, classifier = {"standard": (first, first), "wasser_train": (robust, robust.classifier)}[name]
-    loop.train(name, trained, classifier, config, dataset, Distribution(), folder, [])
-    return classifier
-
-
-def _whole_and_in_parts(name, folder, dataset, config, monkeypatch):
-    """A phase that nothing disturbed, and one that was stopped within its second epoch: classifiers, checkpoints."""
-
-    class Stopping(EpochTable):
-        def on_train_batch_end(self, batch, logs=None):
-            if (self._epoch, batch) == (1, 1):
-                signal.raise_signal(signal.SIGTERM)
-
-    whole = _train(name, folder / "whole", dataset, config)
-    with monkeypatch.context() as patch, pytest.raises(interruption.Interrupted), interruption.watched():
-        patch.setattr(loop, "EpochTable", Stopping)
-        _train(name, folder / "parts", dataset, config)
-    resumed = _train(name, folder / "parts", dataset, config)
-    saved = [dict(np.load(folder / part / "checkpoints" / f"{name}.npz")) for part in ("whole", "parts")]
-    assert saved[0].keys() == saved[1].keys()
-    for key, array in saved[0].items():
-        np.testing.assert_array_equal(array, saved[1][key], err_msg=key)
-    for one, two in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, two)
-    return whole, saved[0]
-
-
-def test_stopped_and_resumed_it_augments_and_averages_as_if_it_had_not(tmp_path, monkeypatch):
-    dataset = _forty_digits()
-    config = _config(
-        tmp_path,
-        model="mlp",
-        batch_size=10,
-        standard_epochs=3,
-        augment="shift",
-        ema_momentum=0.8,
-        optimizer="sgd",
-        momentum=0.9,
-        weight_decay=1e-3,
-        learning_rate=0.05,
-        warmup=0.3,
-    )
-    whole, saved = _whole_and_in_parts("standard", tmp_path, dataset, config, monkeypatch)
-    # What is left is the average that was best, not the weights that were trained.
-    best = [array for key, array in sorted(saved.items()) if key.startswith("best_")]
-    for one, two in zip(whole.get_weights(), best, strict=True):
-        np.testing.assert_array_equal(one, two)
-    assert not np.array_equal(best[0], saved["variable_0000"])
-
-
-def test_stopped_and_resumed_its_attacks_go_on_where_they_ended(tmp_path, monkeypatch):
-    dataset = _forty_digits()
-    config = _config(
-        tmp_path,
-        model="linear",
-        attack=MirrorAscent(_ATTACK.threat_model, iterations=1, polish=0),
-        batch_size=10,
-        epochs=2,
-        warm_start=0.75,
-        validation_attack=RandomPlan(_ATTACK.threat_model),
-        num_attack_examples=8,
-    )
-    _whole_and_in_parts("wasser_train", tmp_path, dataset, config, monkeypatch)
-
-
-def test_the_batch_that_was_not_finite_is_the_augmented_one(tmp_path):
-    dataset = data.load("digits")
-    config = _config(tmp_path, model="linear", augment="shift", batch_size=16, seed=3)
-    change = augmentation.make_augmentation("shift", dataset.image_shape)
-    batches = data.batches(dataset.train, 16, shuffle=True, seed=3, epoch=2, drop_remainder=True, augment=change)
-    images, labels = list(batches.take(5))[-1]
-    found = loop._finite("standard", config, dataset, change, tmp_path, 0)._batch(2, 4)
-    np.testing.assert_array_equal(found["image"], images)
-    np.testing.assert_array_equal(found["label"], labels)
-    rows = np.searchsorted(dataset.train.index, found["index"])
-    assert not np.array_equal(found["image"], dataset.train.images[rows])
 
 
 def test_refuses_an_augmentation_of_small_images_and_resumes_what_an_older_version_began(tmp_path):
@@ -238,3 +126,55 @@ def test_on_a_gpu_xla_compiles_the_step_unless_told_not_to(tmp_path, monkeypatch
     _, robust = train.build_models(config, dataset, Distribution())
     loop.prepare("wasser_train", robust, robust.classifier, config, dataset, Distribution())
     assert robust.jit_compile is got
+
+
+def _introduced(folder, model, best_epoch, **fields):
+    return train._introduction(
+        _config(folder, omega=0.25, epochs=9, report_iterations=7, **fields), model, best_epoch
+    )
+
+
+def test_the_report_begins_with_what_was_done(tmp_path):
+    assert _introduced(tmp_path, "lenet", 3) == (
+        "# lenet on digits, before and after WasserTrain\n\n"
+        "Trained with mirror_ascent, 3 iterations, at ε = 0.1, ω = 0.25; epoch 3 of 9 was the best on the validation "
+        "split. Attacked with mirror_ascent, 7 iterations, 6 restarts, on test images that nothing was chosen by.\n"
+    )
+    assert "at ε from 0 to 0.1, ω" in _introduced(tmp_path, "lenet", 3, random_radius=True)
+    assert "epoch 9 of 9 is kept, which was the last. " in _introduced(tmp_path, "lenet", 9, keep="last")
+    adaptive = MirrorAscent(ThreatModel(epsilon=0.1), schedule=RadiusSchedule())
+    assert "with an adaptive radius, ω" in _introduced(tmp_path, "lenet", 3, attack=adaptive)
+    other = LinfPGD(ThreatModel(epsilon=0.1))
+    assert f"no Wasserstein attack ({other.ball()}), ω" in _introduced(tmp_path, "lenet", 3, attack=other)
+    assert train._metadata(_config(tmp_path, attack=other))["threat_model"] is None
+
+
+def test_a_worker_that_is_not_the_chief_trains_the_same_and_writes_nothing(tmp_path, monkeypatch):
+    calls, shared = [], []
+
+    def record(name, trained, classifier, config, dataset, distribution, *chiefs):
+        assert not chiefs
+        calls.append((name, classifier.get_weights()[0].mean(), trained is classifier))
+        classifier.set_weights([weight + 1 for weight in classifier.get_weights()])
+
+    monkeypatch.setattr(train, "train", record)
+    distribution = Distribution()
+    distribution.is_chief = False
+    distribution.share = shared.append
+    config = _config(tmp_path / "run", model="linear")
+    assert train.run_training(config, distribution) is None
+    assert [call[0] for call in calls] == ["standard", "wasser_train"] and [call[2] for call in calls] == [True, False]
+    # The second goes on from the first.
+    assert calls[1][1] == pytest.approx(calls[0][1] + 1, abs=1e-5)
+    assert shared == [[0]] and not (tmp_path / "run").exists()
+
+
+def test_a_process_takes_only_the_memory_of_a_gpu_that_it_needs(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(train.tf.config, "list_physical_devices", lambda kind: [f"{kind}:0", f"{kind}:1"])
+    monkeypatch.setattr(
+        train.tf.config.experimental, "set_memory_growth", lambda device, grows: calls.append((device, grows))
+    )
+    monkeypatch.setattr(train.tf.config.experimental, "enable_op_determinism", lambda: calls.append("determinism"))
+    assert train.prepare_process(_config(tmp_path)).name == "none"
+    assert calls == [("GPU:0", True), ("GPU:1", True), "determinism"]

@@ -21,6 +21,29 @@ def test_the_time_left_is_told_by_kind():
     assert told[-1] == "[6/6] done; 1.0 s, 0 s left"
 
 
-@pytest.mark.parametrize("seconds, words", [(0, "0 s"), (59.4, "59 s"), (61, "1 min 1 s"), (7325, "2 h 2 min")])
+def test_parts_of_a_kind_take_their_mean_without_the_first():
+    progress = Progress(["a"] * 5 + ["b", "c"], None)
+    for seconds in (90, 2, 4):
+        progress.done("a", seconds, "")
+    # Of the others nothing is known: they count as the mean of what is.
+    assert progress.seconds_left() == 2 * 3 + 3 + 3
+    progress.done("b", 9, "")
+    assert progress.seconds_left() == 2 * 3 + (3 + 9) / 2 and (progress.finished, progress.total) == (4, 7)
+    assert Progress([], None).seconds_left() == 0
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (60, "1 min 0 s"),
+        (61, "1 min 1 s"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h 0 min"),
+        (7325, "2 h 2 min"),
+        (36_000 + 59 * 60, "10 h 59 min"),
+    ],
+)
 def test_durations(seconds, words):
     assert duration(seconds) == words

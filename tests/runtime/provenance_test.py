@@ -1,4 +1,5 @@
 import re
+import subprocess
 
 import pytest
 
@@ -10,6 +11,26 @@ def test_the_commit_is_that_of_the_checkout():
     if found is None:
         pytest.skip("The package does not run from a checkout.")
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", found)
+
+
+@pytest.mark.parametrize(
+    ("failing", "error"),
+    [
+        ("ls-files", subprocess.CalledProcessError(128, "git")),
+        ("describe", subprocess.TimeoutExpired("git", 10)),
+        ("ls-files", OSError("no git")),
+    ],
+)
+def test_outside_a_checkout_there_is_no_commit(monkeypatch, failing, error):
+    def run(command, **options):
+        if command[1] == failing:
+            raise error
+        return subprocess.CompletedProcess(command, 0, " 1234-dirty\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert provenance.commit.__wrapped__() is None
+    failing = "nothing"
+    assert provenance.commit.__wrapped__() == "1234-dirty"
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,13 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
+import time
 import zipfile
 
 import numpy as np
 import pytest
 
 from wasser_tf.runtime import storage
-
-_KEEPS_THE_FOLDER = """
-import sys, time, pathlib
-from wasser_tf.runtime import storage
-with storage.locked(pathlib.Path(sys.argv[1])):
-    print("locked", flush=True)
-    time.sleep(60)
-"""
 
 
 def test_replaces_a_file_and_a_folder_or_leaves_them(tmp_path):
@@ -60,14 +51,23 @@ def test_json_is_what_every_reader_takes(tmp_path):
 
 
 def test_a_folder_is_one_process_s_own_until_it_is_killed(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", _KEEPS_THE_FOLDER, tmp_path], stdout=subprocess.PIPE, text=True)
+    reading, writing = os.pipe()
+    # A fork, for another process would import TensorFlow first.
+    process = os.fork()
+    if not process:
+        with storage.locked(tmp_path):
+            os.write(writing, b"locked")
+            time.sleep(60)
+        os._exit(1)
     try:
-        assert process.stdout.readline() == "locked\n"
+        assert os.read(reading, 6) == b"locked"
         with pytest.raises(ValueError, match="A run that has not ended is writing into"), storage.locked(tmp_path):
             pass
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(reading)
+        os.close(writing)
     for _ in range(2):
         with storage.locked(tmp_path):
             pass
@@ -76,7 +76,9 @@ def test_a_folder_is_one_process_s_own_until_it_is_killed(tmp_path):
 
 def test_a_disk_that_is_full_or_read_only_is_told_in_a_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("old")
-    with pytest.raises(OSError, match=r"file cannot be written \(No space left on device\): make room .* as it was"):
+    with pytest.raises(
+        OSError, match=r"file cannot be written \(No space left on device\): free disk space .* files are unchanged"
+    ):
         with storage.atomic_path(tmp_path / "file") as beside:
             beside.write_text("half of the n")
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -84,9 +86,9 @@ def test_a_disk_that_is_full_or_read_only_is_told_in_a_sentence(tmp_path, monkey
     inside = Exception("{{function_node __wrapped__SaveV2}} /x/.1.0123.partial/v; No space left on device [Op:SaveV2]")
     assert str(storage.cannot_write("/x/1", inside)).startswith("/x/1 cannot be written (No space left on device): ")
     silent = Exception("{{function_node __wrapped__MergeV2Checkpoints}} /x/.1.0123.partial/variables.index;")
-    assert "/1 cannot be written (the disk does not say why): make" in str(storage.cannot_write(tmp_path / "1", silent))
+    assert "/1 cannot be written (the disk does not say why): free disk space" in str(storage.cannot_write(tmp_path / "1", silent))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
-    assert "/1 cannot be written (No space left on device): make" in str(storage.cannot_write(tmp_path / "1", silent))
+    assert "/1 cannot be written (No space left on device): free disk space" in str(storage.cannot_write(tmp_path / "1", silent))
     # A file in the place of a folder: what root may not write to either.
     with pytest.raises(OSError, match="inner cannot be written"):
         storage.write_text(tmp_path / "file" / "inner" / "x", "new")

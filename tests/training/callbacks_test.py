@@ -1,5 +1,6 @@
 import io
 import sys
+import types
 
 import keras
 import numpy as np
@@ -39,6 +40,37 @@ def test_measures_robust_accuracy_with_one_on_current_weights():
         result = attack(model, split.images[:8], split.labels[:8], radius=radius)
         assert logs["val_robust_accuracy"] == pytest.approx(1 - result.success.mean())
         model.set_weights([-weight for weight in model.get_weights()])
+
+
+def test_hands_its_settings_to_the_attack_and_scores_in_parts(monkeypatch):
+    split, model = _split(), models.build("linear", (6, 5, 1), 3, seed=0)
+    whole, parts, calls = {}, {}, []
+    RobustValidation(model, split).on_epoch_end(0, whole)
+    monkeypatch.setattr(callbacks, "_PREDICT_BATCH", 5)
+
+    def attack(*given, **options):
+        calls.append((given, options))
+        return types.SimpleNamespace(success=np.array([True, False, False, False]))
+
+    settings = {"radius": 0.25, "from_logits": True, "batch_size": 7}
+    RobustValidation(model, split, attack, num_attack_examples=4, **settings).on_epoch_end(0, parts)
+    assert parts.pop("val_robust_accuracy") == 0.75 and parts == pytest.approx(whole)
+    (((classifier, images, labels), options),) = calls
+    assert classifier is model and options == settings
+    np.testing.assert_array_equal(images, split.images[:4])
+    np.testing.assert_array_equal(labels, split.labels[:4])
+    # All of them by default, a batch of 128 at a time, at the attack's own radius.
+    RobustValidation(model, split, attack).on_epoch_end(0, {})
+    assert len(calls[1][0][1]) == 12 and calls[1][1] == {"radius": None, "from_logits": True, "batch_size": 128}
+
+
+def test_probabilities_are_scored_as_such():
+    split = _split()
+    model = keras.Sequential([keras.Input((6, 5, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    logs = {}
+    RobustValidation(model, split, from_logits=False).on_epoch_end(0, logs)
+    chosen = model(split.images).numpy()[np.arange(12), split.labels]
+    assert logs["val_loss"] == pytest.approx(-np.log(chosen).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("terminal", "seconds"), [(True, -1.0), (False, -1.0), (False, 300.0)])

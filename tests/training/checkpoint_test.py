@@ -1,3 +1,4 @@
+import json
 import signal
 
 import keras
@@ -148,3 +149,57 @@ def test_refuses_broken_files_and_other_models(tmp_path):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ValueError, match="is no checkpoint"):
         Checkpoint(path, model, model, 0.5)
+
+
+def test_within_epochs_it_saves_only_where_it_may_and_refuses_other_metrics(tmp_path):
+    model = _model()
+    shared = Checkpoint(tmp_path / "shared.npz", model, model, 0.5, within_epochs=False)
+    shared.set_params({"steps": 3})
+    own = Checkpoint(tmp_path / "own.npz", model, model, 0.5)
+    own.set_params({"steps": 3})
+    for checkpoint in (shared, own):
+        with pytest.raises(interruption.Interrupted), interruption.watched():
+            checkpoint.on_train_batch_end(0)
+            signal.raise_signal(signal.SIGTERM)
+            checkpoint.on_train_batch_end(1)
+    assert [path.name for path in tmp_path.iterdir()] == ["own.npz"]
+    with np.load(tmp_path / "own.npz") as file:
+        arrays = dict(file)
+    arrays["metric_0000"] = np.zeros((5, 7))
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(ValueError, match="own.npz has the metrics of another model"):
+        Checkpoint(tmp_path / "own.npz", model, model, 0.5).on_epoch_begin(0)
+    # Another epoch has nothing to go on with.
+    Checkpoint(tmp_path / "own.npz", model, model, 0.5).on_epoch_begin(1)
+
+
+def test_the_first_of_equal_epochs_is_kept_and_natural_accuracy_stands_in_for_robust(tmp_path):
+    model = _model()
+    checkpoint = Checkpoint(tmp_path / "c.npz", model, model, omega=1.0)
+    for epoch, accuracy in enumerate((0.5, 0.7, 0.7, 0.6)):
+        checkpoint.on_epoch_end(epoch, {"loss": 1.0, "val_accuracy": accuracy, "val_loss": 1.0})
+    assert checkpoint.best_epoch == 2
+    # What was trained elsewhere.
+    weights = [weight + 1 for weight in model.get_weights()]
+    checkpoint.steps_done = 3
+    checkpoint.finish([{"epoch": 1, "loss": 0.5}], weights, 1)
+    again = Checkpoint(tmp_path / "c.npz", model, model, omega=1.0)
+    assert (again.epochs_done, again.steps_done, again.best_epoch) == (1, 0, 1)
+    assert again.history == [{"epoch": 1, "loss": 0.5}]
+    again.restore_best()
+    np.testing.assert_array_equal(model.get_weights()[0], weights[0])
+
+
+def test_a_file_of_an_older_version_has_no_steps(tmp_path):
+    model = _model()
+    Checkpoint(tmp_path / "c.npz", model, model, 0.5).on_epoch_end(0, {"loss": 1.0, "val_accuracy": 1, "val_loss": 1})
+    with np.load(tmp_path / "c.npz") as file:
+        arrays = dict(file)
+    state = json.loads(str(arrays["state"]))
+    del state["steps_done"]
+    np.savez(tmp_path / "c.npz", **{**arrays, "state": np.array(json.dumps(state))})
+    again = Checkpoint(tmp_path / "c.npz", model, model, 0.5)
+    assert (again.epochs_done, again.steps_done, again.best_epoch) == (1, 0, 1)
+    np.savez(tmp_path / "c.npz", **{**arrays, "state": np.array(json.dumps({**state, "history": 3}))})
+    with pytest.raises(ValueError, match="its state is another program's"):
+        Checkpoint(tmp_path / "c.npz", model, model, 0.5)

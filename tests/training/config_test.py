@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -73,6 +74,146 @@ def _config(**fields):
 )
 def test_says_what_is_wrong(fields, message):
     with pytest.raises(ValueError, match=message):
+        _config(**fields)
+
+
+def test_the_defaults():
+    fields = {field.name: getattr(_config(), field.name) for field in dataclasses.fields(TrainConfig)}
+    del fields["output_dir"], fields["attack"]
+    assert fields == {
+        "dataset": "digits",
+        "data_dir": None,
+        "download": False,
+        "validation_size": None,
+        "model": "lenet",
+        "width": 1.0,
+        "blur": 0,
+        "initial": None,
+        "omega": 0.7,
+        "trades_beta": 0.0,
+        "label_smoothing": 0.0,
+        "standard_epochs": 30,
+        "epochs": 40,
+        "batch_size": 64,
+        "augment": "none",
+        "optimizer": "adam",
+        "learning_rate": 2e-3,
+        "warmup": 0.0,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "ema_momentum": 0.0,
+        "seed": 0,
+        "precision": "float32",
+        "jit_compile": "auto",
+        "radii": (0.02, 0.05, 0.1, 0.2, 0.3),
+        "report_iterations": 100,
+        "num_attack_examples": 400,
+        "distribute": "none",
+        "attack_chunk": None,
+        "keep": "best",
+        "validation_attack": None,
+        "random_radius": False,
+        "warm_start": 0.0,
+        "deterministic": True,
+        "resume": False,
+        "overwrite": False,
+    }
+
+
+# Of each field a value that is not its default, at the edge of its range where it has one.
+_OTHERS = {
+    "output_dir": "runs/y",
+    "attack": MirrorAscent(ThreatModel(epsilon=0.2)),
+    "dataset": "mnist",
+    "data_dir": "/data",
+    "download": True,
+    "validation_size": 1,
+    "model": "mlp",
+    "width": 1e-3,
+    "blur": 100,
+    "initial": "a.keras",
+    "omega": 1,
+    "trades_beta": 1e-3,
+    "label_smoothing": 0.999,
+    "standard_epochs": 0,
+    "epochs": 1,
+    "batch_size": 1,
+    "augment": "shift",
+    "optimizer": "SGD",
+    "learning_rate": 1e-9,
+    "warmup": 0.999,
+    "momentum": 0.999,
+    "weight_decay": 1e-9,
+    "ema_momentum": 0.999,
+    "seed": 2**31 - 1,
+    "precision": "mixed_float16",
+    "jit_compile": True,
+    "radii": (1e-9,),
+    "report_iterations": 1,
+    "num_attack_examples": 1,
+    "distribute": "mirrored",
+    "attack_chunk": 1,
+    "keep": "last",
+    "validation_attack": MirrorAscent(ThreatModel(epsilon=0.1)),
+    "random_radius": True,
+    "warm_start": 0.999,
+    "deterministic": False,
+    "resume": True,
+    "overwrite": True,
+}
+# What does not decide what a run ends with.
+_PLACE = {"output_dir", "data_dir", "download", "distribute", "attack_chunk", "deterministic", "resume", "overwrite"}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])
+def test_the_identity_is_all_that_decides_what_a_run_ends_with(name):
+    others = {"momentum": {"optimizer": "sgd"}}.get(name, {})
+    config = _config(attack=_FIXED, **others)
+    other = _config(**{"attack": _FIXED, **others, name: _OTHERS[name]})
+    assert (other.identity() == config.identity()) == (name in _PLACE)
+    assert (name in config.identity()) == (name not in _PLACE)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"omega": 0},
+        {"jit_compile": False, "distribute": "mirrored"},
+        {"distribute": "multi_worker"},
+        {"precision": "mixed_bfloat16"},
+        {"augment": "crop_flip", "dataset": "cifar10"},
+        {"attack": _FIXED, "warm_start": 0.5, "distribute": "none", "augment": "none"},
+        {"radii": (0.1, 0.1 + 1e-9)},
+    ],
+)
+def test_takes_what_is_in_range(fields):
+    _config(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"omega": True},
+        {"omega": -1e-9},
+        {"width": True},
+        {"width": float("inf")},
+        {"learning_rate": "0.1"},
+        {"weight_decay": float("inf")},
+        {"trades_beta": None},
+        {"warmup": -1e-9},
+        {"ema_momentum": True},
+        {"seed": 0.5},
+        {"optimizer": None},
+        {"optimizer": "optimizer"},
+        {"optimizer": "LossScaleOptimizer"},
+        {"radii": (0.1, 0.1)},
+        {"radii": (0.1, float("inf"))},
+        {"output_dir": None},
+        {"distribute": "multi_worker", "jit_compile": True},
+    ],
+)
+def test_refuses_what_is_not(fields):
+    with pytest.raises(ValueError, match=f"{next(iter(fields)).replace('distribute', 'jit_compile')} must be"):
         _config(**fields)
 
 

@@ -3,10 +3,12 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from wasser_tf.training.distribution import Distribution
 
@@ -39,6 +41,41 @@ def test_two_replicas_with_half_the_batch_make_the_weights_of_one(trained, two):
 def test_replicas_draw_random_starts_of_their_own(trained):
     for one, other in zip(_values(trained, "noise_one"), _values(trained, "noise_two"), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def test_replicas_draw_random_radii_of_their_own_and_share_the_loss_of_trades(trained):
+    for one, other in zip(_values(trained, "radii_one"), _values(trained, "radii_two"), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def test_a_lost_worker_is_told_where_there_are_several():
+    one = Distribution()
+    with pytest.raises(tf.errors.UnavailableError), one.lost_workers_told():
+        raise tf.errors.UnavailableError(None, None, "gone")
+    one.name = "multi_worker"
+    with pytest.raises(ConnectionError, match=r"A worker was lost \(UnavailableError\): .*--resume"):
+        with one.lost_workers_told():
+            raise tf.errors.UnavailableError(None, None, "gone")
+    with pytest.raises(KeyError), one.lost_workers_told():
+        raise KeyError
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_first_worker_is_the_chief(monkeypatch, index):
+    cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": index}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    strategy = types.SimpleNamespace(num_replicas_in_sync=2)
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", lambda: strategy)
+    made = Distribution("multi_worker")
+    assert (made.name, made.strategy, made.num_replicas, made.is_chief) == ("multi_worker", strategy, 2, index == 0)
+
+
+def test_one_device_fits_by_keras():
+    calls = []
+    model = types.SimpleNamespace(fit=lambda *given, **options: calls.append((given, options)))
+    Distribution().fit(model, "batches", epochs=7, initial_epoch=3, callbacks=("one", "two"))
+    options = {"shuffle": False, "epochs": 7, "initial_epoch": 3, "callbacks": ["one", "two"], "verbose": 0}
+    assert calls == [(("batches",), options)]
 
 
 def test_one_device_is_plain_keras():

@@ -23,6 +23,8 @@ def test_equals_the_average_by_hand():
         keep = min(0.3, (1 + step) / (10 + step))
         before = expected[-1] if expected else start
         expected.append([keep * mean + (1 - keep) * now for mean, now in zip(before, seen[-1], strict=True)])
+        for mean, wanted in zip(averaged.get_weights(), expected[-1], strict=True):
+            np.testing.assert_allclose(mean, wanted, rtol=1e-5, atol=1e-6)
 
     model.compile(keras.optimizers.SGD(0.3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     average = WeightAverage(model, averaged, 0.3)
@@ -35,8 +37,7 @@ def test_equals_the_average_by_hand():
     )
     # Both sides of the bound are met.
     assert (1 + 1) / (10 + 1) < 0.3 < (1 + 10) / (10 + 10)
-    for mean, wanted in zip(averaged.get_weights(), expected[-1], strict=True):
-        np.testing.assert_allclose(mean, wanted, rtol=1e-5, atol=1e-6)
+    assert len(seen) == 10
     moved = [not np.allclose(mean, now, atol=1e-4) for mean, now in zip(averaged.get_weights(), seen[-1], strict=True)]
     # All but the bias before the normalisation, to which that is blind: its statistics too.
     assert sum(moved) == len(moved) - 1 == 7

@@ -24,6 +24,11 @@ def test_the_learning_rate_falls_along_a_cosine_after_rising_evenly():
     np.testing.assert_allclose(_rates(_make(8, learning_rate=0.5), 8), 0.5 * falling, atol=1e-7)
     rates = _rates(_make(10, learning_rate=0.5, warmup=0.2), 10)
     np.testing.assert_allclose(rates, 0.5 * np.concatenate([[0, 0.5], falling]), atol=1e-7)
+    np.testing.assert_allclose(
+        _rates(_make(4, learning_rate=0.5, warmup=0.25), 4), [0, 0.5, 0.375, 0.125, 0], atol=1e-7
+    )
+    np.testing.assert_allclose(_rates(_make(2, learning_rate=0.5, warmup=0.9), 2), [0, 0.5, 0], atol=1e-7)
+    np.testing.assert_allclose(_rates(_make(1, learning_rate=0.5), 1), [0.5, 0], atol=1e-7)
     # However short a training is, there is something left to fall.
     assert _rates(_make(1, warmup=0.9), 1)[0] > 0 == _make(0).iterations
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf import MirrorAscent, ThreatModel, WasserTrain
+from wasser_tf import ThreatModel, WasserTrain
 from wasser_tf.attacks import Attack, AttackResult
 from wasser_tf.training.distribution import Distribution
 
@@ -29,6 +29,19 @@ class Noise(Attack):
             fn_output_signature=tf.float32,
         )
         return AttackResult(noise, *[None] * 9)
+
+
+class Sign(Noise):
+    """A step along the sign of the gradient, of the size of the radius."""
+
+    name = "sign"
+
+    def run(self, logits_fn, images, labels, radius=None, index=None):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits_fn(images))
+        step = radius[:, None, None, None] * tf.sign(tape.gradient(loss, images))
+        return AttackResult(tf.clip_by_value(images + step, 0, 1), *[None] * 9)
 
 
 def _train(distribution, attack, *, keras_fit=False, rate=0.1, **options):
@@ -63,12 +76,15 @@ def main():
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
     one, two = Distribution(), Distribution("mirrored")
-    mirror = MirrorAscent(ThreatModel(epsilon=0.3, kernel_size=3), iterations=3, polish=2)
+    sign = Sign(ThreatModel(epsilon=0.1), iterations=1)
+    radii = {"random_radius": True, "trades_beta": 2.0}
     results = {
-        "one": _train(one, mirror),
-        "two": _train(two, mirror),
-        "two_by_keras": _train(two, mirror, keras_fit=True),
-        "chunks": _train(two, mirror, attack_chunk=3),
+        "one": _train(one, sign),
+        "two": _train(two, sign),
+        "two_by_keras": _train(two, sign, keras_fit=True),
+        "chunks": _train(two, sign, attack_chunk=3),
+        "radii_one": _train(one, sign, **radii),
+        "radii_two": _train(two, sign, **radii),
         "noise_one": _train(one, Noise(ThreatModel(), iterations=1)),
         "noise_two": _train(two, Noise(ThreatModel(), iterations=1)),
     }

@@ -1,3 +1,5 @@
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -474,9 +476,9 @@ def test_takes_any_attack(name, schedule):
     model = WasserTrain(_classifier(), attack)
     model.compile("sgd", _SPARSE(from_logits=True), metrics=["accuracy"])
     batch = (tf.TensorSpec([None, 6, 5, 1]), tf.TensorSpec([None], tf.int32))
-    for step in (model.train_step, model.test_step):
-        logs = tf.function(step, autograph=False).get_concrete_function(batch).structured_outputs
-        assert {"adversarial_loss", "adversarial_accuracy"} < logs.keys()
+    step = model.test_step if schedule else model.train_step  # They attack by the same function.
+    logs = tf.function(step, autograph=False).get_concrete_function(batch).structured_outputs
+    assert {"adversarial_loss", "adversarial_accuracy"} < logs.keys()
 
 
 def test_a_smaller_last_batch_counts_by_its_images(fast):
@@ -514,9 +516,13 @@ class Sizes(Noise):
         return super().run(logits_fn, images, labels, radius, index)
 
 
-@pytest.mark.parametrize(("chunk", "sizes"), [(1, {1}), (3, {3}), (5, {4}), (8, {8}), (100, {8})])
-def test_chunks_bound_what_is_attacked_at_a_time_and_change_nothing(chunk, sizes):
-    whole = _train(Noise(wasser_tf.ThreatModel(), iterations=1), epochs=1)
+@pytest.fixture(scope="module")
+def whole():
+    return _train(Noise(wasser_tf.ThreatModel(), iterations=1), epochs=1)
+
+
+@pytest.mark.parametrize(("chunk", "sizes"), [(1, {1}), (3, {3}), (5, {4}), (100, {8})])
+def test_chunks_bound_what_is_attacked_at_a_time_and_change_nothing(whole, chunk, sizes):
     attack = Sizes(wasser_tf.ThreatModel(), iterations=1)
     attack.seen = []
     images, labels = _data()
@@ -532,12 +538,12 @@ def test_chunks_bound_what_is_attacked_at_a_time_and_change_nothing(chunk, sizes
 _MIRROR = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.3, kernel_size=3), iterations=2, polish=2)
 
 
-def test_chunks_compiled_by_xla():
-    whole, chunks = (_train(_MIRROR, epochs=1, jit_compile=True, attack_chunk=chunk) for chunk in (None, 3))
+def test_chunks_compiled_by_xla(fast):
+    whole, chunks = (_train(fast, epochs=1, jit_compile=True, attack_chunk=chunk) for chunk in (None, 3))
     _assert_same_weights(whole, chunks, atol=1e-5)
 
 
-def test_chunks_change_nothing_in_colour_with_batch_norm():
+def test_chunks_change_nothing_in_colour_with_batch_norm(fast):
     images = np.random.default_rng(2).random((16, 6, 5, 3), np.float32)
     _, labels = _data(16)
 
@@ -545,7 +551,7 @@ def test_chunks_change_nothing_in_colour_with_batch_norm():
         keras.utils.set_random_seed(3)
         layers = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(), keras.layers.ReLU()]
         classifier = keras.Sequential([keras.Input((6, 5, 3)), *layers, keras.layers.Flatten(), keras.layers.Dense(3)])
-        model = WasserTrain(classifier, _MIRROR, attack_chunk=chunk)
+        model = WasserTrain(classifier, fast, attack_chunk=chunk)
         model.compile(keras.optimizers.SGD(0.1), loss=_SPARSE(from_logits=True))
         model.fit(images, labels, batch_size=8, epochs=2, shuffle=False, verbose=0)
         return model
@@ -601,3 +607,70 @@ def test_a_schedule_and_random_radii_exclude_one_another():
     without = attacks.make("distributional", wasser_tf.ThreatModel())
     with pytest.raises(ValueError, match="an attack that has a radius, and distributional has none"):
         WasserTrain(_classifier(), without, random_radius=True)
+
+
+def test_without_random_radii_every_image_is_attacked_at_epsilon():
+    attack = Radii(wasser_tf.ThreatModel(epsilon=0.5), iterations=1)
+    attack.seen = []
+    _train(attack, epochs=1)
+    assert len(attack.seen) == 3 and set(np.concatenate(attack.seen)) == {np.float32(0.5)}
+
+
+class Indices(Noise):
+    """Notes the indices of what it attacks."""
+
+    def run(self, logits_fn, images, labels, radius=None, index=None):
+        tf.py_function(lambda indices: self.seen.extend(indices.numpy().tolist()), [index], [])
+        return super().run(logits_fn, images, labels, radius, index)
+
+
+def test_images_of_all_steps_have_numbers_of_their_own_and_in_evaluation_those_of_their_batch():
+    attack = Indices(wasser_tf.ThreatModel(epsilon=0.5), iterations=1)
+    attack.seen = []
+    model = _train(attack, epochs=2)
+    assert attack.seen == list(range(48))
+    attack.seen.clear()
+    images, labels = _data()
+    model.evaluate(images, labels, batch_size=8, verbose=0)
+    assert attack.seen == 3 * list(range(8))
+
+
+@pytest.mark.parametrize("beta", [0.0, 2.0])
+@pytest.mark.parametrize("omega", [0.25, 1.0])
+def test_the_loss_by_hand_on_a_linear_model(omega, beta):
+    # Logits (x1, x2) of a pixel pair, of which the attack makes (x2, x1), and the label 0.
+    image = keras.Input((1, 2, 1))
+    dense = keras.layers.Dense(2, use_bias=False, kernel_initializer="identity")
+    model = WasserTrain(
+        keras.Model(image, dense(keras.layers.Flatten()(image))),
+        Swap(wasser_tf.ThreatModel()),
+        omega,
+        trades_beta=beta,
+    )
+    model.compile(keras.optimizers.SGD(0.0), _SPARSE(from_logits=True))
+    x, y = np.float32([[[[0.9], [0.1]]]]), np.int32([0])
+    scores = model.evaluate(x, y, return_dict=True, verbose=0)
+    p = 1 / (1 + np.exp(-0.8))
+    natural, adversarial = -np.log(p), -np.log(1 - p)
+    divergence = p * np.log(p / (1 - p)) + (1 - p) * np.log((1 - p) / p)
+    loss = natural + beta * divergence if beta else omega * adversarial + (1 - omega) * natural
+    expected = {"loss": loss, "natural_loss": natural, "adversarial_loss": adversarial}
+    assert scores == pytest.approx(expected, rel=1e-5)
+    # A second epoch starts from nothing, and shows the same.
+    logs = model.fit(x, y, epochs=2, verbose=0).history
+    assert {key: values[1] for key, values in logs.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_config_has_every_argument():
+    model = WasserTrain(
+        *[_classifier(), wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.2)), 0.25],
+        **{"attack_chunk": 3, "random_radius": True, "trades_beta": 2.0, "warm_start": 0.5, "num_examples": 7},
+        name="robust",
+    )
+    config = model.get_config()
+    arguments = set(inspect.signature(WasserTrain).parameters) - {"kwargs"}
+    assert arguments | {"name"} <= config.keys()
+    again = WasserTrain.from_config(config)
+    assert (again.omega, again.attack_chunk, again.random_radius, again.trades_beta) == (0.25, 3, True, 2.0)
+    assert (again.warm_start, again._warm_start.num_examples, again._warm_start.fade) == (0.5, 7, 0.5)
+    assert again.name == "robust" and again.attack.threat_model.epsilon == 0.2

@@ -116,3 +116,37 @@ def test_an_image_does_not_depend_on_its_company():
     np.testing.assert_array_equal(
         _budget(plan, images, budget, support)[0], _budget(other_plan, others, budget, support)[0]
     )
+
+
+@pytest.mark.parametrize("kind", SUPPORTS)
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_a_handful_of_steps_finds_the_multiplier_to_a_millionth(kind, share):
+    # Bisection alone would need twenty: these are Newton's.
+    support = SUPPORTS[kind]
+    images, plan = problem(support, 0.3)
+    budget = share * tf.reduce_sum(images, axis=[1, 2, 3])
+    found = _budget(plan, images, budget, support, steps=9)
+    np.testing.assert_allclose(_budget(plan, images, budget, support, steps=60), found, atol=2e-6)
+    cost = transport_cost(found, support).numpy()
+    np.testing.assert_allclose(cost[:3], budget[:3], rtol=3e-6)
+
+
+def test_the_multiplier_is_found_whatever_the_sign_of_the_plan():
+    # All entries negative or all of one size: the bracket's upper end is by the absolute largest of the image's own.
+    support = make_support(ThreatModel(kernel_size=3), (1, 3, 1))
+    images = tf.constant([[0.5, 0.0, 0.25], [0.0, 0.25, 0.0]], shape=[2, 1, 3, 1])
+    plan = np.full((2, 3, 1, 3, 1), -40.0, np.float32)
+    plan[:, 1] = -100.0  # Home is 60 below the others.
+    plan[1] *= 0.01
+    budget = tf.constant([0.1, 0.05])
+    found = _budget(tf.constant(plan), images, budget, support)
+    np.testing.assert_allclose(transport_cost(found, support), budget, rtol=1e-4)
+    np.testing.assert_allclose(row_sums(found), images, atol=1e-5)
+
+
+def test_a_budget_that_does_not_bind_changes_nothing():
+    support = SUPPORTS["local"]
+    images, plan = problem(support)
+    np.testing.assert_allclose(
+        _budget(plan, images, tf.fill([4], 1e3), support), _rows(plan, images, support), atol=1e-6
+    )

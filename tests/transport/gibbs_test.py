@@ -81,3 +81,60 @@ def test_images_are_projected_alike_in_parts_of_any_size(monkeypatch, pixels):
     for one, other in zip(whole, parts, strict=True):
         assert one.shape == other.shape
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_the_guess_is_the_root_for_four_near_targets():
+    # m = 2, budget 1: 4 m / (exp λ + 4) = 1 at exp λ = 4; and none where the budget does not bind.
+    images = tf.constant([0.5, 1.5], shape=[1, 1, 2, 1])
+    np.testing.assert_allclose(guess_multiplier(images, tf.constant([1.0])), [[[[np.log(4)]]]], rtol=1e-6)
+    np.testing.assert_allclose(guess_multiplier(images, tf.constant([4.0])), [[[[0.0]]]])
+
+
+def test_moments_and_their_logarithms_are_those_of_all_targets():
+    for kernel_size in (3, None):
+        support = make_support(ThreatModel(kernel_size=kernel_size, p=2.0), (2, 3, 1))
+        potential = tf.random.stateless_normal([2, 2, 3, 1], seed=[0, 1])
+        multiplier = tf.constant([0.3, 2.0], shape=[2, 1, 1, 1])
+        weights = tf.where(
+            support.valid, tf.exp(support.pull_back(potential) - multiplier[:, None] * support.ground_cost), 0.0
+        )
+        sums = [tf.reduce_sum(weights * support.ground_cost**power, axis=1) for power in (0, 1, 2)]
+        for found, expected in zip(gibbs.moments(support.rings(tf.exp(potential)), multiplier), sums, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+        log_sum, first, second = gibbs.log_sum_and_costs(support.log_rings(potential), multiplier)
+        np.testing.assert_allclose(log_sum, np.log(sums[0]), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(first, sums[1] / sums[0], rtol=1e-5)
+        np.testing.assert_allclose(second, sums[2] / sums[0], rtol=1e-5)
+        far = gibbs.log_sum_and_costs(support.log_rings(potential + 500.0), multiplier)
+        np.testing.assert_allclose(far[0], log_sum + 500.0, rtol=1e-6)
+
+
+def test_weights_are_exponentials_far_below_float32():
+    potential = tf.constant([0.0, -1.0, -200.0, -690.0])
+    found = gibbs.weights_of(potential)
+    assert found.dtype == tf.float64
+    np.testing.assert_allclose(found, np.exp(potential.numpy().astype(float)), rtol=1e-4)
+
+
+def test_a_projection_keeps_the_potential_up_to_its_maximum_and_its_floor():
+    support = make_support(ThreatModel(kernel_size=3), (1, 3, 1))
+    potential = tf.constant([[3.0, 1.0, -2.0], [900.0, 0.0, -1e5]], shape=[2, 1, 3, 1])
+    images = tf.fill([2, 1, 3, 1], 0.5)
+    found = project_kl(potential, tf.ones([2, 1, 1, 1]), images, tf.constant([0.3, 0.3]), support)
+    np.testing.assert_allclose(found.potential.numpy().reshape(2, 3), [[0, -2, -5], [0, -690, -690]])
+
+
+def test_usual_steps_meet_the_budget_after_a_warm_start():
+    # Four, from a multiplier that is off by a tenth, and fourteen from one that is off by far.
+    support = make_support(ThreatModel(kernel_size=5), (5, 5, 1))
+    images = tf.random.stateless_uniform([3, 5, 5, 1], seed=[0, 1])
+    potential = 2.0 * tf.random.stateless_normal([3, 5, 5, 1], seed=[2, 3])
+    budget = tf.constant([0.02, 0.2, 0.5]) * image_mass(images)
+    root = project_kl(potential, tf.ones([3, 1, 1, 1]), images, budget, support, 60).multiplier
+    for start, steps, tolerance in ((0.9 * root, 4, 1e-3), (1.1 * root, 4, 1e-3), (0 * root, 14, 1e-2)):
+        found = project_kl(potential, start, images, budget, support, steps)
+        np.testing.assert_allclose(found.multiplier, root, rtol=tolerance)
+        np.testing.assert_allclose(transport_cost(explicit_plan(found, images, support), support), budget, rtol=1e-2)
+    default = project_kl(potential, 0.9 * root, images, budget, support)
+    four = project_kl(potential, 0.9 * root, images, budget, support, 4)
+    np.testing.assert_array_equal(default.multiplier, four.multiplier)

@@ -86,3 +86,75 @@ def test_a_window_as_large_as_the_image_is_the_dense_support(p):
     np.testing.assert_allclose(local.push_forward(local_plan), dense.push_forward(dense_plan), rtol=1e-5)
     np.testing.assert_allclose(transport_cost(local_plan, local), transport_cost(dense_plan, dense), rtol=1e-5)
     np.testing.assert_allclose(row_sums(local_plan), row_sums(dense_plan), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel_size", "shape"), CASES)
+@pytest.mark.parametrize("p", [1.0, 3.0])
+def test_costs_borders_and_home_are_those_of_positions(kernel_size, shape, p):
+    support = support_of(kernel_size, shape, p)
+    height, width, _ = shape
+    # What each target's position is, read off the image of positions by the support itself.
+    positions = np.indices((height, width)).transpose(1, 2, 0).astype(np.float32)
+    far = tf.constant(positions[None] + 1)
+    read = support_of(kernel_size, (height, width, 2), p).pull_back(far)[0].numpy()
+    inside = np.broadcast_to(support.valid.numpy()[..., 0], read.shape[:3])
+    np.testing.assert_array_equal(inside, (read > 0).all(axis=-1))
+    offsets = read - 1 - positions
+    distance = np.hypot(offsets[..., 0], offsets[..., 1])
+    cost = np.broadcast_to(support.ground_cost.numpy()[..., 0], distance.shape)
+    np.testing.assert_allclose(cost[inside], distance[inside] ** p, rtol=1e-5)
+    home = np.broadcast_to(support.home.numpy()[..., 0], distance.shape)
+    np.testing.assert_array_equal(home[inside], distance[inside] == 0)
+    assert home.sum() == height * width and support.max_cost == pytest.approx(cost.max(), rel=1e-6)
+    reach = max(height, width) if kernel_size is None else kernel_size // 2
+    largest = np.hypot(min(reach, height - 1), min(reach, width - 1))
+    assert support.max_cost == pytest.approx(largest**p, rel=1e-6)
+    assert support.plan_bytes_per_image == 4 * support.num_targets * height * width * shape[2]
+
+
+@pytest.mark.parametrize(("kernel_size", "shape"), CASES)
+def test_the_smallest_flow_is_of_all_targets_and_of_those_inside(kernel_size, shape):
+    support = support_of(kernel_size, shape)
+    plan = np.where(support.valid, 1.0, -5.0) * np.ones((2, support.num_targets, *shape), np.float32)
+    borders = not np.all(support.valid)
+    expected = 0.0 if borders else 1.0
+    np.testing.assert_array_equal(support.smallest_flow(tf.constant(plan, tf.float32)), [expected, expected])
+    home = np.argwhere(np.broadcast_to(support.home, plan.shape[1:]))[-1]
+    plan[(1, *home)] = -0.5
+    np.testing.assert_array_equal(support.smallest_flow(tf.constant(plan, tf.float32)), [expected, -0.5])
+
+
+@pytest.mark.parametrize(("kernel_size", "shape"), CASES)
+def test_rings_sum_targets_of_equal_cost(kernel_size, shape):
+    support = support_of(kernel_size, shape, 2.0)
+    values = tf.random.stateless_uniform([2, *shape], seed=[1, 2])
+    read = support.pull_back(values)
+    costs = np.broadcast_to(support.ground_cost, read.shape[1:])
+    logarithms = tf.math.log(values) if kernel_size else values  # The dense one sums nothing, and so reads either.
+    rings, log_rings = (
+        sorted(made, key=lambda ring: float(tf.reduce_max(ring.cost)))
+        for made in (support.rings(values), support.log_rings(logarithms))
+    )
+    for ring, log_ring in zip(rings, log_rings, strict=True):
+        for cost in np.unique(ring.cost):
+            expected = tf.reduce_sum(tf.where(costs == cost, read, 0.0), axis=1)
+            where = np.broadcast_to(ring.cost, (ring.total.shape[1], *shape)) == cost
+            np.testing.assert_allclose((ring.total * where).numpy().sum(axis=1), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(ring.cost, log_ring.cost)
+        total = tf.exp(log_ring.total) if kernel_size else log_ring.total
+        np.testing.assert_allclose(total, ring.total, rtol=1e-4, atol=1e-30)
+
+
+def test_log_sums_survive_any_size():
+    support = support_of(3, (3, 3, 1))
+    potential = tf.constant(np.linspace(-2000, 2000, 9), tf.float32, shape=[1, 3, 3, 1])
+    for ring in support.log_rings(potential):
+        assert np.isfinite(ring.total).all() or (ring.total.numpy() < -1e29).any()
+    around = [ring.total.numpy()[0, 0, 1, 1, 0] for ring in support.log_rings(potential)]
+    # The corners, the sides and the middle: each by its largest.
+    np.testing.assert_allclose(sorted(around), [0, 1500, 2000], atol=1e-3)
+
+
+def test_supports_are_shared():
+    assert support_of(3, (4, 4, 1)) is make_support(ThreatModel(epsilon=9.0, kernel_size=3), (4, 4, 1))
+    assert support_of(3, (4, 4, 1)) is not support_of(3, (4, 4, 1), 2.0)

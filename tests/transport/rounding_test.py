@@ -12,7 +12,7 @@ from wasser_tf.transport.feasibility import measure_feasibility
 from wasser_tf.transport.gibbs import gibbs_plan, project_kl
 from wasser_tf.transport.neighbourhood import make_support
 from wasser_tf.transport.plan import identity_plan, image_mass, row_sums, transport_cost
-from wasser_tf.transport.rounding import feasible_plan, round_to_feasible
+from wasser_tf.transport.rounding import _largest_feasible_step, feasible_plan, round_to_feasible
 
 # Image shape, kernel size, p, and whether mass is normalised: each is compiled, so these few and not all that combine.
 GEOMETRIES = [
@@ -128,3 +128,77 @@ def test_what_is_not_a_number_moves_nothing():
     for bad in (np.nan, np.inf, -np.inf):
         plan = np.full((1, 9, 3, 3, 1), bad, np.float32)
         np.testing.assert_array_equal(round_to_feasible(plan, images, support, 0.5, threat_model).image, images)
+
+
+TINY = make_support(ThreatModel(kernel_size=3), (1, 3, 1))
+
+
+def tiny(*flows, images, radius=9.0, **rules):
+    """Rounds the plan of (target, pixel, mass) on one 1×3 image; targets are left, home, right."""
+    plan = np.zeros((1, 3, 1, 3, 1), np.float32)
+    for target, pixel, mass in flows:
+        plan[0, target, 0, pixel, 0] += mass
+    images = np.array(images, np.float32).reshape(1, 1, 3, 1)
+    threat_model = ThreatModel(kernel_size=3, **rules)
+    rounded = round_to_feasible(tf.constant(plan), tf.constant(images), TINY, radius, threat_model)
+    feasible = feasible_plan(tf.constant(plan), rounded, tf.constant(images), TINY)
+    np.testing.assert_allclose(TINY.push_forward(feasible), rounded.image, atol=1e-6)
+    return rounded, feasible.numpy()[0, :, 0, :, 0]
+
+
+def test_a_pixel_that_sends_more_than_it_has_sends_in_proportion():
+    rounded, plan = tiny((0, 1, 3.0), (2, 1, 1.0), (1, 1, 5.0), images=[0, 0.5, 0])
+    np.testing.assert_allclose(rounded.image.numpy().ravel(), [0.375, 0, 0.125], atol=1e-6)
+    np.testing.assert_allclose(plan[:, 1], [0.375, 0, 0.125], atol=1e-6)
+
+
+def test_what_is_negative_or_off_the_image_counts_as_nothing():
+    rounded, plan = tiny((0, 1, -3.0), (2, 1, 0.25), (0, 0, 0.25), (2, 2, 0.25), images=[0.25, 0.5, 0])
+    np.testing.assert_allclose(rounded.image.numpy().ravel(), [0.25, 0.25, 0.25], atol=1e-6)
+    np.testing.assert_allclose(plan, [[0, 0, 0], [0.25, 0.25, 0], [0, 0.25, 0]], atol=1e-6)
+
+
+def test_an_over_full_pixel_refuses_in_proportion_and_only_as_much_as_it_must():
+    # The middle has room for 0.25 and is sent 0.5 and 0.25: it takes a third of each.
+    rounded, plan = tiny((2, 0, 0.5), (0, 2, 0.25), images=[0.5, 0.75, 0.5])
+    np.testing.assert_allclose(rounded.image.numpy().ravel(), [0.5 - 0.5 / 3, 1, 0.5 - 0.25 / 3], atol=1e-5)
+    np.testing.assert_allclose(rounded.accepted.numpy().ravel()[1], 1 / 3, atol=1e-5)
+    # What leaves it makes room.
+    rounded, _ = tiny((2, 0, 0.5), (2, 1, 0.25), images=[0.5, 0.75, 0])
+    np.testing.assert_allclose(rounded.image.numpy().ravel(), [0, 1, 0.25], atol=1e-6)
+    assert rounded.step.numpy().tolist() == [1]
+
+
+def test_what_is_refused_may_over_fill_its_own_pixel_and_so_is_refused_again():
+    # The right is full and refuses the middle, which then has no room for the left.
+    rounded, plan = tiny((2, 0, 0.5), (2, 1, 0.5), images=[0.5, 1.0, 1.0])
+    np.testing.assert_allclose(rounded.image.numpy().ravel(), [0.5, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(plan[1], [0.5, 1, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("capacity", "expected"), [(1.5, [0.0, 1.5, 0.5]), (1.25, [0.25, 1.25, 0.5])])
+def test_a_capacity_above_1_is_the_one_that_holds(capacity, expected):
+    rounded, _ = tiny((2, 0, 0.5), images=[0.5, 1.0, 0.5], capacity=capacity)
+    np.testing.assert_allclose(rounded.image.numpy().ravel(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("normalize_mass", "moved"), [(True, 0.1 * 1.5), (False, 0.1)])
+def test_the_whole_move_shrinks_to_the_budget(normalize_mass, moved):
+    rounded, plan = tiny((2, 0, 0.5), images=[0.75, 0.25, 0.5], radius=0.1, normalize_mass=normalize_mass)
+    np.testing.assert_allclose(rounded.image.numpy().ravel(), [0.75 - moved, 0.25 + moved, 0.5], atol=1e-6)
+    np.testing.assert_allclose(rounded.step, [moved / 0.5], rtol=1e-5)
+    assert (plan * TINY.ground_cost.numpy()[:, 0, :, 0]).sum() <= moved
+
+
+def test_the_largest_feasible_step_is_by_cost_and_by_the_fullest_pixel():
+    def step(cost, budget, change, capacity=1.0):
+        images = tf.constant([0.5, 0.75], shape=[1, 1, 2, 1])
+        change = tf.constant(change, shape=[1, 1, 2, 1])
+        return float(_largest_feasible_step(tf.constant([cost]), tf.constant([budget]), change, images, capacity)[0])
+
+    assert step(1.0, 2.0, [0.1, -0.1]) == 1 and step(2.0, 2.0, [0.1, -0.1]) == 1
+    assert step(4.0, 1.0, [0.1, -0.1]) == pytest.approx(0.25) and step(0.0, 0.0, [0.0, 0.0]) == 1
+    assert step(1.0, 2.0, [0.2, 0.5]) == pytest.approx(0.5, abs=1e-5)
+    assert step(1.0, 2.0, [2.0, 0.5]) == pytest.approx(0.25, abs=1e-5)
+    assert step(1.0, 2.0, [2.0, 0.5], capacity=None) == 1
+    assert step(1.0, 0.1, [2.0, 0.5]) == pytest.approx(0.1, abs=1e-6)

@@ -5,6 +5,7 @@ import scipy.special
 import tensorflow as tf
 
 from wasser_tf.threat_model import ThreatModel
+from wasser_tf.transport import sinkhorn
 from wasser_tf.transport.gibbs import gibbs_plan
 from wasser_tf.transport.neighbourhood import make_support
 from wasser_tf.transport.plan import transport_cost
@@ -107,3 +108,82 @@ def test_wright_omega_against_scipy():
     arguments = np.concatenate([np.linspace(-60, 60, 2001), [-1e30, -1e4, 1e3, 1e6, 1e30]])
     expected = scipy.special.wrightomega(arguments.astype("float32").astype(float))
     np.testing.assert_allclose(wright_omega(tf.constant(arguments, tf.float32)), expected, rtol=1e-5, atol=1e-30)
+
+
+def test_it_starts_from_uniform_columns_and_a_multiplier_of_1():
+    duals = initial_duals(tf.zeros([3, 2, 4, 1]))
+    np.testing.assert_allclose(duals.potential, np.full((3, 2, 4, 1), np.log(8)), rtol=1e-6)
+    np.testing.assert_array_equal(duals.multiplier, np.ones((3, 1, 1, 1)))
+
+
+def settle(sweeps=50, **settings):
+    images = tf.constant(random_images(4))
+    targets = images + 0.5 * random_images(4, seed=1)
+    budget = 0.2 * tf.reduce_sum(images, axis=[1, 2, 3])
+    return sinkhorn_projection(
+        targets,
+        images,
+        budget,
+        initial_duals(images),
+        SUPPORT,
+        regularization=tf.constant(3.0),
+        **{"sweeps": sweeps, "capacity": 1.0, **settings},
+    )
+
+
+def test_an_image_stops_when_its_objective_settles_and_not_before():
+    loose, usual, tight = (settle(tolerance=tolerance).sweeps.numpy() for tolerance in (1e-1, 1e-4, 1e-6))
+    assert (loose >= 2).all() and (loose < usual).all() and (usual <= tight).all() and usual.max() < 50
+    np.testing.assert_array_equal(settle().sweeps, usual)
+    assert settle(tolerance=-1.0, sweeps=3).sweeps.numpy().tolist() == [3] * 4
+
+
+def test_it_goes_on_until_mass_and_cost_are_right_and_five_times_the_sweeps_at_most():
+    # Neither can be met: five times the sweeps.
+    for impossible in ({"mass_tolerance": -1.0}, {"cost_tolerance": -9.0}):
+        assert settle(sweeps=3, **impossible).sweeps.numpy().tolist() == [15] * 4
+    images = random_images(4)
+    found = settle(sweeps=1, tolerance=1.0, mass_tolerance=1e-3, cost_tolerance=1e-3)
+    total = images.sum(axis=(1, 2, 3))
+    reached = found.sweeps.numpy() < 5
+    assert (np.abs(found.image.numpy().sum(axis=(1, 2, 3)) / total - 1)[reached] <= 1e-3).all()
+    assert (settle(sweeps=1, tolerance=1.0).sweeps.numpy() == 1).all()
+
+
+def test_quick_sums_are_the_sums_of_logarithms():
+    potential = tf.random.stateless_normal([2, *SHAPE], seed=[0, 1]) * 5 + 40
+    multiplier = tf.constant([0.5, 3.0], shape=[2, 1, 1, 1])
+    for quick, sure in zip(
+        sinkhorn._quick_sums(potential, multiplier, SUPPORT),
+        sinkhorn._log_sums(potential, multiplier, SUPPORT),
+        strict=True,
+    ):
+        np.testing.assert_allclose(quick, sure, rtol=1e-4, atol=1e-6)
+
+
+def test_the_span_leaves_out_what_is_log_zero():
+    potential = tf.constant([[3.0, -4.0, -1e30, 1.0], [-1e30, 2.0, 2.0, 2.0]], shape=[2, *SHAPE])
+    np.testing.assert_array_equal(sinkhorn._span(potential), [7, 0])
+
+
+@pytest.mark.parametrize("steep", [1.0, 400.0])
+def test_potentials_of_any_span_give_the_same_projection_by_either_sum(monkeypatch, steep):
+    images = random_images(4)
+    targets = images + steep * np.random.default_rng(1).normal(size=images.shape).astype("float32")
+
+    def once():
+        given = tf.constant(images)
+        budget = 0.2 * tf.reduce_sum(given, axis=[1, 2, 3])
+        return sinkhorn_projection(
+            tf.constant(targets),
+            given,
+            budget,
+            initial_duals(given),
+            SUPPORT,
+            regularization=tf.constant(3.0),
+            sweeps=20,
+        )
+
+    usual = once()
+    monkeypatch.setattr(sinkhorn, "_quick_sums", sinkhorn._log_sums)
+    np.testing.assert_allclose(usual.image, once().image, atol=1e-3)

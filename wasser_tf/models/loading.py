@@ -146,7 +146,7 @@ def _check_memory(path: pathlib.Path) -> None:
             )
     except Exception:  # What is wrong with it, Keras says.
         return
-    check_fits(unpacked, f"The parts of {path}", "mistrust it")
+    check_fits(unpacked, f"The parts of {path}", "the file may be corrupt or malicious")
     state = random.getstate()
     try:
         # Within a graph, variables are no more than their shapes.
@@ -158,7 +158,11 @@ def _check_memory(path: pathlib.Path) -> None:
     finally:
         # Seeds of layers that were given none came out of it.
         random.setstate(state)
-    check_fits(needed, f"The weights that {path} asks for", "mistrust it, or load it on a larger machine")
+    check_fits(
+        needed,
+        f"The weights that {path} asks for",
+        "the file may be corrupt or malicious; otherwise load it on a larger machine",
+    )
 
 
 def returns_logits(classifier: Any) -> bool | None:

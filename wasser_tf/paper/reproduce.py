@@ -76,7 +76,7 @@ class Reproduction:
         if isinstance(self.experiments, str) or not isinstance(self.experiments, Sequence) or not self.experiments:
             raise ValueError(f"experiments must be a list that names at least one, got {self.experiments!r}.")
         if not isinstance(self.preset, Preset):
-            raise ValueError(f"scale must be a wasser_tf.paper.presets.Scale, got {self.preset!r}.")
+            raise ValueError(f"preset must be a wasser_tf.paper.presets.Preset, got {self.preset!r}.")
         for name in ("given", "others"):
             if not isinstance(value := getattr(self, name), Mapping):
                 raise ValueError(f"{name} must be a dict of paths, got {value!r}.")

@@ -1,4 +1,4 @@
-"""What the checks of arguments and files share."""
+"""Validators of arguments: each message says what was given, what is needed and how to fix it."""
 
 import math
 import numbers
@@ -8,15 +8,15 @@ from typing import Any
 
 
 def is_whole(value: Any, least: int) -> bool:
-    """Whether the value is a whole number, Python's or NumPy's, of at least `least`."""
+    """Returns whether the value is a Python or NumPy integer of at least `least`."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def check_number(name: str, value: Any, *, above: float | None = None, least: float | None = None) -> None:
-    """Refuses a setting that is no finite number in its range.
+    """Raises an error unless the value is a finite number in its range.
 
     Raises:
-      ValueError: It is not.
+      ValueError: The value is not a finite number, or is out of range.
     """
     needed = "a finite number"
     needed += f" above {above:g}" if above is not None else f" of at least {least:g}" if least is not None else ""
@@ -26,10 +26,10 @@ def check_number(name: str, value: Any, *, above: float | None = None, least: fl
 
 
 def as_path(name: str, value: Any) -> pathlib.Path:
-    """Returns a path that was given, with the home folder for a ~.
+    """Returns a path with ~ expanded to the home folder.
 
     Raises:
-      ValueError: It is none.
+      ValueError: The value is not a path.
     """
     try:
         return pathlib.Path(value).expanduser()
@@ -37,26 +37,26 @@ def as_path(name: str, value: Any) -> pathlib.Path:
         raise ValueError(f"{name} must be the path of a file or a folder, got {value!r}.") from error
 
 
-def check_fits(needed: float, what: str, mend: str) -> None:
-    """Refuses what this machine's memory cannot hold, before anything is allocated.
+def check_fits(needed: float, what: str, remedy: str) -> None:
+    """Raises an error before something is allocated that does not fit into memory.
 
     Args:
-      needed: Its bytes, estimated from below.
-      what: What it is, in the plural.
-      mend: What to do about it.
+      needed: A lower estimate of its bytes.
+      what: Its name, in the plural.
+      remedy: How to fix it.
 
     Raises:
-      ValueError: It does not fit.
+      ValueError: It needs more than the memory of this machine.
     """
     memory = physical_memory()
     if memory is not None and needed > memory:
         raise ValueError(
-            f"{what} need about {needed / 2**30:.3g} GiB and this machine has {memory / 2**30:.3g} GiB: {mend}."
+            f"{what} need about {needed / 2**30:.3g} GiB and this machine has {memory / 2**30:.3g} GiB: {remedy}."
         )
 
 
 def physical_memory() -> int | None:
-    """Returns the bytes of memory of this machine, or None where the system does not say."""
+    """Returns the memory of this machine in bytes, or None if the system does not report it."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
@@ -64,5 +64,5 @@ def physical_memory() -> int | None:
 
 
 def first_line(error: BaseException, most: int | None = 300) -> str:
-    """Returns what an error says in its first line, of so many characters, to be told within a sentence."""
+    """Returns the first line of an error's message, at most `most` characters, for use within a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:most].rstrip(". ")

@@ -1,4 +1,4 @@
-"""Stopping by a signal: the batch at work is finished and saved, and only then does the run end."""
+"""Graceful interruption: on a signal, a run finishes and saves the current batch before it ends."""
 
 import contextlib
 import signal
@@ -12,10 +12,12 @@ _asked: signal.Signals | None = None
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, and what it had done is saved. No `except Exception` on its way shall catch it.
+    """The run was interrupted by a signal after its work was saved.
+
+    Subclasses KeyboardInterrupt so that `except Exception` does not swallow it.
 
     Attributes:
-      signal: What asked.
+      signal: The signal.
     """
 
     def __init__(self, asked: signal.Signals):
@@ -24,15 +26,15 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """128 and the signal's number, as shells have it: 130 for SIGINT, 143 for SIGTERM."""
+        """The shell's exit code, 128 plus the number of the signal: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.signal
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Makes the first SIGINT or SIGTERM in the block a request, which `check` answers; a second one ends the process.
+    """Turns the first SIGINT or SIGTERM in the block into a request to stop; a second one ends the process.
 
-    Signals are the main thread's: in another one nothing is watched.
+    Only the main thread receives signals; in another thread this does nothing.
     """
     global _asked
     if threading.current_thread() is not threading.main_thread():
@@ -49,15 +51,15 @@ def watched() -> Iterator[None]:
 
 
 def is_requested() -> bool:
-    """Whether a signal has asked the run to stop."""
+    """Returns whether a signal has requested the run to stop."""
     return _asked is not None
 
 
 def raise_if_requested() -> None:
-    """Ends the run if it was asked to stop. To be called where everything that was done is saved.
+    """Ends the run if a stop was requested. Call it where all work so far is saved.
 
     Raises:
-      Interrupted: It was.
+      Interrupted: A signal has requested the run to stop.
     """
     if _asked is not None:
         raise Interrupted(_asked)

@@ -1,19 +1,24 @@
-"""How far a long run is, and how long it will go on."""
+"""Progress of long runs: parts done and time left."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 
 class Progress:
-    """Counts the parts of a run and estimates the time left from how long parts of the same kind took.
+    """Counts the parts of a run and estimates the time left from the durations of parts of the same kind.
 
     Attributes:
-      total: How many parts there are.
-      finished: How many of them are done or were done before.
+      total: The number of parts.
+      finished: The number of parts done, in this run or before it.
     """
 
     def __init__(self, kinds: Sequence[str], log: Callable[[str], None] | None):
-        """Takes the kind of every part (parts of a kind take about as long), and what to do with a line of text."""
+        """Initialises the counter.
+
+        Args:
+          kinds: The kind of every part; parts of a kind take about the same time.
+          log: Takes each line of progress, or None.
+        """
         self.total = len(kinds)
         self.finished = 0
         self._left = Counter(kinds)
@@ -21,12 +26,12 @@ class Progress:
         self._log = log
 
     def skip(self, kind: str) -> None:
-        """Counts a part that was done before."""
+        """Counts a part that an earlier run completed."""
         self.finished += 1
         self._left[kind] -= 1
 
     def done(self, kind: str, seconds: float, text: str) -> None:
-        """Counts a part that took so many seconds, and tells of it."""
+        """Counts a part that took `seconds` and logs a line."""
         self.skip(kind)
         self._seconds.setdefault(kind, []).append(seconds)
         if self._log:
@@ -35,9 +40,9 @@ class Progress:
             self._log(f"[{self.finished}/{self.total}] {text}; {seconds:.1f} s, {words}")
 
     def seconds_left(self) -> float | None:
-        """Returns the estimate; kinds of which nothing is known yet count as the mean of the others.
+        """Returns the estimated time left; kinds without a known duration count as the mean of the others.
 
-        The first part of a kind tells nothing while others of it are left, for compiling took most of its time.
+        The first part of a kind is ignored while others of its kind are left, because compiling dominated it.
         """
         means = {
             kind: sum(seconds[1:] or seconds) / len(seconds[1:] or seconds)

@@ -1,4 +1,4 @@
-"""Where a result comes from: the commit of the code and the command that was run."""
+"""Provenance of results: the commit of the code and the command line."""
 
 import functools
 import pathlib
@@ -13,13 +13,13 @@ _ABSOLUTE = re.compile(r"(?<![^=,:'\s])~?/(?:[^/,=:']+/)*([^/,=:'\s]+)")
 
 @functools.cache
 def commit() -> str | None:
-    """Returns the commit that this package runs from, with -dirty if files differ from it; None outside a checkout.
+    """Returns the commit of the running code, with -dirty if files were changed; None outside a checkout.
 
-    It is read once, at the first call: a checkout may move on while a long run goes.
+    It is read once, at the first call, because the checkout may change during a long run.
     """
     folder = pathlib.Path(__file__).parent
     try:
-        # A package that was installed may lie below some other repository, which does not know its files.
+        # An installed package may lie inside another repository, which does not track its files.
         for command in (
             ["ls-files", "--error-unmatch", "__init__.py"],
             ["describe", "--always", "--dirty", "--abbrev=40"],
@@ -31,12 +31,12 @@ def commit() -> str | None:
 
 
 def command(arguments: list[str] | None = None) -> str:
-    """Returns the command line of this process, to be run again from a checkout.
+    """Returns the command line of this process, in a form that can be run again from a checkout.
 
-    Absolute paths tell of a machine and not of the run: of each only the last part is left, after "…/".
+    Absolute paths depend on the machine: only their last part is kept, after "…/".
 
     Args:
-      arguments: The program and what it was given; those of the process by default.
+      arguments: The program and its arguments; those of the process by default.
     """
     program, *given = sys.argv if arguments is None else arguments
     script = pathlib.Path(program)

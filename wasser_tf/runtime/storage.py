@@ -1,4 +1,4 @@
-"""Results on disk: files that are whole or not there, JSON, and one run at a time in a folder."""
+"""Results on disk: atomic files, JSON, and a lock that allows one run at a time in a folder."""
 
 import contextlib
 import json
@@ -24,16 +24,16 @@ except ImportError:  # Windows.
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Yields a path beside `path` to write a file or a folder to; when the block ends it takes the place of `path`.
+    """Yields a temporary path next to `path`; when the block ends, the file or folder written there replaces `path`.
 
-    If the block raises, `path` is as it was and what was written is removed. The name beside it keeps the suffix, which
-    writers such as Keras' and NumPy's go by. What a killed process leaves, `remove_leftovers` removes.
+    If the block raises, `path` is unchanged and the temporary file is removed. The temporary name keeps the suffix,
+    which Keras and NumPy require. `remove_leftovers` removes the temporary files of killed processes.
 
     Args:
-      path: Where the file or folder shall be. An old one is replaced.
+      path: The file or folder to write. An existing one is replaced.
 
     Raises:
-      OSError: It cannot be written; the message is one sentence.
+      OSError: The path cannot be written; the message is one sentence.
     """
     path = pathlib.Path(path)
     make_folder(path.parent)
@@ -43,11 +43,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     try:
         yield beside
         if beside.is_file():
-            # Else a power failure may leave the new name with nothing in it.
+            # Otherwise a power failure may leave an empty file under the new name.
             with open(beside, "rb+") as file:
                 os.fsync(file.fileno())
         if path.is_dir():
-            # A folder cannot be replaced in one go; aside first, so that a crash leaves one of the two whole.
+            # A folder cannot be replaced atomically: move it aside first, so that a crash leaves one whole.
             os.replace(path, aside)
         os.replace(beside, path)
     except CannotWrite:
@@ -60,10 +60,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 
 def make_folder(path: pathlib.Path) -> None:
-    """Makes a folder, and those above it, if they are not there.
+    """Creates a folder and its parents if they do not exist.
 
     Raises:
-      OSError: It cannot be made; the message is one sentence.
+      OSError: The folder cannot be created; the message is one sentence.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -76,13 +76,13 @@ class CannotWrite(OSError):
 
 
 def cannot_write(path: str | os.PathLike[str], error: Exception) -> CannotWrite:
-    """Returns the error that says in one sentence that a path cannot be written, and why."""
+    """Returns an error whose message says in one sentence that a path cannot be written, and why."""
     # TensorFlow's own errors read "{{node}} path; why [Op:name]", and of some disks it does not say why.
     said = re.sub(r"^\{\{.*?\}\} (\S*; ?)?|\s*\[Op:.*", "", first_line(error, None))[:200]
     why = getattr(error, "strerror", None) or said or _why_not(pathlib.Path(path))
     return CannotWrite(
-        f"{path} cannot be written ({why.rstrip('. ')}): make room or give another folder, and start again; what was "
-        "there before is as it was."
+        f"{path} cannot be written ({why.rstrip('. ')}): free disk space or choose another folder, and start again; "
+        "existing files are unchanged."
     )
 
 
@@ -92,7 +92,7 @@ def _why_not(path: pathlib.Path) -> str:
 
 
 def remove(path: pathlib.Path) -> None:
-    """Removes a file or a folder with all that is in it, if it is there."""
+    """Removes a file, or a folder with its contents, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -100,10 +100,10 @@ def remove(path: pathlib.Path) -> None:
 
 
 def remove_leftovers(folder: pathlib.Path, *, below: bool = True) -> None:
-    """Removes what `atomic_path` was writing in the folder when a process was killed, and below it unless told not to.
+    """Removes the temporary files that killed processes left in a folder and, with `below`, in its subfolders.
 
     Raises:
-      OSError: It cannot be removed; the message is one sentence.
+      OSError: A file cannot be removed; the message is one sentence.
     """
     for pattern in (".*.partial*", ".*.replaced"):
         for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
@@ -115,12 +115,12 @@ def remove_leftovers(folder: pathlib.Path, *, below: bool = True) -> None:
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes out of a folder; the lock ends with the process, however that ends.
+    """Locks a folder against other processes; the lock ends with the process.
 
-    Where the system or the file system knows no such locks, no one is kept out.
+    Systems and file systems without such locks do not exclude other processes.
 
     Raises:
-      ValueError: Another process is in it.
+      ValueError: Another process holds the lock.
     """
     if fcntl is None:
         yield
@@ -141,21 +141,21 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a UTF-8 file, whole or not at all."""
+    """Writes a UTF-8 file atomically."""
     with atomic_path(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes plain Python values as JSON that every reader takes: numbers that are not finite become strings."""
+    """Writes plain Python values as standard JSON: numbers that are not finite become strings."""
     write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Reads what `write_json` wrote.
+    """Reads a file written by `write_json`.
 
     Raises:
-      ValueError: The file is missing or no JSON.
+      ValueError: The file is missing or is not JSON.
     """
     file = as_path("path", path)
     try:
@@ -164,7 +164,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{path} cannot be read ({error.strerror}): give the path of a JSON file.") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is no JSON file ({error}): it is cut short or something else, make it again."
+            f"{path} is not a JSON file ({error}): it is truncated or of another kind; create it again."
         ) from error
 
 
@@ -172,19 +172,23 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads the named arrays of an .npz file, without pickles, which could run code.
 
     Raises:
-      ValueError: The file is missing, broken or no .npz, or unpacks to more than the machine's memory.
+      ValueError: The file is missing, broken or not an .npz file, or unpacks to more than the machine's memory.
     """
     file = as_path("path", path)
     try:
         with zipfile.ZipFile(file) as archive:
-            check_fits(sum(member.file_size for member in archive.infolist()), f"The arrays in {path}", "mistrust it")
+            check_fits(
+                sum(member.file_size for member in archive.infolist()),
+                f"The arrays in {path}",
+                "the file may be corrupt or malicious",
+            )
         with np.load(file, allow_pickle=False) as stored:
             return dict(stored)
     except FileNotFoundError as error:
         raise ValueError(f"There is no file {path}: give the path of an .npz file.") from error
     except Exception as error:  # zipfile, zlib, NumPy and the file system each have their own for a broken file.
         raise ValueError(
-            f"{path} cannot be read as an .npz file ({first_line(error)}): it is cut short or something else."
+            f"{path} cannot be read as an .npz file ({first_line(error)}): it is truncated or of another kind."
         ) from error
 
 
@@ -196,7 +200,7 @@ def read_array(path: str | os.PathLike[str]) -> np.ndarray:
     """
     file = as_path("path", path)
     try:
-        # Mapped first, for a header may ask for any amount of memory.
+        # Memory-mapped first, because a header may claim any amount of memory.
         return np.array(np.load(file, mmap_mode="r", allow_pickle=False))
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or first_line(error)}).") from error
@@ -205,7 +209,7 @@ def read_array(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def through_json(value: Any) -> Any:
-    """Returns plain Python values as they come back from a file: tuples as lists, keys as strings."""
+    """Returns plain Python values as `read_json` would return them: tuples as lists, keys as strings."""
     return json.loads(json.dumps(_finite(value)))
 
 

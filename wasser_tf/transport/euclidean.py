@@ -28,7 +28,7 @@ def project_rows(plan: tf.Tensor, images: tf.Tensor, support: Support) -> tf.Ten
 
     Π_ij = max(v_ij − θ_i, 0) with θ_i the root of Σ_j max(v_ij − θ_i, 0) = x_i, a convex piecewise linear function:
     Newton's method from its left is monotone, exact and ends after as many steps as the active set changes, a handful
-    where sorting the row would pay for all of it.
+    where sorting would process the whole row.
 
     Args:
       plan: v, any finite numbers, [B, T, H, W, C].
@@ -61,14 +61,14 @@ def project_euclidean(
 
     Π(λ) = project_rows(plan − λ C) with the least λ ≥ 0 that keeps the budget. ⟨Π(λ), C⟩ falls, piecewise linearly, by
     Σ_i Σ_j active (C_ij − mean_i C)² a unit of λ: Newton steps, halving the bracket where they leave it. The bracket
-    ends at 2 max|plan| + max x, where all mass is home.
+    ends at 2 max|plan| + max x, where all mass stays at home.
 
     Args:
       plan: Any finite numbers, [B, T, H, W, C].
       images: x, [B, H, W, C].
       budget: [B].
       support: The support of the plan.
-      steps: The most steps; five or six are usual.
+      steps: The maximum number of steps; five or six are usual.
 
     Returns:
       The plan, its cost within a millionth of the budget's scale.

@@ -1,4 +1,4 @@
-"""Exact optimal transport by linear programming, in float64 on the host: slow, independent, for checking."""
+"""Exact optimal transport by linear programming, in float64 on the host: a slow, independent check."""
 
 import numpy as np
 import scipy.optimize
@@ -15,13 +15,14 @@ def wasserstein_distance(image: np.ndarray, target: np.ndarray, threat_model: Th
 
     Args:
       image: x, [H, W, C].
-      target: x̃, [H, W, C], of the same mass in every channel to 1e-4 (the rest is rounding and scaled away).
+      target: x̃, [H, W, C], of the same mass in every channel to 1e-4; smaller differences count as rounding and are
+        scaled away.
       threat_model: Gives p and the normalisation.
 
     Raises:
       ValueError: The masses differ, so that no plan exists.
     """
-    import ot  # Here, for it brings scikit-learn with it, for a second.
+    import ot  # Imported here because it imports scikit-learn, which takes a second.
 
     image, target = np.asarray(image, np.float64), np.asarray(target, np.float64)
     total = 0.0

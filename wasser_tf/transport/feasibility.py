@@ -1,4 +1,4 @@
-"""The feasibility record that every example leaves with: how well its plan satisfies the threat model, in numbers."""
+"""Feasibility: how well an example and its plan satisfy the threat model, in numbers."""
 
 from typing import Any, NamedTuple
 
@@ -11,12 +11,12 @@ from wasser_tf.transport.plan import image_mass, row_sums, transport_cost
 
 
 class Feasibility(NamedTuple):
-    """What was measured on a plan Π from x, and on the image x̃ that was returned with it; every field is [B] float32.
+    """Measurements of a plan Π from x and of the image x̃ returned with it; every field is float32 [B].
 
     Attributes:
-      cost: ⟨Π, C⟩ / m(x), or ⟨Π, C⟩ where the threat model does not normalise: the radius the plan needs. Infinite
-        where no plan is known.
-      radius: The radius that was allowed.
+      cost: The radius the plan needs: ⟨Π, C⟩ / m(x), or ⟨Π, C⟩ if the threat model does not normalise. Infinite where
+        no plan is known.
+      radius: The allowed radius.
       min_flow: min Π, 0 or more for a feasible plan.
       row_error: max |Π1 − x| / m(x).
       column_error: max |Πᵀ1 − x̃|, in pixel values: how far the image is from the one its plan makes.
@@ -35,13 +35,14 @@ class Feasibility(NamedTuple):
     mass_error: Any
 
     def __repr__(self) -> str:
-        # In the place of every number.
+        # A summary instead of every number.
         if not isinstance(self.cost, np.ndarray):
             return f"<{type(self).__name__}>"
-        return f"<{type(self).__name__} of {len(self.cost)}: {self.feasible().sum()} feasible, cost to {self.cost.max():.4g}>"
+        count = self.feasible().sum()
+        return f"<{type(self).__name__} of {len(self.cost)}: {count} feasible, cost to {self.cost.max():.4g}>"
 
     def feasible(self, capacity: float | None = 1.0) -> Any:
-        """Returns for each image whether it is feasible to float32 rounding, [B] bool.
+        """Returns whether each example is feasible up to float32 rounding, bool [B].
 
         The tolerances: cost ≤ radius · (1 + 1e-5); rows, columns and mass to 1e-6; pixels in [0, capacity] exactly.
         """
@@ -76,7 +77,8 @@ def measure_feasibility(
       threat_model: Gives the normalisation; its epsilon is not used.
 
     Returns:
-      The feasibility record. For an image without mass the relative fields are 0 if nothing was moved or made, else infinite.
+      The measurements. For an image without mass, relative fields are 0 if the image is unchanged and
+      infinite otherwise.
     """
     mass = image_mass(images)
     cost = transport_cost(plan, support)
@@ -95,18 +97,18 @@ def measure_feasibility(
 
 
 def measure_feasibility_without_plan(target: tf.Tensor, images: tf.Tensor, radius: tf.Tensor) -> Feasibility:
-    """Measures an image that no plan is known for, by the plan that moves nothing.
+    """Measures an image without a known plan, using the plan that moves nothing.
 
-    So column_error is max |x̃ − x|, the ℓ∞ distance in pixel values, the cost is 0 where that is 0 and infinite
-    elsewhere, and the feasibility record is valid only for x itself.
+    column_error is then max |x̃ − x|, the ℓ∞ distance in pixel values; the cost is 0 where that is 0 and infinite
+    elsewhere. Only x itself is feasible.
 
     Args:
       target: x̃, [B, H, W, C], as returned to the user.
       images: The clean x, [B, H, W, C].
-      radius: The radius allowed, in whatever ball, broadcastable to [B].
+      radius: The allowed radius, in the units of its own ball, broadcastable to [B].
 
     Returns:
-      The feasibility record.
+      The measurements.
     """
     mass, pixels = image_mass(images), [1, 2, 3]
     change = tf.reduce_max(tf.abs(target - images), axis=pixels)

@@ -16,11 +16,11 @@ import tensorflow as tf
 from wasser_tf.transport.neighbourhood import Ring, Support
 from wasser_tf.transport.plan import image_mass
 
-# Of the potential in an image. A path of 100 iterations spans up to 300, and one of 200 from steps of 12, the longest
-# here, 520: with a floor of 340 its examples lost a third of a margin.
+# The range of the potential in an image. 100 iterations span up to 300; 200 iterations with a step of 12, the longest
+# ascent here, span 520: with a floor of 340 its examples lost a third of their margin.
 _POTENTIAL_RANGE = 690.0
-# A projection reads some ten images of float64 a few times over. Those of so many pixels stay in a core's cache; with
-# more at a time, each pixel costs half as much again. A GPU has no use for parts, and would go through them in turn.
+# A projection reads about ten float64 images several times. With at most this many pixels they stay in a core's cache;
+# with more, a pixel costs 1.5 times as much. A GPU does not need parts and would process them one after another.
 _PIXELS_A_PART = 100_352
 
 
@@ -36,7 +36,7 @@ def guess_multiplier(images: tf.Tensor, budget: tf.Tensor) -> tf.Tensor:
     """Returns a λ [B, 1, 1, 1] to begin with where none is known, for images [B, H, W, C] and budgets [B].
 
     It is the root for Φ = 0 if mass goes to the four next pixels or nowhere: 4 m(x) / (exp λ + 4) = budget. From there
-    six Newton steps do where 0, at which cost is flat, wants twenty.
+    six Newton steps suffice; from 0, where the cost is flat, it takes twenty.
     """
     moving = image_mass(images) / tf.maximum(budget, 1e-30)
     return tf.math.log(tf.maximum(4.0 * moving - 4.0, 1.0))[:, None, None, None]
@@ -54,7 +54,8 @@ def project_kl(
 
     Safeguarded Newton steps on the decreasing cost(λ), with d⟨Π,C⟩/dλ = −Σ_i x_i Var_i(C), warm-started at
     `multiplier`. The targets of one pixel share a handful of costs, so a step works on sums over those rings, and the
-    only exponential of an image's size is exp Φ. Sums are in float64 for its range: e^−690 beside e^0 is no underflow.
+    only exponential of an image's size is exp Φ. Sums are in float64 for its range: e^−690 does not
+    underflow next to e^0.
 
     Args:
       potential: Φ, [B, H, W, C].
@@ -62,11 +63,11 @@ def project_kl(
       images: x, [B, H, W, C].
       budget: The largest ⟨Π, C⟩, [B].
       support: Where mass may go.
-      newton_steps: How many. A warm start needs 3 or 4, `guess_multiplier` 6.
+      newton_steps: The number of Newton steps. A warm start needs 3 or 4, `guess_multiplier` 6.
 
     Returns:
-      The plan. Its cost is within a per cent of the budget after a warm start, and `round_to_feasible` mends the rest. Its
-      potential is that given less its maximum, and nowhere below −690.
+      The plan. After a warm start its cost is within one per cent of the budget; `round_to_feasible` corrects the rest.
+      Its potential is the given one minus its maximum, clipped at −690.
     """
     batch, *image_shape = images.shape
     in_one_go = batch is None or batch * math.prod(image_shape) <= _PIXELS_A_PART
@@ -76,7 +77,7 @@ def project_kl(
     size = -(-batch // parts)
 
     def in_parts(given: tf.Tensor) -> tf.Tensor:
-        # The last is filled up with black images.
+        # The last part is padded with black images.
         rank = given.shape.rank
         filled = tf.pad(given, [[0, parts * size - batch], *[[0, 0]] * (rank - 1)])
         return tf.reshape(filled, [parts, size, *given.shape[1:]])
@@ -97,7 +98,7 @@ def _project(
     support: Support,
     newton_steps: tf.Tensor | int,
 ) -> GibbsPlan:
-    """`project_to_budget` of so many images at once."""
+    """`project_kl` on all images at once."""
     # A constant added to Φ changes no plan.
     potential = tf.maximum(potential - tf.reduce_max(potential, axis=[1, 2, 3], keepdims=True), -_POTENTIAL_RANGE)
     weights = weights_of(potential)
@@ -118,7 +119,7 @@ def _project(
         return step + 1, tf.where(inside, guess, 0.5 * (low + high)), low, high
 
     multiplier = tf.cast(multiplier, tf.float64)
-    # Below 0 the lower end says that λ = 0 has not been tried.
+    # A lower end below 0 means that λ = 0 has not been tried.
     start = (tf.constant(0), multiplier, tf.zeros_like(multiplier) - 1.0, tf.fill(tf.shape(multiplier), tf.float64.max))
     _, multiplier, _, _ = tf.while_loop(lambda step, *_: step < newton_steps, newton, start)
     partition, _, _ = moments(rings, multiplier)
@@ -128,8 +129,8 @@ def _project(
 
 def weights_of(potential: tf.Tensor) -> tf.Tensor:
     """Returns exp Φ, float64 [B, H, W, C], of a potential that is at most 0 and at least −690."""
-    # In float32, whose exponential is fast, and then to the eighth power, by squares: XLA's power takes three times as
-    # long as all else here.
+    # In float32, whose exponential is fast, then raised to the eighth power by squaring: XLA's power takes three times
+    # as long as everything else here.
     eighth_root = tf.cast(tf.exp(potential / 8), tf.float64)
     return tf.square(tf.square(tf.square(eighth_root)))
 

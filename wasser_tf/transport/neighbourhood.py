@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from wasser_tf.threat_model import ThreatModel
 
-# Stands for log 0 where mass may not go. Finite, so that differences of two of them are 0 and not NaN.
+# log 0 where mass may not go. Finite, so that the difference of two of them is 0 and not NaN.
 _LOG_ZERO = -1e30
 
 
@@ -71,16 +71,16 @@ class Support(abc.ABC):
     def smallest_flow(self, plan: tf.Tensor) -> tf.Tensor:
         """Returns the smallest entry of each plan, and at most 0 where one is off the image, [B]."""
 
-    # Plans Π_ij = s_i v_j exp(−λ C_ij) are fixed by image-sized tensors and one number λ an image. The next four are
-    # all that is needed of a support to work with them; only the last builds the plan where it is local.
+    # Plans Π_ij = s_i v_j exp(−λ C_ij) are determined by image-sized tensors and one number λ per image. The next four
+    # methods are all that such plans need of a support; only the last one builds the plan.
 
     @abc.abstractmethod
     def rings(self, values: tf.Tensor) -> list[Ring]:
-        """Sums v_j, [B, H, W, C], over the targets j of equal cost: with these, any λ is a handful of terms."""
+        """Sums v_j, [B, H, W, C], over the targets j of equal cost. Any λ then needs only a few terms."""
 
     @abc.abstractmethod
     def log_rings(self, potential: tf.Tensor) -> list[Ring]:
-        """Returns log Σ exp(Φ_j) over the same targets, which no size of Φ [B, H, W, C] overflows. Slower."""
+        """Returns log Σ exp(Φ_j) over the same targets. Slower, but no Φ [B, H, W, C] overflows."""
 
     @abc.abstractmethod
     def kernel_push_forward(self, source: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
@@ -105,7 +105,7 @@ class LocalSupport(Support):
         self._reach = min(kernel_size // 2, height - 1), min(kernel_size // 2, width - 1)
         reach_y, reach_x = self._reach
         self._offsets = [(y, x) for y in range(-reach_y, reach_y + 1) for x in range(-reach_x, reach_x + 1)]
-        # As float32 has them, in sums of float64 too: times a large λ, the difference would show.
+        # Rounded to float32, in float64 sums too: a large λ would amplify the difference.
         self._costs = [float(np.float32(np.hypot(y, x) ** p)) for y, x in self._offsets]
         # The distances |y|, |x| of each cost: a ring is symmetric, and sums over it are sums of both sides.
         self._distances: dict[float, list[tuple[int, int]]] = {}
@@ -143,7 +143,7 @@ class LocalSupport(Support):
         return tf.stack(self._shifts(image, 0.0), axis=1)
 
     def smallest_flow(self, plan: tf.Tensor) -> tf.Tensor:
-        # Target by target first, which XLA makes vectors of.
+        # Target by target first, which XLA vectorises.
         slices = zip(tf.unstack(plan, axis=1), tf.unstack(self.valid), strict=True)
         smallest = functools.reduce(tf.minimum, [tf.where(valid, sent, 0.0) for sent, valid in slices])
         return tf.reduce_min(smallest, axis=[1, 2, 3])
@@ -174,8 +174,8 @@ class LocalSupport(Support):
         return tf.add_n([self._both_sides(tf.add_n(terms), x, axis=2) for x, terms in enumerate(columns)])
 
     def kernel_plan(self, source: tf.Tensor, values: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
-        # Target by target: XLA fuses a product with a whole `pull_back` into one loop, which asks at every entry which
-        # of the shifts it is in, and takes five times as long.
+        # Target by target: XLA fuses a product with a whole `pull_back` into one loop that branches at every entry on
+        # the shift, which takes five times as long.
         return tf.stack(
             [
                 tf.cast(source * tf.exp(-multiplier * tf.constant(cost, source.dtype)) * shifted, tf.float32)
@@ -185,7 +185,7 @@ class LocalSupport(Support):
         )
 
     def _both_sides(self, image: tf.Tensor, distance: int, axis: int) -> tf.Tensor:
-        """Returns the sum of what lies so far before and so far behind each pixel along an axis (0 off the image)."""
+        """Returns the sum of the two pixels at a distance from each pixel along an axis (0 off the image)."""
         if not distance:
             return image
         padded = tf.pad(image, [[distance, distance] if number == axis else [0, 0] for number in range(4)])
@@ -218,7 +218,7 @@ class DenseSupport(Support):
 
     @property
     def ground_cost(self) -> tf.Tensor:
-        # Computed in the graph: as a constant it would weigh megabytes in every compiled function.
+        # Computed in the graph: a constant would add megabytes to every compiled function.
         height, width, _ = self.image_shape
         rows, columns = tf.range(height, dtype=tf.float32), tf.range(width, dtype=tf.float32)
         rows = tf.reshape(rows, [-1, 1, 1, 1]) - tf.reshape(rows, [1, 1, -1, 1])
@@ -268,7 +268,7 @@ class DenseSupport(Support):
 
 
 def _log_sum(terms: list[tf.Tensor]) -> tf.Tensor:
-    """Returns log Σ exp of equal shapes, which no size of the terms overflows."""
+    """Returns log Σ exp of terms of equal shape, without overflow."""
     if len(terms) == 1:
         return terms[0]
     peak = functools.reduce(tf.maximum, terms)
@@ -282,7 +282,7 @@ def make_support(threat_model: ThreatModel, image_shape: tuple[int, int, int]) -
 
 @functools.cache
 def _make_support(kernel_size: int | None, p: float, image_shape: tuple[int, int, int]) -> Support:
-    # One object for each, because compiled functions are looked up by it.
+    # One object per support, because compiled functions are looked up by it.
     if kernel_size is None:
         return DenseSupport(image_shape, p)
     return LocalSupport(image_shape, kernel_size, p)

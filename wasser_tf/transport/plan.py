@@ -1,4 +1,4 @@
-"""Marginals and cost of transport plans [B, T, H, W, C], whatever their support."""
+"""Marginals and cost of transport plans [B, T, H, W, C], for any support."""
 
 import tensorflow as tf
 
@@ -22,7 +22,7 @@ def transport_cost(plan: tf.Tensor, support: Support) -> tf.Tensor:
 
 
 def transport_budget(images: tf.Tensor, radius: tf.Tensor, threat_model: ThreatModel) -> tf.Tensor:
-    """Returns what ⟨Π, C⟩ may be for each image, [B]: radius · m(x) if the threat model normalises, else radius."""
+    """Returns the largest allowed ⟨Π, C⟩, [B]: radius · m(x) if the threat model normalises, else radius."""
     radius = tf.broadcast_to(tf.cast(radius, tf.float32), tf.shape(images)[:1])
     return radius * image_mass(images) if threat_model.normalize_mass else radius
 

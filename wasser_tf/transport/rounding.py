@@ -1,12 +1,12 @@
-"""Rounding: whatever plan comes in, a feasible one goes out, and nothing infeasible is paid for by losing mass.
+"""Rounding: makes any plan feasible without losing mass.
 
-Only the mass on the move counts, M = the off-diagonal part of Π, so rows hold by construction. Then
+Only the moved mass counts, M = the off-diagonal part of Π, so rows hold by construction. Then
 
-    1. a_j    the share of what is sent to pixel j that it accepts: over-full pixels refuse, and what is refused stays
+    1. a_j    the share of its inflow that pixel j accepts: over-full pixels refuse, and refused mass stays at home
     2. t      x̃(t) = x + t (x̃ − x) has cost t ⟨M a, C⟩ and is feasible at t = 0: the largest feasible t ≤ 1
 
-so that the feasible plan is t M_ij a_j off the diagonal: an image and a number say it all, and a Gibbs plan is rounded
-without ever being built.
+so the feasible plan is t M_ij a_j off the diagonal. It is determined by one image and one number, and a Gibbs plan is
+rounded without being built.
 """
 
 import abc
@@ -19,30 +19,30 @@ from wasser_tf.transport.gibbs import GibbsPlan, factors, moments
 from wasser_tf.transport.neighbourhood import Support
 from wasser_tf.transport.plan import row_sums, transport_budget, transport_cost
 
-# Overfilling below this is rounding dust of float32 and clipped away; it bounds the mass that clipping can lose.
+# Overfilling below this is float32 rounding and is clipped; it bounds the mass that clipping can lose.
 DUST = 4e-7
-# Refused inflow stays home and may over-fill its own pixel, so refusing repeats. It converges in some ten rounds on
-# images (to refuse more than a pixel must saves four of them, and costs margin); what is left after the last round is
-# paid for by shrinking the whole move.
+# Refused inflow stays at home and may over-fill its own pixel, so refusing repeats. On images it converges in about ten
+# rounds (refusing more than necessary saves four rounds and costs margin). An excess left after the last round is
+# removed by shrinking the whole move.
 _REFUSAL_ROUNDS = 100
 
 
 class Moved(abc.ABC):
-    """The mass M_ij on the move, of which target j accepts a share a_j in [0, 1], [B, H, W, C].
+    """The moved mass M_ij, of which target j accepts a share a_j in [0, 1], [B, H, W, C].
 
     Attributes:
-      dtype: What it is reckoned in, shares and sums.
+      dtype: The type of shares and sums.
     """
 
     dtype: tf.DType
 
     @abc.abstractmethod
     def offered(self) -> tf.Tensor:
-        """Returns Σ_i M_ij, what is sent to each pixel, [B, H, W, C]."""
+        """Returns Σ_i M_ij, the mass sent to each pixel, [B, H, W, C]."""
 
     @abc.abstractmethod
     def sent(self, accepted: tf.Tensor) -> tf.Tensor:
-        """Returns Σ_j M_ij a_j, what each pixel gets rid of, [B, H, W, C]."""
+        """Returns Σ_j M_ij a_j, the mass that leaves each pixel, [B, H, W, C]."""
 
     @abc.abstractmethod
     def cost(self, accepted: tf.Tensor) -> tf.Tensor:
@@ -54,9 +54,9 @@ class Moved(abc.ABC):
 
 
 class MovedByPlan(Moved):
-    """What any tensor [B, T, H, W, C] moves: what is negative, infinite, NaN or off the image counts as 0.
+    """The mass moved by any tensor [B, T, H, W, C]; negative, infinite, NaN and off-image entries count as 0.
 
-    A pixel that sends more than it has sends in proportion.
+    The flows of a pixel that sends more than it has are scaled down in proportion.
     """
 
     def __init__(self, plan: tf.Tensor, images: tf.Tensor, support: Support):
@@ -80,7 +80,7 @@ class MovedByPlan(Moved):
 
 
 class MovedByGibbs(Moved):
-    """What a Gibbs plan moves, by sums over rings: no plan in memory until it is asked for."""
+    """The mass moved by a Gibbs plan, by sums over rings: the plan is only built on request."""
 
     dtype = tf.float64
 
@@ -109,12 +109,12 @@ class MovedByGibbs(Moved):
 
 
 class Rounded(NamedTuple):
-    """How a plan was made feasible.
+    """The feasible move that a plan was rounded to.
 
     Attributes:
       image: x̃, [B, H, W, C], in [0, capacity] exactly.
-      accepted: The share of what is sent to it that each pixel accepts, [B, H, W, C], of `Moved.dtype`.
-      step: t, the part of the move that is made, [B].
+      accepted: The share of its inflow that each pixel accepts, [B, H, W, C], of `Moved.dtype`.
+      step: t, the part of the move that is carried out, [B].
     """
 
     image: tf.Tensor
@@ -123,7 +123,7 @@ class Rounded(NamedTuple):
 
 
 def moved_by(plan: tf.Tensor | GibbsPlan, images: tf.Tensor, support: Support) -> Moved:
-    """Returns what a plan [B, T, H, W, C], or a Gibbs plan, moves from images [B, H, W, C]."""
+    """Returns the mass that a plan [B, T, H, W, C], or a Gibbs plan, moves from images [B, H, W, C]."""
     kind = MovedByGibbs if isinstance(plan, GibbsPlan) else MovedByPlan
     return kind(plan, images, support)
 
@@ -134,14 +134,14 @@ def round_to_feasible(
     """Makes any plan feasible by moving less mass: rows exact, capacity kept, cost within budget (see the module).
 
     Args:
-      plan: Anything of shape [B, T, H, W, C], or a Gibbs plan.
+      plan: Any tensor of shape [B, T, H, W, C], or a Gibbs plan.
       images: x in [0, 1], [B, H, W, C].
       support: The support the plan lives on.
       radius: Radius of each image, broadcastable to [B].
       threat_model: Gives normalisation and capacity; its epsilon is not used.
 
     Returns:
-      The feasible image, and what `feasible_plan` makes the plan of. All holds to float32 rounding (1e-6).
+      The feasible image, and what `feasible_plan` needs to build the plan. Accurate to float32 rounding (1e-6).
     """
     moved = moved_by(plan, images, support)
     present = tf.cast(images, moved.dtype)
@@ -165,9 +165,9 @@ def feasible_plan(plan: tf.Tensor | GibbsPlan, rounded: Rounded, images: tf.Tens
 
 
 def _refuse_inflow(moved: Moved, offered: tf.Tensor, images: tf.Tensor, capacity: float) -> tf.Tensor:
-    """Returns the share that each pixel accepts of all that is sent to it, so that none is over-full.
+    """Returns the share of its inflow that each pixel accepts, so that no pixel is over-full.
 
-    What pixels refuse stays home, which may over-fill its own pixel. Inflows only fall, so repeating converges.
+    Refused mass stays at home, which may over-fill its own pixel. Inflows only fall, so repeating converges.
     """
 
     def over_full(accepted: tf.Tensor, room: tf.Tensor) -> tf.Tensor:

@@ -25,17 +25,17 @@ from wasser_tf.transport.neighbourhood import Support
 from wasser_tf.transport.plan import image_mass
 
 _LOG_ZERO = -1e30
-# Hu's code sweeps until rows and budget are met however long that takes; here it stops after this many times the
-# allowed sweeps.
+# Hu's code sweeps until rows and budget are met, without a limit; here it stops after this multiple of the allowed
+# sweeps.
 _PATIENCE = 5
-# Of the exponents that sums in float32 take, whose exponential underflows at −87.
+# The range of exponents that float32 sums accept; the float32 exponential underflows at −87.
 _SPAN = 50.0
 # The halvings of a Newton step that would make ψ negative (the published code's t > 0.01).
 _HALVINGS = 7
 
 
 class SinkhornDuals(NamedTuple):
-    """What a plan is made of: the potential −β, [B, H, W, C], and the multiplier ψ, [B, 1, 1, 1]."""
+    """The duals that determine a plan: the potential −β, [B, H, W, C], and the multiplier ψ, [B, 1, 1, 1]."""
 
     potential: tf.Tensor
     multiplier: tf.Tensor
@@ -76,7 +76,7 @@ _Sums = Callable[[tf.Tensor, tf.Tensor, Support], tuple[tf.Tensor, tf.Tensor, tf
 
 
 def initial_duals(images: tf.Tensor) -> SinkhornDuals:
-    """Returns where [14] starts: β = log(1 / pixels), ψ = 1."""
+    """Returns the start of [14]: β = log(1 / pixels), ψ = 1."""
     return SinkhornDuals(
         potential=tf.fill(tf.shape(images), math.log(math.prod(images.shape[1:]))),
         multiplier=tf.ones_like(images[:, :1, :1, :1]),
@@ -100,8 +100,8 @@ def sinkhorn_projection(
     """argmin_z ½ λ ‖z − y‖² + Σ Π log Π  over  Π1 = x, Πᵀ1 = z ≤ capacity, ⟨Π, C⟩ ≤ budget, per unit of mass.
 
     An image stops sweeping when its own dual objective moves by at most tolerance · (1 + |objective|) and its mass and
-    cost are within their tolerances; past `sweeps` the latter is enough. (The published code of [14] stops when all
-    images of the batch have.)
+    cost are within their tolerances; past `sweeps` the latter suffices. (The published code of [14] stops once all
+    images of the batch have converged.)
 
     Args:
       targets: y, the point to project, [B, H, W, C] in pixel values; any finite numbers.
@@ -110,14 +110,14 @@ def sinkhorn_projection(
       start: Where the duals start.
       support: Where mass may go.
       regularization: λ, a scalar tensor. The larger, the closer to the Euclidean projection and the slower.
-      sweeps: The most sweeps, but see `cost_tolerance`.
-      capacity: The most a pixel of z may hold, in pixel values, or None.
+      sweeps: The maximum number of sweeps, but see `cost_tolerance`.
+      capacity: The largest value of a pixel of z, in pixel values, or None.
       tolerance: Of the dual objective.
       mass_tolerance: How far the relative mass of z may be off.
       cost_tolerance: How far ⟨Π, C⟩ / mass may be above the budget.
 
     Returns:
-      The projection: z in pixel values. Without convergence its mass and cost are off; both are the papers'.
+      The projection: z in pixel values. Without convergence its mass and cost are off, as in the papers' codes.
     """
     mass = image_mass(images)[:, None, None, None]
     scaled = _Scaled(

@@ -1,0 +1,369 @@
+"""Every flag of bin/train.py and bin/average.py, and the shared ones of bin/_flags.py, reaches what it sets."""
+
+import dataclasses
+import importlib
+import pathlib
+import signal
+import sys
+import types
+
+import pytest
+from absl import flags
+
+from wasser_tf import MirrorAscent, RadiusSchedule, ThreatModel
+from wasser_tf.attacks import RandomPlan, WasserAttack
+from wasser_tf.data.selection import ImageSource
+from wasser_tf.models import averaging
+from wasser_tf.reporting import comparison
+from wasser_tf.runs import train as train_run
+from wasser_tf.runtime import interruption, provenance
+from wasser_tf.training.config import TrainConfig
+
+_BIN = str(pathlib.Path(__file__).parents[2] / "bin")
+
+
+class _Binary:
+    """A module of bin/ with its flags alone, whatever other tests of the process defined."""
+
+    def __init__(self, module):
+        self.module = module
+        self.shared = sys.modules["_flags"]
+        self.initial = {name: flags.FLAGS[name].value for name in flags.FLAGS}
+        self.own = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(module)}
+
+    def parse(self, *arguments):
+        flags.FLAGS.unparse_flags()
+        for name, value in self.initial.items():
+            flags.FLAGS[name].value = value
+            flags.FLAGS[name].present = 0
+        flags.FLAGS(["binary.py", *arguments])
+
+
+@pytest.fixture(scope="module")
+def load():
+    """Imports a module of bin/; its flags, and those of the one before, are gone afterwards."""
+    names = set(flags.FLAGS)
+    stubs = {"_memory": types.ModuleType("_memory")}  # It changes how the whole process takes memory.
+
+    def forget():
+        for name in set(flags.FLAGS) - names:
+            delattr(flags.FLAGS, name)
+        for module in ("_flags", "_quiet", "_memory", "train", "average"):
+            sys.modules.pop(module, None)
+
+    def load(name, define=lambda module: None):
+        forget()
+        sys.modules.update(stubs)
+        module = importlib.import_module(name)
+        define(module)
+        return _Binary(module)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(_BIN)
+        yield load
+    forget()
+
+
+@pytest.fixture(scope="module")
+def train(load):
+    return load("train")
+
+
+@pytest.fixture
+def config_of(train, monkeypatch):
+    """Runs main of bin/train.py on flags, and returns the config that run_training was given."""
+    given = []
+    monkeypatch.setattr(train_run, "prepare_process", lambda config: ("prepared", config))
+    monkeypatch.setattr(train_run, "run_training", lambda config, distribution: given.append((config, distribution)))
+
+    def config_of(*arguments):
+        train.parse("--output_dir=runs/x", *arguments)
+        train.module.main()
+        (config, distribution) = given.pop()
+        assert distribution == ("prepared", config)
+        return config
+
+    return config_of
+
+
+def _attack(name="mirror_ascent", *, ball=None, **settings):
+    made = {"mirror_ascent": MirrorAscent, "wasser_attack": WasserAttack}[name]
+    return {"attack": made(ThreatModel(**{"epsilon": 0.1, **(ball or {})}), **{"iterations": 10, **settings})}
+
+
+_ADAPTIVE = "--adaptive_radius"
+# Flags, the flag that is meant first, and the fields that are then other than without them.
+_TRAIN = [
+    ("--output_dir=runs/y", {"output_dir": "runs/y"}),
+    ("--dataset=mnist", {"dataset": "mnist"}),
+    ("--data_dir=/data", {"data_dir": "/data"}),
+    ("--download", {"download": True}),
+    ("--validation_size=17", {"validation_size": 17}),
+    ("--model=mlp", {"model": "mlp"}),
+    ("--width=0.5", {"width": 0.5}),
+    ("--blur=2", {"blur": 2}),
+    ("--initial=a.keras", {"initial": "a.keras"}),
+    ("--omega=0.25", {"omega": 0.25}),
+    ("--trades_beta=3", {"trades_beta": 3.0}),
+    ("--label_smoothing=0.125", {"label_smoothing": 0.125}),
+    ("--standard_epochs=0", {"standard_epochs": 0}),
+    ("--epochs=7", {"epochs": 7}),
+    ("--batch_size=32", {"batch_size": 32}),
+    ("--augment=shift", {"augment": "shift"}),
+    ("--optimizer=adamw", {"optimizer": "adamw"}),
+    ("--learning_rate=0.5", {"learning_rate": 0.5}),
+    ("--warmup=0.25", {"warmup": 0.25}),
+    ("--momentum=0.75 --optimizer=sgd", {"momentum": 0.75, "optimizer": "sgd"}),
+    ("--weight_decay=0.01", {"weight_decay": 0.01}),
+    ("--ema_momentum=0.9", {"ema_momentum": 0.9}),
+    ("--precision=mixed_bfloat16", {"precision": "mixed_bfloat16"}),
+    ("--jit_compile=true", {"jit_compile": True}),
+    ("--jit_compile=false", {"jit_compile": False}),
+    ("--radii=0.3,0.5", {"radii": (0.3, 0.5)}),
+    ("--report_iterations=3", {"report_iterations": 3}),
+    ("--num_attack_examples=9", {"num_attack_examples": 9}),
+    ("--distribute=mirrored", {"distribute": "mirrored"}),
+    ("--attack_chunk=5", {"attack_chunk": 5}),
+    ("--keep=last", {"keep": "last"}),
+    ("--random_radius", {"random_radius": True}),
+    ("--warm_start=0.75", {"warm_start": 0.75}),
+    ("--nodeterministic", {"deterministic": False}),
+    ("--resume", {"resume": True}),
+    ("--overwrite", {"overwrite": True}),
+    ("--seed=2147483647", {"seed": 2**31 - 1, **_attack(seed=2**31 - 1)}),
+    (
+        "--validation_attack=random_plan --seed=3 --epsilon=0.2",
+        {"validation_attack": RandomPlan(ThreatModel(epsilon=0.2), seed=3)}
+        | {"seed": 3, **_attack(ball={"epsilon": 0.2}, seed=3)},
+    ),
+    (
+        "--validation_attack=mirror_ascent:iterations=4:restarts=2:loss=margin",
+        {"validation_attack": MirrorAscent(ThreatModel(epsilon=0.1), iterations=4, restarts=2, loss="margin")},
+    ),
+    ("--attack=wasser_attack", _attack("wasser_attack")),
+    ("--attack=wasser_attack:gamma=2:stop_when_fooled=True", _attack("wasser_attack", gamma=2, stop_when_fooled=True)),
+    ("--epsilon=0.2", _attack(ball={"epsilon": 0.2})),
+    ("--p=2", _attack(ball={"p": 2.0})),
+    ("--kernel_size=3", _attack(ball={"kernel_size": 3})),
+    ("--kernel_size=0", _attack(ball={"kernel_size": None})),
+    ("--nonormalize_mass", _attack(ball={"normalize_mass": False})),
+    ("--capacity=1.5", _attack(ball={"capacity": 1.5})),
+    ("--capacity=0", _attack(ball={"capacity": None})),
+    ("--iterations=4", _attack(iterations=4)),
+    ("--attack_step=0.5", _attack(step_size=0.5)),
+    ("--attack_loss=cross_entropy", _attack(loss="cross_entropy")),
+    ("--restarts=3", _attack(restarts=3)),
+    ("--alpha=2 --attack=wasser_attack", _attack("wasser_attack", alpha=2.0)),
+    ("--beta=2 --attack=wasser_attack", _attack("wasser_attack", beta=2.0)),
+    ("--gamma=2 --attack=wasser_attack", _attack("wasser_attack", gamma=2.0)),
+    ("--stop_when_fooled", _attack(stop_when_fooled=True)),
+    (_ADAPTIVE, _attack(schedule=RadiusSchedule())),
+    (f"--epsilon_start=0.3 {_ADAPTIVE}", _attack(schedule=RadiusSchedule(start=0.3))),
+    (f"--epsilon_factor=2 {_ADAPTIVE}", _attack(schedule=RadiusSchedule(factor=2.0))),
+    (f"--epsilon_every=7 {_ADAPTIVE}", _attack(schedule=RadiusSchedule(every=7))),
+    (f"--epsilon_min=0.05 {_ADAPTIVE}", _attack(schedule=RadiusSchedule(minimum=0.05))),
+    (f"--epsilon_max=0.7 {_ADAPTIVE}", _attack(schedule=RadiusSchedule(maximum=0.7))),
+]
+
+
+def _values(config):
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    for name in ("attack", "validation_attack"):
+        if values[name] is not None:
+            values[name] = (values[name].name, values[name].get_config())
+    return values
+
+
+@pytest.mark.parametrize(("given", "changed"), _TRAIN, ids=[given for given, _ in _TRAIN])
+def test_a_flag_of_train_sets_its_fields_and_no_others(config_of, given, changed):
+    expected = TrainConfig(**{"output_dir": "runs/x", **_attack(), **changed})
+    assert _values(config_of(*given.split())) == _values(expected)
+
+
+def test_the_flags_of_train_default_to_the_fields_and_are_all_covered(train, config_of):
+    assert _values(config_of()) == _values(TrainConfig(output_dir="runs/x", **_attack()))
+    meant = {given.split()[0].removeprefix("--").partition("=")[0] for given, _ in _TRAIN}
+    assert {name if name in train.own else name.removeprefix("no") for name in meant} == train.own
+    assert {field.name for field in dataclasses.fields(TrainConfig)} == {name for _, to in _TRAIN for name in to}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--attack=boost", "Unknown attack 'boost'; there are wasser_attack"),
+        ("--attack=mirror_ascent:spin=2", "Attack 'mirror_ascent' has no setting spin; it has iterations"),
+        ("--attack=mirror_ascent:iterations", "given as name or name:setting=value:setting=value, got"),
+        ("--attack=mirror_ascent:=3", "given as name or name:setting=value:setting=value, got"),
+        ("--alpha=2 --beta=1", "--alpha, --beta is no setting of mirror_ascent; leave it out"),
+        ("--attack=distributional --adaptive_radius", "--adaptive_radius is no setting of distributional"),
+        ("--validation_attack=random_plan:spin=2", "Attack 'random_plan' has no setting spin"),
+        ("--radii=0.1,much", "radii must be rising numbers above 0"),
+    ],
+)
+def test_train_refuses_flags(config_of, given, message):
+    with pytest.raises(ValueError, match=message):
+        config_of(*given.split())
+
+
+@pytest.mark.parametrize("given", ["--seed=-1", "--seed=2147483648", "--batch_size=0", "--keep=first", "--augment=x"])
+def test_absl_refuses_flags(train, given):
+    with pytest.raises(flags.IllegalFlagValueError):
+        train.parse("--output_dir=x", given)
+
+
+def test_train_needs_an_output_dir(train):
+    with pytest.raises(flags.IllegalFlagValueError, match="output_dir"):
+        train.parse()
+
+
+def test_train_prints_the_table_and_the_pictures(train, monkeypatch, capsys):
+    finished = train_run.Finished(None, "compared", [pathlib.Path("a.png"), pathlib.Path("b.png")])
+    monkeypatch.setattr(train_run, "prepare_process", lambda config: None)
+    monkeypatch.setattr(train_run, "run_training", lambda config, distribution: finished)
+    monkeypatch.setattr(comparison, "comparison_table", lambda compared: f"table of {compared}")
+    train.parse("--output_dir=x")
+    train.module.main()
+    assert capsys.readouterr().out == "\ntable of compared\nPictures:\n  a.png\n  b.png\n"
+
+
+def test_average_hands_its_flags_on(load, monkeypatch, capsys):
+    binary = load("average")
+    calls = []
+    monkeypatch.setattr(
+        binary.module, "average", lambda *given: calls.append(given) or types.SimpleNamespace(name="net")
+    )
+    binary.parse("--models=a.keras,b.npz", "--output=c.keras")
+    binary.module.main()
+    assert calls == [(["a.keras", "b.npz"], "c.keras")] and binary.own >= {"models", "output"}
+    assert capsys.readouterr().out == "Written: c.keras: net, the mean of 2\n"
+    assert averaging.average is not binary.module.average
+    for missing in ("--models=a,b", "--output=c.keras"):
+        with pytest.raises(flags.IllegalFlagValueError, match="must have a value"):
+            binary.parse(missing)
+
+
+@pytest.fixture(scope="module")
+def board(load):
+    return load("_flags", lambda module: (module.define_board(), module.define_deterministic()))
+
+
+_SOURCE = [
+    ("--dataset=mnist", {"dataset": "mnist"}),
+    ("--data_dir=/data", {"data_dir": "/data"}),
+    ("--download", {"download": True}),
+    ("--split=validation", {"split": "validation"}),
+    ("--num_examples=7", {"num_examples": 7}),
+    ("--indices=i.npy", {"indices": "i.npy"}),
+    ("--original_index=o.npy", {"original_index": "o.npy"}),
+]
+
+
+@pytest.mark.parametrize(("given", "changed"), _SOURCE)
+def test_a_flag_of_the_images_sets_its_field(board, given, changed):
+    board.parse(given)
+    assert board.shared.board().source == ImageSource(**changed)
+
+
+def test_a_flag_of_the_board_sets_its_field(board):
+    board.parse()
+    usual = board.shared.board()
+    assert list(usual.attacks) == ["ensemble"] and usual.source == ImageSource() and usual.batch_size == 128
+    assert (usual.output_dir, usual.results_dir) == ("runs/leaderboard", "docs/results")
+    # Those of the dataset's board.
+    assert usual.radii == type(usual)(source=ImageSource(), attacks={}, output_dir="", results_dir="").radii
+    # A setting goes to those attacks that have it.
+    board.parse(
+        *["--attacks=mirror_ascent:iterations=3,random_plan", "--radii=0.3,0.1", "--output_dir=a", "--results_dir=b"],
+        *["--batch_size=4", "--restarts=2", "--seed=6", "--p=2"],
+    )
+    made = board.shared.board()
+    assert (made.radii, made.output_dir, made.results_dir, made.batch_size) == ((0.1, 0.3), "a", "b", 4)
+    ball = ThreatModel(epsilon=0.0, p=2.0)
+    expected = {
+        "mirror_ascent:iterations=3": MirrorAscent(ball, iterations=3, restarts=2, seed=6),
+        "random_plan": RandomPlan(ball, seed=6),
+    }
+    assert {name: attack.get_config() for name, attack in made.attacks.items()} == {
+        name: attack.get_config() for name, attack in expected.items()
+    }
+
+
+@pytest.mark.parametrize("given", ["--num_examples=0", "--split=all", "--batch_size=0"])
+def test_absl_refuses_flags_of_the_board(board, given):
+    with pytest.raises(flags.IllegalFlagValueError):
+        board.parse(given)
+
+
+def test_lists_of_numbers_rise_and_nothing_else_passes(board):
+    board.parse("--radii=3,1e-1,2")
+    assert board.shared.numbers("radii") == (0.1, 2.0, 3.0)
+    board.parse("--radii=0.1,much")
+    with pytest.raises(ValueError, match="--radii must be numbers such as 0.1,0.3,0.5, got 0.1,much"):
+        board.shared.numbers("radii")
+    board.parse("--radii=")
+    with pytest.raises(ValueError, match="--radii must be numbers such as 0.1,0.3,0.5, got none"):
+        board.shared.numbers("radii")
+
+
+@pytest.mark.parametrize(("given", "asked"), [([], [7, "determinism"]), (["--nodeterministic"], [7])])
+def test_determinism_is_as_the_flag_says(board, monkeypatch, given, asked):
+    calls = []
+    monkeypatch.setattr(board.shared.keras.utils, "set_random_seed", calls.append)
+    experimental = board.shared.tensorflow.config.experimental
+    monkeypatch.setattr(experimental, "enable_op_determinism", lambda: calls.append("determinism"))
+    board.parse("--seed=7", *given)
+    board.shared.apply_deterministic()
+    assert calls == asked
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "told"),
+    [
+        (ValueError("omega is wrong."), "run.py: omega is wrong.", ""),
+        (OSError("disk is full."), "run.py: disk is full.", ""),
+        (interruption.Interrupted(signal.SIGTERM), 143, "run.py: stopped by SIGTERM, what was done is saved: again.\n"),
+        (KeyboardInterrupt(), 130, "run.py: stopped at once: again.\n"),
+        (None, None, ""),
+    ],
+)
+def test_a_binary_ends_with_a_sentence_and_a_code(board, monkeypatch, capsys, raised, code, told):
+    handlers = []
+    monkeypatch.setattr(provenance, "commit", lambda: handlers.append("commit"))
+    # What absl does around a main, without what it sets for the whole process.
+    monkeypatch.setattr(board.shared.app, "run", lambda guarded: guarded(["bin/run.py"]))
+    monkeypatch.setattr(board.shared.logging, "set_verbosity", lambda level: None)
+    monkeypatch.setattr(sys, "argv", ["bin/run.py"])
+    board.parse()
+    before = signal.getsignal(signal.SIGTERM)
+
+    def main():
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        if raised is not None:
+            raise raised
+
+    if raised is None:
+        board.shared.run(main, "again")
+    else:
+        with pytest.raises(SystemExit) as ended:
+            board.shared.run(main, "again")
+        assert ended.value.code == code
+    assert capsys.readouterr().err == told
+    # The commit is read first, and signals are watched while main runs, no longer.
+    assert handlers[0] == "commit" and handlers[1] is not before and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_binary_takes_nothing_but_flags_and_keeps_a_verbosity_it_is_given(board, monkeypatch):
+    levels = []
+    monkeypatch.setattr(board.shared.app, "run", lambda guarded: guarded(["bin/run.py", *rest]))
+    monkeypatch.setattr(board.shared.logging, "set_verbosity", levels.append)
+    rest = ["digits"]
+    with pytest.raises(board.shared.app.UsageError, match="Flags begin with --, got digits"):
+        board.shared.run(lambda: pytest.fail("It was run."))
+    rest = []
+    board.parse()
+    board.shared.run(lambda: None)
+    board.parse("--verbosity=1")
+    levels_before = len(levels)
+    board.shared.run(lambda: None)
+    assert levels_before == len(levels) == 1 and levels[0] == board.shared.logging.ERROR
+    board.parse("--verbosity=0")
