@@ -26,10 +26,19 @@ def without_code(text):
 
 
 def commands(text):
-    """Yields (script, flags) for each command in a block of code, continued lines joined, also after a shell variable."""
+    """Yields (script, flags) for each command in blocks of code and for each `bin/…` in the text."""
     for block in re.findall(r"```(?:bash|sh|text)?\n(.*?)```", text, flags=re.S):
-        for match in COMMAND.finditer(block.replace("\\\n", " ")):
-            yield match["path"], FLAG.findall(re.sub(r"'[^']*'|\"[^\"]*\"", "", match["rest"]))
+        variables = {}
+        for line in block.replace("\\\n", " ").splitlines():
+            for name, value in variables.items():
+                line = line.replace(f"${name}", value)
+            if assigned := re.fullmatch(r'(\w+)="(.*)"', line.strip()):
+                variables[assigned[1]] = assigned[2]
+            for match in COMMAND.finditer(line):
+                yield match["path"], FLAG.findall(re.sub(r"'[^']*'|\"[^\"]*\"", "", match["rest"]))
+    for span in re.findall(r"`([^`]*)`", re.sub(r"```.*?```", "", text, flags=re.S)):
+        if match := re.search(r"(bin/\w+\.py)(.*)", span, flags=re.S):
+            yield match[1], FLAG.findall(match[2])
 
 
 def source_of(script):
@@ -71,7 +80,10 @@ def test_what_is_wrong_is_found():
   --nosuch --nodeterministic --other="--not_a_flag"
 python benchmarks/run.py --quick --slow
 python -m benchmarks.serving --requests=3 --nothing
+S="--epochs=3 --not_of_train"
+python bin/train.py $S --epsilon=1
 ```
+or `bin/average.py --models=a,b --mean`
 """
     assert list(dead_links(ROOT / "README.md", text)) == ["missing.md"]
     assert list(unknown_flags(text)) == [
@@ -80,6 +92,8 @@ python -m benchmarks.serving --requests=3 --nothing
         "bin/train.py --other",
         "benchmarks/run.py --slow",
         "benchmarks.serving --nothing",
+        "bin/train.py --not_of_train",
+        "bin/average.py --mean",
     ]
 
 
