@@ -98,7 +98,7 @@ flags.DEFINE_integer(
     "report_iterations", TrainConfig.report_iterations, "Iterations of the report's attack, each restart."
 )
 flags.DEFINE_integer("num_attack_examples", TrainConfig.num_attack_examples, "How many test images the report attacks.")
-flags.DEFINE_enum("distribute", TrainConfig.distribute, STRATEGIES, "Over what to spread (docs/distribution.md).")
+flags.DEFINE_enum("distribute", TrainConfig.distribute, STRATEGIES, "Over what to spread (docs/how_to/distribute.md).")
 flags.DEFINE_integer("attack_chunk", None, "Images of a step attacked at a time, to bound memory. All by default.")
 flags.DEFINE_bool("resume", False, "Whether to go on with the run in the output_dir, if there is one.")
 _flags.define_data()
