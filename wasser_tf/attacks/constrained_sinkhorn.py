@@ -1,14 +1,12 @@
 """PGD with constrained Sinkhorn: Hu et al., "Improved image Wasserstein attacks and defenses", arXiv 2004.12478."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem
 from wasser_tf.attacks.projected_sinkhorn import check_settings, compiled_projection, projected_ascent
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
-from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.plan import image_mass
 from wasser_tf.transport.sinkhorn import SinkhornDuals, SinkhornProjection
 
@@ -34,25 +32,15 @@ class ConstrainedSinkhorn(Attack):
 
     name: ClassVar[str] = "constrained_sinkhorn"
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 200,
-        step_size: float = 0.06,
-        regularization: float = 1000.0,
-        sinkhorn_iterations: int = 100,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = True,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
-        check_settings(step_size, regularization, sinkhorn_iterations)
-        self.step_size = step_size
-        self.regularization = regularization
-        self.sinkhorn_iterations = sinkhorn_iterations
+    iterations: int = 200
+    stop_when_fooled: bool = True
+    step_size: float = 0.06
+    regularization: float = 1000.0
+    sinkhorn_iterations: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self.step_size, self.regularization, self.sinkhorn_iterations)
 
     def perturb(self, problem: Problem) -> Perturbation:
         height, width, channels = problem.support.image_shape
@@ -79,11 +67,3 @@ class ConstrainedSinkhorn(Attack):
             )
 
         return projected_ascent(self, problem, step, project)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "step_size": self.step_size,
-            "regularization": self.regularization,
-            "sinkhorn_iterations": self.sinkhorn_iterations,
-        }

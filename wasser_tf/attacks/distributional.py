@@ -5,8 +5,9 @@ image: its Wasserstein distance is between distributions of images, with the squ
 ground cost. It is here to be trained on beside those that are.
 """
 
+import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -14,7 +15,6 @@ from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem, image_gradient
 from wasser_tf.runtime.arguments import check_number
-from wasser_tf.threat_model import ThreatModel
 
 
 class Distributional(Attack):
@@ -37,21 +37,16 @@ class Distributional(Attack):
     name: ClassVar[str] = "distributional"
     in_wasserstein_ball: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 16,
-        gamma: float = 0.5 / 1.3,
-        loss: str = "cross_entropy",
-        stop_when_fooled: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(threat_model, iterations=iterations, stop_when_fooled=stop_when_fooled, seed=seed)
-        check_number("gamma", gamma, above=0)
-        self.gamma = gamma
-        self.loss = loss
-        self._loss = losses.get(loss)
+    iterations: int = 16
+    # There is no radius that could grow.
+    schedule: None = dataclasses.field(default=None, init=False)
+    gamma: float = 0.5 / 1.3
+    loss: str = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("gamma", self.gamma, above=0)
+        losses.get(self.loss)
 
     @property
     def can_perturb(self) -> bool:
@@ -59,7 +54,7 @@ class Distributional(Attack):
 
     def perturb(self, problem: Problem) -> Perturbation:
         def step(iteration: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            gradient = image_gradient(problem, images, self._loss)
+            gradient = image_gradient(problem, images, losses.get(self.loss))
             ascent = gradient.image_gradient / (2 * self.gamma) - (images - problem.images)
             length = tf.math.rsqrt(tf.cast(iteration, tf.float32) + 1)
             return tf.clip_by_value(images + length * ascent, 0.0, 1.0), gradient.fooled
@@ -72,8 +67,3 @@ class Distributional(Attack):
             f"no ball: the loss less γ times the squared Euclidean distance of the images, γ = {self.gamma:g}, pixels "
             "within [0, 1]"
         )
-
-    def get_config(self) -> dict[str, Any]:
-        config = {**super().get_config(), "gamma": self.gamma, "loss": self.loss}
-        del config["schedule"]
-        return config

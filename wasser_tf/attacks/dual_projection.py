@@ -1,15 +1,13 @@
 """PGD with dual projection: Wu, Wang, Yu, "Stronger and faster Wasserstein adversarial attacks", ICML 2020 [24]."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.frank_wolfe import clipped_gradient
 from wasser_tf.attacks.problem import Perturbation, Problem
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.runtime.arguments import check_number
-from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport import euclidean
 from wasser_tf.transport.neighbourhood import Support
 from wasser_tf.transport.plan import identity_plan
@@ -34,21 +32,12 @@ class DualProjection(Attack):
 
     name: ClassVar[str] = "dual_projection"
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 300,
-        step_size: float = 0.1,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
-        check_number("step_size", step_size, above=0)
-        self.step_size = step_size
+    iterations: int = 300
+    step_size: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("step_size", self.step_size, above=0)
 
     def perturb(self, problem: Problem) -> Perturbation:
         def step(iteration: tf.Tensor, state: _State) -> tuple[_State, tf.Tensor]:
@@ -66,9 +55,6 @@ class DualProjection(Attack):
         start = _State(identity_plan(problem.images, problem.support), problem.images)
         state, radius, used = self.iterate(step, start, problem)
         return Perturbation(plan=state.plan, raw=state.image, radius=radius, iterations=used)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "step_size": self.step_size}
 
 
 @tf.function(jit_compile=True, autograph=False)

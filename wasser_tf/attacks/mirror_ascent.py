@@ -15,18 +15,16 @@ steps with Φ held, ν_j ← max(ν_j + 1.7 log x̃_j, 0), bring the best plan i
 """
 
 import math
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Gradient, Perturbation, Problem, choose, image_gradient
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.random_plan import random_potential
 from wasser_tf.attacks.scoring import rounded
-from wasser_tf.runtime.arguments import check_number, is_whole
-from wasser_tf.threat_model import ThreatModel
+from wasser_tf.runtime.arguments import check_number, check_whole
 from wasser_tf.transport.gibbs import GibbsPlan, guess_multiplier, project_kl
 from wasser_tf.transport.neighbourhood import Support
 
@@ -88,40 +86,36 @@ class MirrorAscent(Attack):
 
     name: ClassVar[str] = "mirror_ascent"
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 100,
-        step_size: float | None = None,
-        loss: str = "margin",
-        restarts: int = 1,
-        gradient_noise: float = 0.0,
-        ramp_from: float = _START_BUDGET,
-        polish: int | None = None,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
-        if step_size is not None:
-            check_number("step_size", step_size, above=0)
+    iterations: int = 100
+    step_size: float | None = None
+    loss: str = "margin"
+    restarts: int = 1
+    gradient_noise: float = 0.0
+    ramp_from: float = _START_BUDGET
+    polish: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step_size is not None:
+            check_number("step_size", self.step_size, above=0)
+        losses.get(self.loss)
         # Each is a part of the graph.
-        if not is_whole(restarts, 1) or restarts > 1000:
-            raise ValueError(f"restarts must be a whole number from 1 to 1000, got {restarts!r}.")
-        if polish is not None and not is_whole(polish, 0):
-            raise ValueError(f"polish must be a whole number of at least 0, or None, got {polish!r}.")
-        check_number("gradient_noise", gradient_noise, least=0)
-        check_number("ramp_from", ramp_from, above=0)
-        self.step_size = step_size
-        self.loss = loss
-        self.restarts = restarts
-        self.gradient_noise = gradient_noise
-        self.ramp_from = ramp_from
-        self.polish = polish
-        self._loss = losses.get(loss)
+        check_whole("restarts", self.restarts, least=1, most=1000)
+        check_number("gradient_noise", self.gradient_noise, least=0)
+        check_number("ramp_from", self.ramp_from, above=0)
+        if self.polish is not None:
+            check_whole("polish", self.polish, least=0)
+
+    @property
+    def _loss(self) -> losses.AttackLoss:
+        return losses.get(self.loss)
+
+    def check_warm_start(self) -> None:
+        if self.restarts > 1 or self.gradient_noise or self.schedule is not None:
+            raise ValueError(
+                "warm_start needs mirror_ascent with restarts=1, gradient_noise=0 and a fixed radius: its ascent must "
+                "have one end to continue from."
+            )
 
     def perturb(self, problem: Problem) -> Perturbation:
         if self.restarts == 1:
@@ -259,17 +253,6 @@ class MirrorAscent(Attack):
             noise = tf.where(images > 0, self.gradient_noise * tf.random.stateless_normal(images.shape[1:], seed), 0.0)
             total += image_gradient(problem, images + noise, loss).image_gradient
         return total
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "step_size": self.step_size,
-            "loss": self.loss,
-            "restarts": self.restarts,
-            "gradient_noise": self.gradient_noise,
-            "ramp_from": self.ramp_from,
-            "polish": self.polish,
-        }
 
 
 @tf.function(jit_compile=True, autograph=False)

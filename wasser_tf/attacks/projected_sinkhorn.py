@@ -1,16 +1,14 @@
 """PGD with projected Sinkhorn: Wong, Schmidt, Kolter, "Wasserstein adversarial examples", ICML 2019 [14]."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem, image_gradient, where_image
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
-from wasser_tf.runtime.arguments import check_number, is_whole
-from wasser_tf.threat_model import ThreatModel
+from wasser_tf.runtime.arguments import check_number, check_whole
 from wasser_tf.transport.gibbs import gibbs_plan
 from wasser_tf.transport.plan import identity_plan
 from wasser_tf.transport.sinkhorn import SinkhornDuals, SinkhornProjection, initial_duals, sinkhorn_projection
@@ -37,29 +35,18 @@ class ProjectedSinkhorn(Attack):
 
     name: ClassVar[str] = "projected_sinkhorn"
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 200,
-        step_size: float = 0.1,
-        norm: str = "linf",
-        regularization: float = 1000.0,
-        sinkhorn_iterations: int = 400,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = True,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
-        if norm not in ("linf", "l2"):
-            raise ValueError(f"norm must be 'linf' or 'l2', got {norm!r}.")
-        check_settings(step_size, regularization, sinkhorn_iterations)
-        self.step_size = step_size
-        self.norm = norm
-        self.regularization = regularization
-        self.sinkhorn_iterations = sinkhorn_iterations
+    iterations: int = 200
+    stop_when_fooled: bool = True
+    step_size: float = 0.1
+    norm: str = "linf"
+    regularization: float = 1000.0
+    sinkhorn_iterations: int = 400
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f"norm must be 'linf' or 'l2', got {self.norm!r}.")
+        check_settings(self.step_size, self.regularization, self.sinkhorn_iterations)
 
     def perturb(self, problem: Problem) -> Perturbation:
         def step(images: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
@@ -80,15 +67,6 @@ class ProjectedSinkhorn(Attack):
             )
 
         return projected_ascent(self, problem, step, project)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "step_size": self.step_size,
-            "norm": self.norm,
-            "regularization": self.regularization,
-            "sinkhorn_iterations": self.sinkhorn_iterations,
-        }
 
 
 def projected_ascent(
@@ -125,8 +103,7 @@ def check_settings(step_size: float, regularization: float, sinkhorn_iterations:
     """Raises ValueError where a setting of the two Sinkhorn attacks is out of its range."""
     check_number("step_size", step_size, above=0)
     check_number("regularization", regularization, above=0)
-    if not is_whole(sinkhorn_iterations, 1):
-        raise ValueError(f"sinkhorn_iterations must be a whole number of at least 1, got {sinkhorn_iterations!r}.")
+    check_whole("sinkhorn_iterations", sinkhorn_iterations, least=1)
 
 
 compiled_projection = tf.function(sinkhorn_projection, jit_compile=True, autograph=False)

@@ -6,8 +6,6 @@ import tensorflow as tf
 
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
-from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.gibbs import gibbs_plan, project_kl
 
 
@@ -16,18 +14,7 @@ class RandomPlan(Attack):
 
     name: ClassVar[str] = "random_plan"
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 1,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
+    iterations: int = 1
 
     def perturb(self, problem: Problem) -> Perturbation:
         images, support = problem.images, problem.support
