@@ -53,6 +53,7 @@ class Attack(abc.ABC):
       has_radius: Whether the radius bounds its examples.
       skips_fooled: Whether a call leaves images that are already fooled out of its batches; such an attack is
         efficient on several batches at a time.
+      uses_gradients: Whether it follows gradients of the classifier.
       preferred_for_checks: Whether an evaluation uses it, among several attacks, for minimal radii and sanity checks.
       threat_model: The ball. Its epsilon is the radius unless a call or the schedule gives another.
       iterations: The maximum number of iterations per image, I.
@@ -69,6 +70,7 @@ class Attack(abc.ABC):
     in_wasserstein_ball: ClassVar[bool] = True
     has_radius: ClassVar[bool] = True
     skips_fooled: ClassVar[bool] = False
+    uses_gradients: ClassVar[bool] = True
     preferred_for_checks: ClassVar[bool] = False
 
     threat_model: ThreatModel = dataclasses.field(kw_only=False)
@@ -115,6 +117,15 @@ class Attack(abc.ABC):
         raise ValueError(
             f"warm_start needs an attack whose plans are potentials, such as mirror_ascent; got {self.name}."
         )
+
+    @property
+    def supports_warm_start(self) -> bool:
+        """Whether `check_warm_start` passes."""
+        try:
+            self.check_warm_start()
+        except ValueError:
+            return False
+        return True
 
     def resume(self, problem: Problem, potential: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Attacks from the potentials that an earlier attack ended with; only where `check_warm_start` passes.

@@ -36,6 +36,7 @@ class Distributional(Attack):
 
     name: ClassVar[str] = "distributional"
     in_wasserstein_ball: ClassVar[bool] = False
+    has_radius: ClassVar[bool] = False
 
     iterations: int = 16
     # There is no radius that could grow.

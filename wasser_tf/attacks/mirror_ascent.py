@@ -85,6 +85,7 @@ class MirrorAscent(Attack):
     """
 
     name: ClassVar[str] = "mirror_ascent"
+    preferred_for_checks: ClassVar[bool] = True
 
     iterations: int = 100
     step_size: float | None = None

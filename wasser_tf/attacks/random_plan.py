@@ -13,6 +13,7 @@ class RandomPlan(Attack):
     """Sends mass along a Gibbs plan of a random potential. It takes one iteration, whatever the number allowed."""
 
     name: ClassVar[str] = "random_plan"
+    uses_gradients: ClassVar[bool] = False
 
     iterations: int = 1
 

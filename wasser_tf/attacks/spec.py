@@ -34,14 +34,19 @@ def parse_spec(text: str) -> AttackSpec:
     >>> parse_spec("mirror_ascent:restarts=6:loss=dlr")
     AttackSpec(name='mirror_ascent', settings={'restarts': 6, 'loss': 'dlr'})
     """
-    name, _, rest = text.strip().partition(":")
+    rest = text.strip().partition(":")[2]
     settings = {}
     for part in filter(None, rest.split(":")):
         setting, equals, value = part.partition("=")
         if not equals or not setting.strip():
             raise ValueError(f"An attack is given as name or name:setting=value:setting=value, got {text!r}.")
         settings[setting.strip()] = _read_value(value.strip())
-    return AttackSpec(name.strip(), settings)
+    return AttackSpec(attack_name(text), settings)
+
+
+def attack_name(text: str) -> str:
+    """Returns the name that "name" or "name:setting=value:…" begins with."""
+    return text.partition(":")[0].strip()
 
 
 def format_spec(name: str, settings: Mapping[str, Any]) -> str:
