@@ -1,8 +1,8 @@
 """The distributional scheme of Sinha, Namkoong, Duchi, ICLR 2018 (ref. [13] of the paper).
 
-("Certifying some distributional robustness with principled adversarial training".) It is no Wasserstein attack on an
+("Certifying some distributional robustness with principled adversarial training".) It is not a Wasserstein attack on an
 image: its Wasserstein distance is between distributions of images, with the squared Euclidean distance of two images as
-ground cost. It is here to be trained on beside those that are.
+ground cost. The package has it for comparison, to train on.
 """
 
 import dataclasses
@@ -18,20 +18,30 @@ from wasser_tf.runtime.arguments import check_number
 
 
 class Distributional(Attack):
-    """Maximises loss(x̃) − γ ‖x̃ − x‖² over images, γ fixed, by gradient ascent (their Algorithm 1).
+    """Maximises loss(x̃) − γ ‖x̃ − x‖² over images, with γ fixed, by gradient ascent (their Algorithm 1).
 
-    The steps are those of the authors' code, in units of the penalty's curvature 2γ, and the clip is ours:
+    The steps are those of the authors' code, in units of the penalty's curvature 2γ; the clip is added here:
 
         x̃ ← clip(x̃ + 1/√t · (∇loss(x̃) / (2γ) − (x̃ − x)), 0, 1),   t = 1, 2, …
 
-    There is no ball: how far an image goes is between the loss and γ. So neither the threat model nor a radius is used,
-    the radius in the result is infinite, and there can be no schedule.
+    There is no ball: the loss and γ alone determine how far an image moves. Neither the threat model nor a radius is
+    used, the radius in the result is infinite, and there is no schedule.
 
     Attributes:
-      gamma: γ, above 0, in nats for a squared distance of 1. The default is that of the authors' script for
-        MNIST, 0.5 / 1.3.
-      iterations: Steps. The authors' 15, after a first one of length 1.
-      loss: What is maximised beside the penalty: "cross_entropy" (the paper's), "margin" or "dlr".
+      iterations: The maximum number of steps per image. The default is the authors' 15, after a first one of length 1.
+      gamma: γ, above 0, in nats per squared distance of 1. The default is that of the authors' script for MNIST,
+        0.5 / 1.3.
+      loss: What is maximised, apart from the penalty: "cross_entropy" (as in the paper), "margin" or "dlr".
+
+    Example:
+    >>> import wasser_tf
+    >>> images = wasser_tf.data.load("digits").test.images[:8]
+    >>> classifier = wasser_tf.models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> attack = wasser_tf.attacks.Distributional(wasser_tf.ThreatModel(), iterations=5)
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.adversarial.min() >= 0 and result.adversarial.max() <= 1)
+    True
     """
 
     name: ClassVar[str] = "distributional"
@@ -39,7 +49,7 @@ class Distributional(Attack):
     has_radius: ClassVar[bool] = False
 
     iterations: int = 16
-    # There is no radius that could grow.
+    # Not a setting: there is no radius that could grow.
     schedule: None = dataclasses.field(default=None, init=False)
     gamma: float = 0.5 / 1.3
     loss: str = "cross_entropy"
@@ -65,6 +75,6 @@ class Distributional(Attack):
 
     def ball(self) -> str:
         return (
-            f"no ball: the loss less γ times the squared Euclidean distance of the images, γ = {self.gamma:g}, pixels "
+            f"no ball: the loss minus γ times the squared Euclidean distance of the images, γ = {self.gamma:g}, pixels "
             "within [0, 1]"
         )

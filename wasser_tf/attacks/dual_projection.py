@@ -23,11 +23,23 @@ class _State(NamedTuple):
 class DualProjection(Attack):
     """A gradient step on the plan, then its Euclidean projection onto {Π ≥ 0, Π1 = x, ⟨Π, C⟩ ≤ budget}.
 
-    The capacity is not respected: the raw image, unclipped as the paper returns it, has pixels far above 1. The
-    classifier sees clipped images during the attack.
+    The attack ignores the capacity: the raw image, unclipped as in the paper, has pixels far above 1. The classifier
+    sees clipped images during the attack.
 
     Attributes:
-      step_size: The step, on gradients scaled to a maximum of 1: 0.1 on MNIST, 0.01 on CIFAR-10 and ImageNet.
+      iterations: The maximum number of steps per image, I.
+      step_size: The step in units of mass, on gradients scaled to a maximum of 1: 0.1 on MNIST, 0.01 on CIFAR-10 and
+        ImageNet.
+
+    Example:
+    >>> import wasser_tf
+    >>> images = wasser_tf.data.load("digits").test.images[:8]
+    >>> classifier = wasser_tf.models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> attack = wasser_tf.attacks.DualProjection(wasser_tf.ThreatModel(epsilon=0.2), iterations=2)
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.feasibility.feasible().all())
+    True
     """
 
     name: ClassVar[str] = "dual_projection"

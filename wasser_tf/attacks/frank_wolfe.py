@@ -23,14 +23,25 @@ class _State(NamedTuple):
 class FrankWolfe(Attack):
     """Moves the plan by 2 / (t + 2) towards the plan that maximises ⟨Π, gradient⟩ + τ · entropy within rows and budget.
 
-    That maximiser is the Gibbs plan (transport/gibbs.py) of potential gradient / τ, its multiplier found by bisection.
-    The capacity is not respected: the raw image, unclipped as the paper returns it, has pixels far above 1. The
+    That maximiser is the Gibbs plan (transport/gibbs.py) with potential gradient / τ, whose multiplier is found by
+    bisection. The attack ignores the capacity: the raw image, unclipped as in the paper, has pixels far above 1. The
     classifier sees clipped images during the attack.
 
     Attributes:
-      temperature: τ, on gradients scaled to a maximum of 1 (the paper's scripts: 1e-3).
-      bisections: The most halvings of the multiplier's bracket.
-      tolerance: The width of the bracket that is narrow enough.
+      iterations: The maximum number of steps per image, I.
+      temperature: τ, on gradients scaled to a maximum of 1 (1e-3 in the paper's scripts).
+      bisections: The maximum number of bisection steps for the multiplier.
+      tolerance: The bisection stops when the multiplier's bracket is narrower than this.
+
+    Example:
+    >>> import wasser_tf
+    >>> images = wasser_tf.data.load("digits").test.images[:8]
+    >>> classifier = wasser_tf.models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> attack = wasser_tf.attacks.FrankWolfe(wasser_tf.ThreatModel(epsilon=0.2), iterations=2)
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.feasibility.feasible().all())
+    True
     """
 
     name: ClassVar[str] = "frank_wolfe"

@@ -1,7 +1,7 @@
 """PGD in the ℓ∞ ball of pixel space: Madry, Makelov, Schmidt, Tsipras, Vladu, ICLR 2018.
 
-("Towards deep learning models resistant to adversarial attacks".) It is no Wasserstein attack. It is
-here to be trained on beside those that are, and for the paper's Fig. 1.
+("Towards deep learning models resistant to adversarial attacks".) It is not a Wasserstein attack. The package has it
+for comparison: to train on, and for the paper's Fig. 1.
 """
 
 from typing import ClassVar
@@ -17,14 +17,25 @@ from wasser_tf.runtime.arguments import check_bool, check_number
 class LinfPGD(Attack):
     """Steps along the sign of the gradient, then clips to max |x̃ − x| ≤ radius and to [0, 1].
 
-    The radius, and so the threat model's epsilon, is the bound on the change of a pixel: 0.3 is usual on MNIST. The
-    rest of the threat model is not used. Madry et al. train on MNIST with 40 iterations of step 0.01.
+    The radius, and so the threat model's epsilon, bounds the change of a pixel: 0.3 is usual on MNIST. The other fields
+    of the threat model are not used. Madry et al. train on MNIST with 40 iterations of step 0.01.
 
     Attributes:
+      iterations: The maximum number of steps per image, I.
       step_size: The change of a pixel in one step; 2.5 · radius / iterations by default, so that every point of the
         ball can be reached from every other.
-      loss: What is maximised: "cross_entropy" (the paper's), "margin" or "dlr".
-      random_start: Whether it starts at a random point of the ball (the paper's choice) or at the image.
+      loss: What is maximised: "cross_entropy" (as in the paper), "margin" or "dlr".
+      random_start: Whether the attack starts at a random point of the ball (as in the paper) or at the image.
+
+    Example:
+    >>> import wasser_tf
+    >>> images = wasser_tf.data.load("digits").test.images[:8]
+    >>> classifier = wasser_tf.models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> attack = wasser_tf.attacks.LinfPGD(wasser_tf.ThreatModel(epsilon=0.1), iterations=5)
+    >>> result = attack(classifier, images, labels)
+    >>> bool((abs(result.adversarial - images) < 0.1 + 1e-6).all())
+    True
     """
 
     name: ClassVar[str] = "linf_pgd"

@@ -65,23 +65,34 @@ class _End(NamedTuple):
 
 
 class MirrorAscent(Attack):
-    """Mirror ascent on the plan (see the module).
+    """Mirror ascent on the transport plan (see the module).
 
     Attributes:
+      iterations: The maximum number of steps per image and start, I.
       step_size: η of the first step, on gradients scaled to a maximum of 1; it falls geometrically to 2 / iterations of
         that. By default 50 / √iterations, so that the length of the whole path grows no faster than √iterations.
       loss: What is maximised: "margin", "cross_entropy" or "dlr".
-      restarts: How often the ascent starts; the best end counts. The first climbs the loss, the second too,
-        warm-started from smaller radii (see `ramp_from`). The others climb z_t − z_y, towards one class t each, from
-        the second in the order of their logits on the clean image (multi-targeted, Gowal et al. 2019), and once the
-        classes are through, the loss again from a random plan.
+      restarts: The number of starts, from 1 to 1000; the best end counts. The first two ascend the loss, the second
+        from smaller radii (see `ramp_from`). Each of the others ascends z_t − z_y for one class t, from the second in
+        the order of their logits on the clean image (multi-targeted, Gowal et al. 2019); after the last class they
+        ascend the loss again, from a random plan.
       gradient_noise: Standard deviation, in pixel values, of the noise that gradients are averaged over (with 4 samples
-        an iteration costs 5 gradients). Piecewise linear classifiers have their optima on kinks, where the gradient of
-        one piece misleads and the average does not. 0 for the gradient alone.
+        an iteration costs 5 gradients). Optima of piecewise linear classifiers lie on kinks, where the gradient of one
+        piece misleads and the average does not. 0 for the gradient alone.
       ramp_from: The share of the budget at which the second start begins. Above 1 it comes down from a larger ball, in
         which the image may be fooled, to its own.
       polish: Dual steps at the end, with the potential held, that bring the plan into capacity and budget together. By
         default as many as iterations, at most 30.
+
+    Example:
+    >>> import wasser_tf
+    >>> images = wasser_tf.data.load("digits").test.images[:8]
+    >>> classifier = wasser_tf.models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> attack = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.2), iterations=5)
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.feasibility.feasible().all())
+    True
     """
 
     name: ClassVar[str] = "mirror_ascent"

@@ -15,22 +15,36 @@ from wasser_tf.transport.sinkhorn import SinkhornDuals, SinkhornProjection, init
 
 
 class _State(NamedTuple):
-    """The image [B, H, W, C], and the duals of the projection that gave it."""
+    """The image [B, H, W, C], and the duals of the projection that it comes from."""
 
     image: tf.Tensor
     duals: SinkhornDuals
 
 
 class ProjectedSinkhorn(Attack):
-    """A step in pixel space, the entropic projection onto the ball, and a clip to the pixel range, which loses mass.
+    """A gradient step in pixel space, the entropic projection onto the ball, and a clip to the pixel range.
 
-    The raw image is the paper's; the plan is that of the last projection.
+    The clip loses mass, so the raw image, which is that of the paper, may be infeasible. The plan is that of the last
+    projection.
 
     Attributes:
-      step_size: α. The paper's is 0.1, as `norm` measures it.
-      norm: "linf" steps by the sign of the gradient (the paper's choice), "l2" by the gradient over its norm.
-      regularization: λ of the projection: 1000 on MNIST, 3000 on CIFAR-10.
-      sinkhorn_iterations: The most sweeps of a projection.
+      iterations: The maximum number of steps per image, I.
+      stop_when_fooled: As in the published code, an image stops as soon as it is misclassified.
+      step_size: α, in pixel values, as `norm` measures them. 0.1 in the paper.
+      norm: "linf" steps along the sign of the gradient (as the paper does), "l2" along the normalised gradient.
+      regularization: λ, the weight of the transport cost against the entropy: 1000 on MNIST, 3000 on CIFAR-10.
+      sinkhorn_iterations: The maximum number of sweeps of a projection.
+
+    Example:
+    >>> import wasser_tf
+    >>> images = wasser_tf.data.load("digits").test.images[:8]
+    >>> classifier = wasser_tf.models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> ball = wasser_tf.ThreatModel(epsilon=0.2)
+    >>> attack = wasser_tf.attacks.ProjectedSinkhorn(ball, iterations=2, sinkhorn_iterations=20)
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.feasibility.feasible().all())
+    True
     """
 
     name: ClassVar[str] = "projected_sinkhorn"
@@ -78,10 +92,10 @@ def projected_ascent(
     """Repeats: step along the gradient of the cross-entropy, project onto the ball, clip to the pixel range.
 
     Args:
-      attack: Whose loop it is.
+      attack: The attack whose loop and settings are used.
       problem: The batch.
       step: (images, gradient) -> the point to project, all [B, H, W, C].
-      project: (points, budget [B], duals of the projection before) -> the projection.
+      project: (points, budget [B], duals of the previous projection) -> the projection.
     """
     capacity = problem.threat_model.capacity
 

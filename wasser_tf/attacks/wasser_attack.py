@@ -51,14 +51,25 @@ class _Weights(NamedTuple):
 
 
 class WasserAttack(Attack):
-    """The paper's attack (see the module).
+    """The attack of the WasserTrain paper (see the module).
 
     Attributes:
+      iterations: The maximum number of steps per image, I.
       alpha: Weight of the precision loss, Eq. 6.
-      beta: Weight of the invalid-pixel loss, Eq. 7. Without capacity in the threat model it has no effect.
+      beta: Weight of the invalid-pixel loss, Eq. 7. It has no effect without a capacity in the threat model.
       gamma: Weight of the ball loss, Eq. 8.
       step_size: η of the first step; the last is 1e-4 of it.
       gradient_scale: The largest entry that ∂l0/∂x̃ of each image is scaled to, or None to leave it as it is.
+
+    Example:
+    >>> import wasser_tf
+    >>> images = wasser_tf.data.load("digits").test.images[:8]
+    >>> classifier = wasser_tf.models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> attack = wasser_tf.WasserAttack(wasser_tf.ThreatModel(epsilon=0.2), iterations=5)
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.feasibility.feasible().all())
+    True
     """
 
     name: ClassVar[str] = "wasser_attack"
