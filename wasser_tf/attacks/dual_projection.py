@@ -33,8 +33,9 @@ class DualProjection(Attack):
 
     Example:
     >>> import wasser_tf
-    >>> images = wasser_tf.data.load("digits").test.images[:8]
-    >>> classifier = wasser_tf.models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> from wasser_tf import data, models
+    >>> images = data.load("digits").test.images[:8]
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
     >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
     >>> attack = wasser_tf.attacks.DualProjection(wasser_tf.ThreatModel(epsilon=0.2), iterations=2)
     >>> result = attack(classifier, images, labels)

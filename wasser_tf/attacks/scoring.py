@@ -32,8 +32,8 @@ class AttackResult(NamedTuple):
       raw_feasibility: The feasibility record of `raw`.
       raw_success: As `success`, for `raw`.
       raw_loss: As `loss`, for `raw`.
-      flagged: Whether the attack had no usable gradient at the clean image, bool [B]: the margin's gradient is not finite
-        or nothing but rounding, or outputs are not finite. A failed attack on such an image is no sign of robustness.
+      flagged: Whether the attack had no usable gradient at the clean image, bool [B]: the margin's gradient is not
+        finite or only rounding, or outputs are not finite. A failed attack there is not a sign of robustness.
     """
 
     adversarial: Any
