@@ -98,7 +98,7 @@ def check_in_wasserstein_ball(attack: Any) -> None:
         raise ValueError(f"attack must be a wasser_tf.attacks.Attack, got {attack!r}.")
     if not attack.in_wasserstein_ball:
         raise ValueError(
-            f"{attack.name} is not a Wasserstein attack ({attack.ball()}), so its examples cannot be scored as those of "
+            f"{attack.name} is not a Wasserstein attack ({attack.ball()}), so its examples cannot be scored in "
             "a Wasserstein ball: train on it, or call it in your own code, and evaluate with another attack."
         )
 

@@ -29,7 +29,7 @@ from wasser_tf.transport.gibbs import GibbsPlan, guess_multiplier, project_kl
 from wasser_tf.transport.neighbourhood import Support
 
 _COLD_START_NEWTON_STEPS = 6
-# Where an ascent is resumed; what its first plan misses of the budget, the iterations mend.
+# Newton steps where an ascent is resumed; the iterations correct what its first plan misses of the budget.
 _RESUMING_NEWTON_STEPS = 10
 # The ascent starts at a small part of the budget: the plan of largest entropy is a blur, and a blur that uses all of a
 # large budget is a poor place to take gradients at.
@@ -339,7 +339,7 @@ def _climb(
 def _polish(
     plan: GibbsPlan, images: tf.Tensor, budget: tf.Tensor, capacity: float, support: Support, steps: int
 ) -> GibbsPlan:
-    """Alternating dual steps for capacity and budget; what they leave over, rounding mends."""
+    """Alternates dual steps for capacity and budget; rounding corrects what remains."""
 
     def step(count: tf.Tensor, capacity_dual: tf.Tensor, projected: GibbsPlan) -> tuple:
         log_fill = tf.math.log(tf.maximum(projected.image / capacity, 1e-30))
