@@ -4,13 +4,13 @@ import pathlib
 import pytest
 
 import wasser_tf
-from wasser_tf import attacks, models, pretrained, RadiusSchedule, ThreatModel
-from wasser_tf.runtime import storage
+from wasser_tf import RadiusSchedule, ThreatModel, attacks, models, pretrained
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.sweep import fingerprint
 from wasser_tf.publishing import card
 from wasser_tf.runs import publish
 from wasser_tf.runs.publish import Publication
+from wasser_tf.runtime import storage
 from wasser_tf.training.config import TrainConfig
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -29,8 +29,12 @@ def test_a_run_becomes_a_classifier_with_a_card(run, board, tmp_path, monkeypatc
     accuracy = f"{100 * found['evaluation']['robust_accuracy']['0.1']:.2f} %"
     assert "robust at ε = 0.1" in text and accuracy in text and "16 images of digits test" in text
     assert found["training"]["command"] in text and "at commit cccccccc" in text
-    entry = storage.read_json(tmp_path / "page" / "leaderboard" / "digits" / "p1-k5-normalized-capacity1" / "digits_linear.json")
-    assert entry == found["evaluation"] and entry["description"].startswith("linear, WasserTrain, mirror_ascent, seed 5")
+    entry = storage.read_json(
+        tmp_path / "page" / "leaderboard" / "digits" / "p1-k5-normalized-capacity1" / "digits_linear.json"
+    )
+    assert entry == found["evaluation"] and entry["description"].startswith(
+        "linear, WasserTrain, mirror_ascent, seed 5"
+    )
 
 
 def test_another_classifier_of_the_name_is_not_replaced_unasked(run, board, tmp_path, monkeypatch):
