@@ -199,7 +199,7 @@ def test_a_run_that_was_stopped_goes_on(undisturbed, grid_classifier, grid_image
         if len(list(tmp_path.glob("*.json"))) == 2:
             raise interruption.Interrupted(signal.SIGTERM)
 
-    monkeypatch.setattr(interruption, "check", stop)
+    monkeypatch.setattr(interruption, "raise_if_requested", stop)
     with pytest.raises(interruption.Interrupted):
         certify()
     monkeypatch.undo()

@@ -99,7 +99,7 @@ def certify_smoothed(
             )
             if store is not None:
                 store.write(image, number, counts)
-            interruption.check()
+            interruption.raise_if_requested()
         predicted.append(int(counts[0].argmax()))
         successes.append(int(counts[1][predicted[-1]]))
     return _result(
