@@ -8,7 +8,7 @@ A traced graph is valid as long as the structure is equal to that at the time of
 - of an object of a class of the user's own: its attributes, and the functions of its class.
 
 Values of variables are not part of it, because graphs read them anew. Arrays, numbers, strings and containers count by
-content, objects of libraries by identity. Only a change inside an object of a library or of an extension module (such as
+content, objects of libraries by identity. Only a change inside an object of a library or an extension module (such as
 a random generator), or of a library's own globals, is not recognised.
 """
 
