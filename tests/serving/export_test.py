@@ -163,7 +163,7 @@ def test_a_failure_leaves_nothing_behind(monkeypatch, tmp_path):
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(export.warmup, "write", fail)
+    monkeypatch.setattr(export.warmup, "write_warmup", fail)
     with pytest.raises(OSError, match="the disk is full"):
         export_classifier(models.build("linear", (4, 4, 1), 2, seed=0), tmp_path / "served", "m")
     assert not (tmp_path / "served").exists()
