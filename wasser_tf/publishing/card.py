@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wasser_tf.attacks import spec
-from wasser_tf.publishing.leaderboard import attacks_in_words, ball_in_words, percent, short_commit
+from wasser_tf.publishing.leaderboard import attacks_in_words, ball_in_words, short_commit
 from wasser_tf.reporting.tables import markdown_table
 from wasser_tf.runtime import storage
+from wasser_tf.runtime.formatting import percent
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.config import TrainConfig
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from wasser_tf.attacks import spec
-from wasser_tf.evaluation.sweep import safe_name
+from wasser_tf.evaluation.fingerprint import safe_name
 from wasser_tf.reporting.tables import markdown_table, threat_model_caption
 from wasser_tf.runtime import storage
+from wasser_tf.runtime.formatting import percent
 from wasser_tf.threat_model import ThreatModel
 
 LEADERBOARD = "leaderboard.md"
@@ -227,15 +228,6 @@ def attacks_in_words(attacks: Mapping[str, Mapping[str, Any]]) -> str:
 
     shown = [(name, settings) for name, settings in attacks.items() if not contained(name, settings)]
     return "; ".join(in_words(name, settings) for name, settings in shown)
-
-
-def percent(share: float | None) -> str:
-    """Formats a share as a percentage, or None as a dash.
-
-    >>> percent(0.5)
-    '50.00 %'
-    """
-    return "–" if share is None else f"{100 * share:.2f} %"
 
 
 def short_commit(commit: str | None) -> str:
