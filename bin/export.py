@@ -4,7 +4,7 @@ r"""Exports a classifier for TensorFlow Serving, to <base_dir>/<name>/<version>/
 
 For a classifier of a bin/train.py run, the model card includes its dataset, threat model and measured robustness.
 The base_dir also gets models.config, batching_parameters.txt, docker-compose.yaml and kubernetes.yaml; start the server
-with docker compose --file=served/docker-compose.yaml up. See docs/serving.md.
+with docker compose --file=served/docker-compose.yaml up. See docs/how_to/serve.md.
 """
 
 import pathlib

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ _FROM = {0: [0.1, 0.2, 0.4, 9, 9, 9], 1: [0.4, 0.1, 9, 0.2, 9, 9]}
 class Fake(attacks.RandomPlan):
     """Fools images by their position and its seed, at half its radius; remembers what it was given."""
 
-    calls: list = []
+    calls: ClassVar[list] = []
 
     def __call__(self, classifier, images, labels, *, radius, index, from_logits, batch_size):
         self.calls.append((self.seed, radius, index.tolist(), from_logits, batch_size))

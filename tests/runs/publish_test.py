@@ -22,7 +22,7 @@ def test_a_run_becomes_a_classifier_with_a_card(run, board, tmp_path, monkeypatc
     assert pretrained.names() == ("digits_linear",) and path == pretrained.path_of("digits_linear")
     assert wasser_tf.load_pretrained("digits_linear").count_params() == 650
     found = pretrained.card("digits_linear")
-    # What was evaluated is the file that is there, not the one it was made of.
+    # The evaluation is of the published file, not of its source.
     assert found["evaluation"]["fingerprint"] == fingerprint(path) != fingerprint(run / "best.keras")
     assert found["evaluation"]["num_images"] == 16 and found["training"]["config"]["seed"] == 5
     text = path.with_suffix(".md").read_text()
@@ -130,8 +130,8 @@ def test_what_cannot_be_published(run, board, tmp_path):
     other = dataclasses.replace(board, source=ImageSource(dataset="mnist"))
     with pytest.raises(ValueError, match="was trained on digits: give --dataset=digits"):
         publish.publish(Publication(run=str(run), name="x", board=other))
-    with pytest.raises(ValueError, match="missing holds no training run: give the --output_dir of bin/train.py"):
+    with pytest.raises(ValueError, match="missing does not contain a training run: pass the --output_dir of bin/train"):
         publish.publish(Publication(run=str(tmp_path / "missing"), name="x", board=board))
     storage.write_json(tmp_path / "config.json", {"radii": [1]})
-    with pytest.raises(ValueError, match="holds no training run"):
+    with pytest.raises(ValueError, match="does not contain a training run"):
         publish.publish(Publication(run=str(tmp_path), name="x", board=board))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wasser_tf import attacks
-from wasser_tf.attacks import Attack, Ensemble
+from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation import examples, metrics
@@ -28,8 +28,8 @@ from wasser_tf.runtime.progress import Progress
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.version import __version__
 
-# An ensemble drops fooled images between its members in whole batches, so its cells hold several batches.
-_ENSEMBLE_BATCHES = 4
+# An attack that drops fooled images does so in whole batches, so its cells hold several batches.
+_BATCHES_WHERE_FOOLED_ARE_SKIPPED = 4
 
 
 class Model(NamedTuple):
@@ -88,7 +88,7 @@ class Sweep:
         ignored.
       radii: The radii, in ascending order.
       images: The images.
-      chunk_size: Images in a cell, four times as many for an ensemble. A killed run loses at most one cell.
+      chunk_size: Images in a cell, four times as many for an attack that drops fooled images. A killed run loses at most one cell.
       batch_size: Images attacked at a time.
       skip_fooled: Whether an attack skips images that an earlier attack fooled, at the same radius or a smaller one,
         and, after the first attack, images that are misclassified clean.
@@ -244,7 +244,7 @@ class Sweep:
         return self._fooled[path]
 
     def _chunks(self, label: str, rows: np.ndarray) -> list[np.ndarray]:
-        size = self.chunk_size * (_ENSEMBLE_BATCHES if isinstance(self.attacks[label], Ensemble) else 1)
+        size = self.chunk_size * (_BATCHES_WHERE_FOOLED_ARE_SKIPPED if self.attacks[label].skips_fooled else 1)
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _attack(self, classifier: Any, from_logits: bool, attack: Attack, radius: float, rows: np.ndarray) -> Examples:
