@@ -88,7 +88,8 @@ class Sweep:
         ignored.
       radii: The radii, in ascending order.
       images: The images.
-      chunk_size: Images in a cell, four times as many for an attack that drops fooled images. A killed run loses at most one cell.
+      chunk_size: Images in a cell, four times as many for an attack that drops fooled images. A killed run loses at
+        most one cell.
       batch_size: Images attacked at a time.
       skip_fooled: Whether an attack skips images that an earlier attack fooled, at the same radius or a smaller one,
         and, after the first attack, images that are misclassified clean.

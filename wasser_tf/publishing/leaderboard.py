@@ -37,7 +37,7 @@ def make_entry(
     (balls are nested).
 
     Args:
-      report: The content of report.json of an evaluation with `skip_fooled`.
+      report: The content of report.json of an evaluation with `skip_fooled`, see `runtime.run_files.read_document`.
       name: The classifier's name in the report.
       description: A sentence about the classifier, printed below the table.
       num_weights: Number of the classifier's weights; None if unknown.
@@ -51,7 +51,7 @@ def make_entry(
     Example (`wasser_tf.runs.leaderboard.add_to_leaderboard` does this in one call):
 
     ```python
-    report = storage.read_json(output_dir / "report.json")
+    report = read_document(output_dir / REPORT, Schema.EVALUATION_REPORT)
     entry = make_entry(report, "mine", description="LeNet, WasserTrain.", num_weights=classifier.count_params())
     storage.write_json(entry_path(results_dir, "mnist", entry), entry)
     write_leaderboard(results_dir)

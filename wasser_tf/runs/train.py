@@ -22,6 +22,7 @@ from wasser_tf.evaluation.comparison import Comparison, compare
 from wasser_tf.models.saved_model import exporting
 from wasser_tf.reporting import comparison
 from wasser_tf.runtime import provenance, storage
+from wasser_tf.runtime.run_files import CONFIG, Schema, write_document
 from wasser_tf.training import run_folder
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
@@ -113,7 +114,7 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
         # Once more, for a run may have begun and ended here since.
         run_folder.check_run_folder(folder, config)
         run_folder.clear_run_folder(folder, config)
-        storage.write_json(folder / run_folder.CONFIG, _metadata(config))
+        write_document(folder / CONFIG, Schema.TRAINING_CONFIG, _metadata(config))
         log(f"Devices: {', '.join(device.name for device in tf.config.list_logical_devices())}")
         if distribution.num_replicas > 1:
             log(f"{distribution.num_replicas} replicas, {config.batch_size // distribution.num_replicas} images each")

@@ -1,7 +1,7 @@
 """The files that runs write: their names, and the schema that each JSON document declares.
 
-bin/train.py, bin/attack.py and bin/evaluate.py all write a report.json, each with other keys. Every such document names
-its schema, and a reader rejects a document of another schema, so that one cannot be mistaken for the other.
+bin/train.py, bin/attack.py and bin/evaluate.py all write a report.json, each with different keys. Every such document
+names its schema, and `read_document` rejects a document of another schema, so that they cannot be confused.
 """
 
 import enum
@@ -23,6 +23,8 @@ _KEY = "schema"
 class Schema(enum.StrEnum):
     """The JSON documents, by the value of their "schema" key; the number after the slash is the version."""
 
+    # bin/train.py's config.json: the TrainConfig, the threat model and the versions.
+    TRAINING_CONFIG = "wasser_tf.training_config/1"
     # bin/train.py's report.json: a record for each classifier and radius, and the run's metadata.
     COMPARISON_REPORT = "wasser_tf.comparison_report/1"
     # bin/attack.py's report.json: one record and its images' source.

@@ -6,9 +6,10 @@ import pathlib
 from typing import Any
 
 from wasser_tf.runtime import storage
+from wasser_tf.runtime.run_files import CONFIG, REPORT, REPORT_TEXT
 from wasser_tf.training.config import TrainConfig
 
-CONFIG, HISTORY, CHECKPOINTS = "config.json", "history.csv", "checkpoints"
+HISTORY, CHECKPOINTS = "history.csv", "checkpoints"
 STANDARD, BEST, SAVED_MODEL = "standard.keras", "best.keras", "best_saved_model"
 # The batch after which numbers were no longer finite.
 NOT_FINITE = "not_finite.npz"
@@ -20,8 +21,8 @@ _FILES = (
     STANDARD,
     BEST,
     SAVED_MODEL,
-    "report.json",
-    "report.md",
+    REPORT,
+    REPORT_TEXT,
     "success.png",
     NOT_FINITE,
 )
