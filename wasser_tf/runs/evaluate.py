@@ -3,13 +3,12 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from wasser_tf import attacks, models
 from wasser_tf.attacks.inputs import check_batch
-from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation.check import Check, worst_case_is_per_example
 from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.evaluation.examples import Examples
@@ -81,29 +80,14 @@ def run_evaluation(
       OSError: The output_dir cannot be written to; existing files are unchanged.
       wasser_tf.runtime.interruption.Interrupted: A signal requested the run to stop; the same call resumes it.
     """
-    log = log or (lambda line: None)
     folder = pathlib.Path(config.output_dir).expanduser()
     if rescore_only and overwrite:
         raise ValueError(
             "Rescoring needs the stored results in the output_dir: give --rescore or --overwrite, not both."
         )
     _check_folder(config, folder, resume, overwrite)
-    images = config.source.load()
-    classifiers = {name: models.load_classifier(path) for name, path in config.models.items()}
-    for classifier in classifiers.values():
-        check_batch(classifier, images.images[:1], images.labels[:1])
-    known = [Model(name, fingerprint(path), classifiers[name]) for name, path in config.models.items()]
-    sweep = Sweep(
-        folder / CELLS,
-        known,
-        config.attacks,
-        config.radii,
-        images,
-        chunk_size=config.batch_size,
-        batch_size=config.batch_size,
-        skip_fooled=config.skip_fooled,
-    )
-    if rescore_only and (missing := sweep.missing()):
+    run = _Context(config, folder, _make_sweep(config, folder), rescore_only, log or (lambda line: None))
+    if rescore_only and (missing := run.sweep.missing()):
         raise ValueError(
             f"{len(missing)} results are missing, the first {missing[0].relative_to(folder)}: "
             "run without --rescore to create them."
@@ -116,30 +100,60 @@ def run_evaluation(
         storage.remove_leftovers(folder)
         write_document(folder / CONFIG, Schema.EVALUATION_CONFIG, config.to_json())
         if not rescore_only:
-            sweep.run(log)
-        reports = []
-        for model in known:
-            interruption.raise_if_requested()
-            log(f"Scoring {model.name}")
-            report = _report_on(config, sweep, model, images, rescore_only, verify_exact)
-            if report.exact:
-                log(summarize_exact_checks(report.exact.values()))
-            if config.minimal_radius:
-                found = _bisected_radii(config, folder, model, images, rescore_only, log)
-                report.bisected = found is not None
-                if found is not None:
-                    report.minimal_radii = np.minimum(report.minimal_radii, found)
-            if config.sanity and (checks := _sanity(config, folder, known, model, images, rescore_only, log)):
-                report.checks[:] = [*checks, worst_case_is_per_example(report.records)]
-            reports.append(report)
-        write_report(folder, config.to_json(), config.threat_model, images, reports)
+            run.sweep.run(run.log)
+        reports = [_report_on(run, model, verify_exact) for model in run.sweep.models]
+        write_report(folder, config.to_json(), config.threat_model, run.sweep.images, reports)
     return reports
 
 
-def _report_on(
-    config: EvaluationRun, sweep: Sweep, model: Model, images: Selection, rescored: bool, verify_exact: int | None
-) -> ModelReport:
+class _Context(NamedTuple):
+    """One evaluation: its configuration, folder and sweep, whether to attack nothing, and where to log."""
+
+    config: EvaluationRun
+    folder: pathlib.Path
+    sweep: Sweep
+    stored_only: bool
+    log: Callable[[str], None]
+
+
+def _make_sweep(config: EvaluationRun, folder: pathlib.Path) -> Sweep:
+    """Loads the images and the classifiers, and returns their sweep."""
+    images = config.source.load()
+    classifiers = {name: models.load_classifier(path) for name, path in config.models.items()}
+    for classifier in classifiers.values():
+        check_batch(classifier, images.images[:1], images.labels[:1])
+    return Sweep(
+        folder / CELLS,
+        [Model(name, fingerprint(path), classifiers[name]) for name, path in config.models.items()],
+        config.attacks,
+        config.radii,
+        images,
+        chunk_size=config.batch_size,
+        batch_size=config.batch_size,
+        skip_fooled=config.skip_fooled,
+    )
+
+
+def _report_on(run: _Context, model: Model, verify_exact: int | None) -> ModelReport:
+    """Scores a model, and adds its minimal radii and sanity checks as configured."""
+    interruption.raise_if_requested()
+    run.log(f"Scoring {model.name}")
+    report = _score_cells(run, model, verify_exact)
+    if report.exact:
+        run.log(summarize_exact_checks(report.exact.values()))
+    if run.config.minimal_radius:
+        found = _bisected_radii(run, model)
+        report.bisected = found is not None
+        if found is not None:
+            report.minimal_radii = np.minimum(report.minimal_radii, found)
+    if run.config.sanity and (checks := _sanity_checks(run, model)):
+        report.checks[:] = [*checks, worst_case_is_per_example(report.records)]
+    return report
+
+
+def _score_cells(run: _Context, model: Model, verify_exact: int | None) -> ModelReport:
     """Scores the cells of a model, one radius at a time and without the images, which may not fit into memory."""
+    config, images = run.config, run.sweep.images
     report = ModelReport(name=model.name, path=config.models[model.name], fingerprint=model.fingerprint)
     worst, smallest, seconds = None, np.full(len(images.labels), np.inf), 0.0
     # A single attack is its own worst case.
@@ -151,9 +165,9 @@ def _report_on(
         if verify_exact is not None:
             report.exact[label, radius] = verify(examples, config.threat_model, verify_exact or None)
 
-    for radius in sweep.radii:
+    for radius in run.sweep.radii:
         worst = None if alone else worst
-        for cell in sweep.results(model, radius, rescored=rescored, images=kept):
+        for cell in run.sweep.results(model, radius, rescored=run.stored_only, images=kept):
             seconds += cell.seconds
             if not config.skip_fooled:
                 report.add(cell.label, cell.attack, radius, images.name, cell.examples, cell.seconds)
@@ -172,19 +186,13 @@ def _report_on(
     return report
 
 
-def _bisected_radii(
-    config: EvaluationRun,
-    folder: pathlib.Path,
-    model: Model,
-    images: Selection,
-    stored_only: bool,
-    log: Callable[[str], None],
-) -> np.ndarray | None:
+def _bisected_radii(run: _Context, model: Model) -> np.ndarray | None:
     """Returns the minimal radii [n], bisected or read from the cache; None if not cached and `stored_only`."""
+    config, images = run.config, run.sweep.images
     attack, largest = config.attacks[config.main_attack], max(config.radii)
 
     def make() -> list[float]:
-        log(f"Minimal radii of {model.name} with {config.main_attack}")
+        run.log(f"Minimal radii of {model.name} with {config.main_attack}")
         found = minimal_radii(
             attack,
             model.classifier,
@@ -192,7 +200,7 @@ def _bisected_radii(
             images.labels,
             largest=largest,
             batch_size=config.batch_size,
-            log=log,
+            log=run.log,
         )
         return found.radius.tolist()
 
@@ -202,26 +210,19 @@ def _bisected_radii(
         "largest": largest,
         "source": dataclasses.asdict(config.source),
     }
-    found = _cached(folder / CELLS / safe_name(model.name) / "minimal_radius.json", key, make, stored_only)
+    found = _cached(run.folder / CELLS / safe_name(model.name) / "minimal_radius.json", key, make, run.stored_only)
     return None if found is None else np.array([float(radius) for radius in found])
 
 
-def _sanity(
-    config: EvaluationRun,
-    folder: pathlib.Path,
-    known: list[Model],
-    model: Model,
-    images: Selection,
-    stored_only: bool,
-    log: Callable[[str], None],
-) -> list[Check]:
+def _sanity_checks(run: _Context, model: Model) -> list[Check]:
     """Returns the sanity checks of a model, made or read from the cache; none if not cached and `stored_only`."""
+    config, images = run.config, run.sweep.images
     attack = config.attacks[config.main_attack]
-    other = next((other for other in known if other.name != model.name), None)
+    other = next((other for other in run.sweep.models if other.name != model.name), None)
     count = min(config.sanity_examples, len(images.labels))
 
     def make() -> list[dict[str, Any]]:
-        log(f"Sanity checks of {model.name} with {config.main_attack} on {count} images")
+        run.log(f"Sanity checks of {model.name} with {config.main_attack} on {count} images")
         checker = SanityChecker(
             model.classifier,
             attack,
@@ -231,7 +232,7 @@ def _sanity(
             surrogate=other.classifier if other else train_surrogate(model.classifier, images.images),
             batch_size=config.batch_size,
         )
-        return [dataclasses.asdict(check) for check in checker.run(log)]
+        return [dataclasses.asdict(check) for check in checker.run(run.log)]
 
     key = {
         "model": model.fingerprint,
@@ -241,7 +242,7 @@ def _sanity(
         "source": dataclasses.asdict(config.source),
         "examples": count,
     }
-    found = _cached(folder / CELLS / safe_name(model.name) / "sanity.json", key, make, stored_only)
+    found = _cached(run.folder / CELLS / safe_name(model.name) / "sanity.json", key, make, run.stored_only)
     return [Check(**check) for check in found or []]
 
 
