@@ -1,4 +1,4 @@
-"""Writes docs/licences.md: the licences of all packages in requirements.lock, from their installed metadata.
+"""Writes docs/design/licences.md: the licences of all packages in requirements.lock, from their installed metadata.
 
 python benchmarks/licences.py
 """
@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-LOCK, PAGE = _ROOT / "requirements.lock", _ROOT / "docs" / "licences.md"
+LOCK, PAGE = _ROOT / "requirements.lock", _ROOT / "docs" / "design" / "licences.md"
 # Packages without a licence in their metadata, and where it is stated.
 _STATED_ELSEWHERE = {
     "colorama": "BSD-3-Clause (by its repository; installed on Windows only)",

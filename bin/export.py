@@ -4,7 +4,7 @@ r"""Exports a classifier for TensorFlow Serving, to <base_dir>/<name>/<version>/
 
 A classifier of a bin/train.py run brings its dataset, threat model and measured robustness along for the model card.
 The base_dir also gets models.config, batching_parameters.txt, docker-compose.yaml and kubernetes.yaml:
-docker compose --file=served/docker-compose.yaml up. docs/serving.md tells the rest.
+docker compose --file=served/docker-compose.yaml up. See docs/how_to/serve.md.
 """
 
 import pathlib

@@ -18,7 +18,7 @@ import _flags
 from absl import flags
 
 from wasser_tf import models
-from wasser_tf.attacks import ATTACKS, Attack
+from wasser_tf.attacks import ATTACKS, Attack, spec
 from wasser_tf.data.augmentation import AUGMENTATIONS
 from wasser_tf.reporting import comparison
 from wasser_tf.runs import train
@@ -98,7 +98,7 @@ flags.DEFINE_integer(
     "report_iterations", TrainConfig.report_iterations, "Iterations of the report's attack, each restart."
 )
 flags.DEFINE_integer("num_attack_examples", TrainConfig.num_attack_examples, "How many test images the report attacks.")
-flags.DEFINE_enum("distribute", TrainConfig.distribute, STRATEGIES, "Over what to spread (docs/distribution.md).")
+flags.DEFINE_enum("distribute", TrainConfig.distribute, STRATEGIES, "Over what to spread (docs/how_to/distribute.md).")
 flags.DEFINE_integer("attack_chunk", None, "Images of a step attacked at a time, to bound memory. All by default.")
 flags.DEFINE_bool("resume", False, "Whether to go on with the run in the output_dir, if there is one.")
 _flags.define_data()
@@ -134,7 +134,7 @@ def _validation_attack() -> Attack | None:
     if FLAGS.validation_attack is None:
         return None
     ball = _flags.threat_model(FLAGS.epsilon)
-    return _flags.make_attack_alone(FLAGS.validation_attack, ball, {"seed": FLAGS.seed})
+    return spec.make_from_spec(FLAGS.validation_attack, ball, {"seed": FLAGS.seed})
 
 
 if __name__ == "__main__":

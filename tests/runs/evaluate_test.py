@@ -8,21 +8,21 @@ import pytest
 import tensorflow as tf
 
 import wasser_tf
-from wasser_tf import attacks, data, models, RadiusSchedule, ThreatModel
-from wasser_tf.runtime import storage
+from wasser_tf import RadiusSchedule, ThreatModel, attacks, data, models
 from wasser_tf.attacks import AttackResult
+from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation import examples, sanity
-from wasser_tf.reporting import report
-from wasser_tf.runs import evaluate
-from wasser_tf.models import model_name
-from wasser_tf.runs.attack import AttackRun, run_attack
-from wasser_tf.runtime.output_folder import check_output_dir
 from wasser_tf.evaluation.config import EvaluationRun
-from wasser_tf.runs.evaluate import run_evaluation
 from wasser_tf.evaluation.minimal_radius import MinimalRadii
 from wasser_tf.evaluation.sanity import Check
-from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.verification import ExactCheck
+from wasser_tf.models import model_name
+from wasser_tf.reporting import report
+from wasser_tf.runs import evaluate
+from wasser_tf.runs.attack import AttackRun, run_attack
+from wasser_tf.runs.evaluate import run_evaluation
+from wasser_tf.runtime import storage
+from wasser_tf.runtime.output_folder import check_output_dir
 from wasser_tf.transport.feasibility import Feasibility
 
 # From which radius on each of the six images is fooled, by the attack of seed 0 and that of seed 1. The last is wrong.

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from wasser_tf import data, MirrorAscent, models, RadiusSchedule, ThreatModel
+from wasser_tf import MirrorAscent, RadiusSchedule, ThreatModel, data, models
+from wasser_tf.attacks import LinfPGD
 from wasser_tf.runs import train
 from wasser_tf.runtime import storage
-from wasser_tf.attacks import LinfPGD
 from wasser_tf.training import loop, run_folder
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
@@ -129,9 +129,7 @@ def test_on_a_gpu_xla_compiles_the_step_unless_told_not_to(tmp_path, monkeypatch
 
 
 def _introduced(folder, model, best_epoch, **fields):
-    return train._introduction(
-        _config(folder, omega=0.25, epochs=9, report_iterations=7, **fields), model, best_epoch
-    )
+    return train._introduction(_config(folder, omega=0.25, epochs=9, report_iterations=7, **fields), model, best_epoch)
 
 
 def test_the_report_begins_with_what_was_done(tmp_path):

@@ -130,7 +130,7 @@ class ClassifierTrainer:
         return folder
 
     def _config(self, folder: pathlib.Path, attack: Attack, **settings: Any) -> TrainConfig:
-        ours = attack.name == "mirror_ascent"
+        ours = attack.supports_warm_start
         defaults: dict[str, Any] = {
             **{name: getattr(self.preset, name) for name in _PRESET_FIELDS},
             # Only for our recipe: an adaptive radius already varies, and PGD trains as in its paper.

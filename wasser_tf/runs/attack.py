@@ -3,18 +3,18 @@
 import dataclasses
 import pathlib
 
-from wasser_tf.version import __version__
-from wasser_tf import models, pretrained
-from wasser_tf.runtime import storage
-from wasser_tf.runtime.output_folder import check_output_dir
-from wasser_tf.runtime.arguments import is_whole
+from wasser_tf import models
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.base import batch_shape
 from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
+from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation import examples
 from wasser_tf.evaluation.record import Record, make_record
-from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint
+from wasser_tf.runtime import storage
+from wasser_tf.runtime.arguments import is_whole
+from wasser_tf.runtime.output_folder import check_output_dir
+from wasser_tf.version import __version__
 
 EXAMPLES = "adversarial.npz"
 REPORT = "report.json"
@@ -106,7 +106,3 @@ def run_attack(config: AttackRun) -> Record:
         storage.write_json(folder / REPORT, report)
         storage.remove(folder / PARTS)
     return record
-
-
-
-

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 
 from wasser_tf import attacks, models
-from wasser_tf.runtime import interruption, storage
 from wasser_tf.attacks.inputs import check_batch
+from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation import sanity
-from wasser_tf.runtime.output_folder import check_output_dir
 from wasser_tf.evaluation.config import CONFIG, EvaluationRun
 from wasser_tf.evaluation.examples import Examples
 from wasser_tf.evaluation.minimal_radius import minimal_radii
 from wasser_tf.evaluation.record import WORST_CASE
-from wasser_tf.reporting.report import ModelReport, PICTURES, write_report
 from wasser_tf.evaluation.sanity import worst_case_is_per_example
-from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, safe_name
 from wasser_tf.evaluation.verification import in_words, verify
 from wasser_tf.evaluation.worst_case import least_costs, with_more
+from wasser_tf.reporting.report import PICTURES, ModelReport, write_report
+from wasser_tf.runtime import interruption, storage
+from wasser_tf.runtime.output_folder import check_output_dir
 
 CELLS = "cells"
 FIGURES = "figures"

@@ -41,7 +41,6 @@ class Board:
             object.__setattr__(self, "radii", RADII.get(self.source.dataset, OTHER_RADII))
 
 
-
 def add_to_leaderboard(
     board: Board, name: str, path: str, description: str = "", log: Callable[[str], None] | None = None
 ) -> dict:
@@ -84,4 +83,3 @@ def add_to_leaderboard(
     storage.write_json(entry_path(place, board.source.dataset, found), found)
     write_leaderboard(place)
     return found
-

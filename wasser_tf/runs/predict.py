@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from wasser_tf.data.selection import ImageSource
 from wasser_tf.runtime import interruption, storage
 from wasser_tf.runtime.arguments import is_whole
-from wasser_tf.data.selection import ImageSource
 from wasser_tf.serving.client import PROTOCOLS, SignatureInfo, connect
 from wasser_tf.serving.signatures import DEFAULT, ENCODED, UINT8
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from wasser_tf import pretrained
-from wasser_tf.runtime import storage
 from wasser_tf.evaluation.sweep import fingerprint
-from wasser_tf.publishing import card, leaderboard
-from wasser_tf.runs.leaderboard import Board, add_to_leaderboard
+from wasser_tf.publishing import card
 from wasser_tf.publishing.compress_float16 import compress_float16
+from wasser_tf.runs.leaderboard import Board, add_to_leaderboard
+from wasser_tf.runtime import storage
 
 _NAME = re.compile(r"[a-z0-9_]+")
 

@@ -15,20 +15,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf.version import __version__
 from wasser_tf import data
-from wasser_tf.data import augmentation
-from wasser_tf.runtime import provenance, storage
 from wasser_tf.attacks import MirrorAscent
-from wasser_tf.data import Dataset, Split
-from wasser_tf.reporting import comparison
+from wasser_tf.data import Dataset, Split, augmentation
 from wasser_tf.evaluation.comparison import Comparison, compare
 from wasser_tf.models.saved_model import exporting
+from wasser_tf.reporting import comparison
+from wasser_tf.runtime import provenance, storage
 from wasser_tf.training import run_folder
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
 from wasser_tf.training.loop import classifier_of, log, train
 from wasser_tf.training.wasser_train import WasserTrain
+from wasser_tf.version import __version__
 
 # With these, mirror ascent leaves within a point of what the whole ensemble leaves (docs/results/attacks_mnist.md).
 _REPORT_RESTARTS = 6
@@ -179,9 +178,7 @@ def build_models(config: TrainConfig, dataset: Dataset, distribution: Distributi
         )
 
 
-def _compare(
-    standard: keras.Model, robust: keras.Model, config: TrainConfig, dataset: Dataset
-) -> Comparison:
+def _compare(standard: keras.Model, robust: keras.Model, config: TrainConfig, dataset: Dataset) -> Comparison:
     """Attacks both classifiers on the first images of the test split."""
     images = Split(*(array[: config.num_attack_examples] for array in dataset.test))
     radii = ", ".join(f"{radius:g}" for radius in config.radii)
