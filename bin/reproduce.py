@@ -67,7 +67,7 @@ def main() -> None:
     config = Reproduction(
         **{name: FLAGS[name].value for name in same.split()},
         experiments=list(EXPERIMENTS) if FLAGS.experiment == ["all"] else FLAGS.experiment,
-        preset=_scale(),
+        preset=_preset(),
         given=given,
         others=parse_models(FLAGS.others or []),
         leave_out=tuple(FLAGS.leave_out),
@@ -77,7 +77,7 @@ def main() -> None:
     print("Written:\n" + "\n".join(f"  {path}" for path in written))
 
 
-def _scale() -> presets.Preset:
+def _preset() -> presets.Preset:
     usual = (presets.QUICK if FLAGS.quick else presets.FULL)[FLAGS.dataset]
     sizes = {name: FLAGS[name].value for name in _SIZES.split() if FLAGS[name].value is not None}
     lists: dict[str, Any] = {

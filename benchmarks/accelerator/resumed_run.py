@@ -15,15 +15,13 @@ from wasser_tf.training.config import TrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class ResumedRun:
-    """An interrupted run.
+    """A run that was stopped.
 
     Attributes:
-      config: The run's config.
-      dataset: The dataset.
-      phase: Name of the current phase.
-      epochs: Number of epochs of this phase.
-      trained: The compiled model that is trained.
-      prepared: The phase's callbacks, checkpoint and data.
+      phase: The name of the phase it is in.
+      epochs: How many epochs that has.
+      trained: The compiled model whose steps are taken.
+      prepared: What the phase trains with.
     """
 
     config: TrainConfig
