@@ -1,4 +1,4 @@
-"""Where a run of bin/train.py stands: its models, compiled, and its data, as the run itself would have them next."""
+"""Restores an interrupted run of bin/train.py: its compiled models and its data, in the state of the next step."""
 
 import dataclasses
 import pathlib
@@ -33,11 +33,11 @@ class ResumedRun:
 
 
 def resumed_run(run: pathlib.Path) -> ResumedRun:
-    """Reads a run's folder, which must hold the end of its standard training or a checkpoint within it."""
+    """Reads a run's folder, which must contain standard.keras or a checkpoint of the standard training."""
     metadata = storage.read_json(run / run_folder.CONFIG)
-    # XLA has no reproducible gradient of max pooling on GPUs.
-    place = {"output_dir": str(run), "data_dir": metadata["data_dir"], "resume": True, "deterministic": False}
-    given = {**metadata["config"], **place}
+    # deterministic=False, because XLA has no reproducible gradient of max pooling on GPUs.
+    overrides = {"output_dir": str(run), "data_dir": metadata["data_dir"], "resume": True, "deterministic": False}
+    given = {**metadata["config"], **overrides}
     for name in ("attack", "validation_attack"):
         given[name] = given[name] and attacks.deserialize(given[name])
     config = TrainConfig(**given)
