@@ -4,20 +4,17 @@ A binary calls the `define_…` functions it needs when it is imported, then `fl
 that --help shows them, and asks for the objects in its main().
 """
 
-import ast
-import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import _quiet  # noqa: F401
 import keras
 import tensorflow
 from absl import app, flags, logging
 
-from wasser_tf import ThreatModel, attacks
-from wasser_tf.attacks import ATTACKS, Attack, RadiusSchedule
+from wasser_tf import ThreatModel
+from wasser_tf.attacks import ATTACKS, Attack, RadiusSchedule, spec
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.runs.leaderboard import Board
 from wasser_tf.runtime import interruption, provenance
@@ -223,27 +220,13 @@ def make_attacks(descriptions: Sequence[str], ball: ThreatModel) -> list[Attack]
         )
     made, unused = [], set(given) - {"seed"}
     for description in descriptions:
-        unused -= set(_settings_of(_parse(description)[0]))
-        made.append(make_attack_alone(description, ball, given))
+        unused -= set(spec.setting_names(spec.attack_name(description)))
+        made.append(spec.make_from_spec(description, ball, given))
     if unused:
         flag_names = [f"--{flag}" for flag, setting in _SETTINGS.items() if setting in unused]
         flag_names += ["--adaptive_radius"] if "schedule" in unused else []
         raise ValueError(f"{', '.join(flag_names)} is no setting of {', '.join(descriptions)}; leave it out.")
     return made
-
-
-def make_attack_alone(description: str, ball: ThreatModel, usual: Mapping[str, Any]) -> Attack:
-    """Makes an attack out of its description, without the flags; of the usual settings it takes those it has.
-
-    Raises:
-      ValueError: There is no such attack, or it lacks a setting of the description.
-    """
-    name, settings = _parse(description)
-    known = _settings_of(name)
-    if unknown := set(settings) - set(known):
-        raise ValueError(f"Attack {name!r} has no setting {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
-    usual = {setting: value for setting, value in usual.items() if setting in known}
-    return attacks.make(name, ball, **{**usual, **settings})
 
 
 def run(main: Callable[[], None], goes_on: str = "give the same command again") -> None:
@@ -282,29 +265,3 @@ def run(main: Callable[[], None], goes_on: str = "give the same command again") 
             sys.exit(130)
 
     app.run(guarded)
-
-
-def _parse(description: str) -> tuple[str, dict[str, Any]]:
-    name, _, rest = description.strip().partition(":")
-    settings = {}
-    for part in filter(None, rest.split(":")):
-        setting, equals, value = part.partition("=")
-        if not equals or not setting.strip():
-            raise ValueError(f"An attack is given as name or name:setting=value:setting=value, got {description!r}.")
-        settings[setting.strip()] = _value(value.strip())
-    return name.strip(), settings
-
-
-def _value(text: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _settings_of(name: str) -> list[str]:
-    if name not in ATTACKS:
-        raise ValueError(f"Unknown attack {name!r}; there are {', '.join(ATTACKS)}.")
-    return [key for key in inspect.signature(ATTACKS[name].__init__).parameters if key not in ("self", "threat_model")]

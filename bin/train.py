@@ -18,7 +18,7 @@ import _flags
 from absl import flags
 
 from wasser_tf import models
-from wasser_tf.attacks import ATTACKS, Attack
+from wasser_tf.attacks import ATTACKS, Attack, spec
 from wasser_tf.data.augmentation import AUGMENTATIONS
 from wasser_tf.reporting import comparison
 from wasser_tf.runs import train
@@ -134,7 +134,7 @@ def _validation_attack() -> Attack | None:
     if FLAGS.validation_attack is None:
         return None
     ball = _flags.threat_model(FLAGS.epsilon)
-    return _flags.make_attack_alone(FLAGS.validation_attack, ball, {"seed": FLAGS.seed})
+    return spec.make_from_spec(FLAGS.validation_attack, ball, {"seed": FLAGS.seed})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from wasser_tf import attacks
 from wasser_tf.transport.exact import linear_optimum, wasserstein_distance
 
 THREAT_MODEL = wasser_tf.ThreatModel(epsilon=0.4, kernel_size=3)
-# Enough for the test to tell an attack from the control, and no more: near the optimum two wrong classes are level, and
+# Enough to distinguish an attack from the control, and no more: near the optimum two wrong classes are level, and
 # rounding decides which of them is climbed.
 ITERATIONS = {"wasser_attack": 100, "mirror_ascent": 20, "ensemble": 20, "dual_projection": 60}
 WASSERSTEIN = sorted(name for name, attack in attacks.ATTACKS.items() if attack.in_wasserstein_ball)

@@ -1,5 +1,7 @@
 """The ensemble: the worst case per image, each image attacked only until it is fooled."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,10 +21,10 @@ class Fixed(attacks.Attack):
 
     name = "fixed"
 
-    def __init__(self, threat_model, fooling, **settings):
-        super().__init__(threat_model, iterations=1, **settings)
-        self.fooling = fooling
-        self.given = []
+    iterations: int = 1
+    fooling: tuple = ()
+    # A list, because attacks themselves cannot change.
+    given: list = dataclasses.field(default_factory=list, hash=False)
 
     def __call__(self, classifier, images, labels, *, index, **options):
         self.given.append(sorted(set(index.tolist())))
@@ -36,8 +38,8 @@ class Fixed(attacks.Attack):
 
 
 def test_members_get_only_the_images_still_standing(linear_classifier, images, labels):
-    first, second = Fixed(THREAT_MODEL, [0, 3]), Fixed(THREAT_MODEL, [1, 2, 4, 5, 6, 7])
-    third = Fixed(THREAT_MODEL, [])
+    first, second = Fixed(THREAT_MODEL, fooling=(0, 3)), Fixed(THREAT_MODEL, fooling=(1, 2, 4, 5, 6, 7))
+    third = Fixed(THREAT_MODEL)
     ensemble = attacks.Ensemble(THREAT_MODEL, members=[first, second, third])
     result = ensemble(linear_classifier, images, labels, radius=0.0)
     assert first.given == [[0, 1, 2, 3, 4, 5, 6, 7]] and second.given == [[1, 2, 4, 5, 6, 7]] and not third.given
@@ -72,9 +74,9 @@ def test_its_own_members_run_and_leave_no_more_standing_than_the_first_alone(lin
 def test_config_round_trip_keeps_its_own_members(linear_classifier):
     made = attacks.Ensemble(THREAT_MODEL, members=[wasser_tf.MirrorAscent(THREAT_MODEL, iterations=7)])
     again = attacks.deserialize(attacks.serialize(made))
-    assert [member.iterations for member in again.members] == [7]
+    assert [member.iterations for member in again.all_members] == [7]
     default = attacks.deserialize(attacks.serialize(attacks.Ensemble(THREAT_MODEL, iterations=9)))
-    assert [member.name for member in default.members] == ["mirror_ascent"] * 4 + ["wasser_attack", "mirror_ascent"]
+    assert [member.name for member in default.all_members] == ["mirror_ascent"] * 4 + ["wasser_attack", "mirror_ascent"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_bad_members_are_refused(members):
 
 @pytest.mark.parametrize("name", ["linf_pgd", "distributional"])
 def test_members_must_move_mass(name):
-    with pytest.raises(ValueError, match=f"{name} is no Wasserstein attack"):
+    with pytest.raises(ValueError, match=f"{name} is not a Wasserstein attack"):
         attacks.Ensemble(THREAT_MODEL, members=[attacks.make(name, THREAT_MODEL)])
 
 

@@ -1,6 +1,4 @@
-"""The attacks by name. A new attack is one file here and one line below."""
-
-from typing import Any
+"""Attacks on image classifiers. A new attack is one file in this folder and one line in `ATTACKS.update`."""
 
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.constrained_sinkhorn import ConstrainedSinkhorn
@@ -13,12 +11,12 @@ from wasser_tf.attacks.mirror_ascent import MirrorAscent
 from wasser_tf.attacks.projected_sinkhorn import ProjectedSinkhorn
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.random_plan import RandomPlan
+from wasser_tf.attacks.registry import ATTACKS, deserialize, make, serialize
 from wasser_tf.attacks.scoring import AttackResult
 from wasser_tf.attacks.wasser_attack import WasserAttack
-from wasser_tf.threat_model import ThreatModel
 
-ATTACKS: dict[str, type[Attack]] = {
-    attack.name: attack
+ATTACKS.update(
+    (attack.name, attack)
     for attack in (
         WasserAttack,
         MirrorAscent,
@@ -31,7 +29,7 @@ ATTACKS: dict[str, type[Attack]] = {
         LinfPGD,
         Distributional,
     )
-}
+)
 
 __all__ = [
     "ATTACKS",
@@ -52,38 +50,3 @@ __all__ = [
     "make",
     "serialize",
 ]
-
-
-def make(name: str, threat_model: ThreatModel, **settings: Any) -> Attack:
-    """Makes an attack by its name.
-
-    Args:
-      name: A key of `ATTACKS`.
-      threat_model: The ball.
-      **settings: Keyword arguments of its class.
-
-    Raises:
-      ValueError: No such attack, or it has no such setting; the message lists those there are.
-    """
-    if name not in ATTACKS:
-        raise ValueError(f"Unknown attack {name!r}; there are {', '.join(ATTACKS)}.")
-    try:
-        return ATTACKS[name](threat_model, **settings)
-    except TypeError as error:
-        raise ValueError(f"Attack {name!r} does not take these settings: {error}.") from error
-
-
-def serialize(attack: Attack) -> dict[str, Any]:
-    """Returns {"name", "config"} in plain Python values, from which `deserialize` makes the same attack."""
-    return {"name": attack.name, "config": attack.get_config()}
-
-
-def deserialize(config: dict[str, Any]) -> Attack:
-    """Makes the attack that `serialize` described.
-
-    Raises:
-      ValueError: No such attack.
-    """
-    if config["name"] not in ATTACKS:
-        raise ValueError(f"Unknown attack {config['name']!r}; there are {', '.join(ATTACKS)}.")
-    return ATTACKS[config["name"]].from_config(config["config"])

@@ -1,18 +1,20 @@
-"""What all attacks share: the protocol, the loop in which fooled images stop, batching and input checks.
+"""The protocol of all attacks: settings, the loop in which fooled images stop, batching and input checks.
 
-An attack is one file with one class that says how to perturb a batch (`Attack.perturb`). Rounding to a feasible plan, the
-feasibility record and the scores are made by `Attack.run` (scoring.py), so that no attack can return an example that was not
-checked.
+An attack is one file with one class that perturbs a batch (`Attack.perturb`). `Attack.run` rounds its plans to feasible
+ones, measures them and scores the examples (scoring.py), so no attack can return an example that was not checked.
 """
 
 import abc
+import dataclasses
+import typing
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from wasser_tf.attacks import compilation
 from wasser_tf.attacks.inputs import (
     check_batch,
     check_labels,
@@ -24,61 +26,119 @@ from wasser_tf.attacks.inputs import (
 from wasser_tf.attacks.problem import Perturbation, Problem, choose
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.scoring import AttackResult, score
-from wasser_tf.models.logits import LogitsFn, as_logits_fn, compile_whole_graph
-from wasser_tf.runtime.arguments import is_whole
+from wasser_tf.models.logits import LogitsFn
+from wasser_tf.runtime.arguments import check_bool, check_whole
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.neighbourhood import make_support
 from wasser_tf.transport.plan import identity_plan
 
 
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Attack(abc.ABC):
-    """Finds images in a Wasserstein ball that a classifier gets wrong.
+    """Finds images in a Wasserstein ball that a classifier misclassifies.
 
-    Subclasses write `perturb`. In eager code call the attack itself; inside a graph (a training step) call `run`.
+    Subclasses declare their settings as annotated class attributes with defaults, as in a dataclass, check them in
+    `__post_init__` and implement `perturb`. Every subclass is made a frozen dataclass: attacks are immutable,
+    comparable, hashable, picklable and copyable, and `dataclasses.replace` makes a changed copy. In eager code call the
+    attack itself; inside a graph (a training step) call `run`.
+
+    A call attacks the classifier as it is at that moment: with its present weights, layers, trainable flags,
+    quantisation and LoRA adapters (`wasser_tf.models.structure` lists what is recognised).
 
     Attributes:
       name: The name in the registry.
-      in_wasserstein_ball: Whether its examples are made by moving mass, and so lie in the Wasserstein ball. One that does not is
-        there to be trained on and drawn; no evaluation takes it.
+      in_wasserstein_ball: Whether its examples are made by moving mass, and so lie in the Wasserstein ball. Attacks
+        that do not move mass are for training and figures; evaluations refuse them.
+      has_radius: Whether the radius bounds its examples.
+      skips_fooled: Whether a call leaves images that are already fooled out of its batches; such an attack is
+        efficient on several batches at a time.
+      uses_gradients: Whether it follows gradients of the classifier.
+      preferred_for_checks: Whether an evaluation uses it, among several attacks, for minimal radii and sanity checks.
       threat_model: The ball. Its epsilon is the radius unless a call or the schedule gives another.
-      iterations: The most iterations an image gets, I.
-      schedule: None for a fixed radius, or how the radius grows (images then stop when fooled).
-      stop_when_fooled: Whether an image stops as soon as it is misclassified. Otherwise the attack goes
-        on to raise the loss.
-      seed: Of whatever is random in the attack.
+      iterations: The maximum number of iterations per image, I.
+      schedule: None for a fixed radius, or how the radius grows with the iterations (images then stop once fooled).
+      stop_when_fooled: Whether an image stops as soon as it is misclassified. Otherwise the attack keeps raising the
+        loss.
+      seed: Seed of all random draws, from 0 to 2**31 − 1.
+
+    Raises:
+      ValueError: A setting is out of its range; the message says what was given and what is needed.
     """
 
     name: ClassVar[str]
     in_wasserstein_ball: ClassVar[bool] = True
+    has_radius: ClassVar[bool] = True
+    skips_fooled: ClassVar[bool] = False
+    uses_gradients: ClassVar[bool] = True
+    preferred_for_checks: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = False,
-        seed: int = 0,
-    ):
-        if not isinstance(threat_model, ThreatModel):
-            raise ValueError(f"threat_model must be a wasser_tf.ThreatModel, got {threat_model!r}.")
-        for setting, value in (("iterations", iterations), ("seed", seed)):
-            if not is_whole(value, 0) or value >= 2**31:
-                raise ValueError(f"{setting} must be a whole number of at least 0 and below 2**31, got {value!r}.")
-        if schedule is not None and not isinstance(schedule, RadiusSchedule):
-            raise ValueError(f"schedule must be a wasser_tf.RadiusSchedule, or None, got {schedule!r}.")
-        if not isinstance(stop_when_fooled, bool):
-            raise ValueError(f"stop_when_fooled must be True or False, got {stop_when_fooled!r}.")
-        self.threat_model = threat_model
-        self.iterations = iterations
-        self.schedule = schedule
-        self.stop_when_fooled = stop_when_fooled
-        self.seed = seed
-        self._compiled: tuple[Any, bool, Any] | None = None
+    threat_model: ThreatModel = dataclasses.field(kw_only=False)
+    iterations: int
+    schedule: RadiusSchedule | None = None
+    stop_when_fooled: bool = False
+    seed: int = 0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(frozen=True, kw_only=True, repr=False)(cls)
+        # Those of this class give the better message.
+        del cls.__setattr__, cls.__delattr__
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            # Plain Python values, so that equal attacks have equal configs.
+            if isinstance(value := getattr(self, field.name), np.generic):
+                object.__setattr__(self, field.name, value.item())
+        if not isinstance(self.threat_model, ThreatModel):
+            raise ValueError(f"threat_model must be a wasser_tf.ThreatModel, got {self.threat_model!r}.")
+        check_whole("iterations", self.iterations, least=0, most=2**31 - 1)
+        check_whole("seed", self.seed, least=0, most=2**31 - 1)
+        if self.schedule is not None and not isinstance(self.schedule, RadiusSchedule):
+            raise ValueError(f"schedule must be a wasser_tf.RadiusSchedule, or None, got {self.schedule!r}.")
+        check_bool("stop_when_fooled", self.stop_when_fooled)
+
+    def _refuse_change(self, name: str, *_: Any) -> NoReturn:
+        raise dataclasses.FrozenInstanceError(
+            f"attacks cannot be changed, but {name} was to be set or deleted; dataclasses.replace(attack, "
+            "iterations=20) makes a changed copy."
+        )
 
     @abc.abstractmethod
     def perturb(self, problem: Problem) -> Perturbation:
         """Finds a plan for every image of the batch. Graph code; shapes are static."""
+
+    def check_warm_start(self) -> None:
+        """Checks that the attack can start from the potentials that an earlier one ended with (`resume`).
+
+        Raises:
+          ValueError: It cannot.
+        """
+        raise ValueError(
+            f"warm_start needs an attack whose plans are potentials, such as mirror_ascent; got {self.name}."
+        )
+
+    @property
+    def supports_warm_start(self) -> bool:
+        """Whether `check_warm_start` passes."""
+        try:
+            self.check_warm_start()
+        except ValueError:
+            return False
+        return True
+
+    def resume(self, problem: Problem, potential: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attacks from the potentials that an earlier attack ended with; only where `check_warm_start` passes.
+
+        Args:
+          problem: The batch.
+          potential: Φ of each image's plan, float32 [B, H, W, C]; 0 for an image without one.
+
+        Returns:
+          The feasible images [B, H, W, C], and the potentials Φ of their plans.
+        """
+        self.check_warm_start()
+        raise NotImplementedError(f"{type(self).__name__} passes check_warm_start and must implement resume.")
 
     def run(
         self,
@@ -97,7 +157,7 @@ class Attack(abc.ABC):
           labels: Class indices [B], or one-hot [B, classes].
           radius: Broadcastable to [B]; the threat model's epsilon by default.
           index: Numbers the images for random starts; their place in the batch by default.
-          targets: The class each image shall be taken for, [B]; any wrong one by default.
+          targets: The target class of each image, [B]; any wrong class by default.
 
         Returns:
           The result, as tensors.
@@ -117,7 +177,7 @@ class Attack(abc.ABC):
         index: tf.Tensor | None = None,
         targets: tf.Tensor | None = None,
     ) -> Problem:
-        """Returns what is to be solved for one batch, given what `run` is given."""
+        """Returns the problem of one batch, from the arguments of `run`."""
         images = tf.cast(images, tf.float32)
         if labels.shape.rank == 2:
             labels = tf.argmax(labels, axis=1)
@@ -152,9 +212,10 @@ class Attack(abc.ABC):
           images: Float array [n, H, W, C] in [0, 1].
           labels: Class indices [n], or one-hot [n, classes].
           radius: One radius, or one for each image; the threat model's epsilon by default.
-          index: Numbers for random starts, so that an image gets the same start in any company; 0 … n−1 by default.
-          targets: The class each image shall be taken for, as labels are given; any wrong one by default.
-          from_logits: Whether the classifier returns logits; by default looked up on the model or told by its outputs.
+          index: A number for each image, on which its random start depends, whatever its batch; 0 … n−1 by default.
+          targets: The target class of each image, in the format of labels; any wrong class by default.
+          from_logits: Whether the classifier returns logits; by default read from the model or inferred from its
+            outputs.
           batch_size: Images at a time. It bounds memory and does not change the result.
           verbose: Whether to show a progress bar.
 
@@ -162,11 +223,10 @@ class Attack(abc.ABC):
           The result, as numpy arrays.
 
         Raises:
-          ValueError: The input is not what the classifier takes; the message says how to mend it.
+          ValueError: The classifier does not take the input; the message says how to fix it.
         """
         images, labels = check_batch(classifier, images, labels)
-        if not is_whole(batch_size, 1):
-            raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+        check_whole("batch_size", batch_size, least=1)
         count = len(images)
         radius = check_radius(self.threat_model.epsilon if radius is None else radius, count)
         targets = None if targets is None else check_labels(np.asarray(targets), count, num_classes(classifier))
@@ -178,14 +238,14 @@ class Attack(abc.ABC):
         index = index.astype(np.int32)
         if from_logits is None:
             from_logits = outputs_are_logits(classifier, images[:8])
-        attack_batch = self._compile(classifier, from_logits)
+        attack_batch = compilation.compiled_attack(self, classifier, from_logits)
         size = batch_shape(count, batch_size)
         progress = keras.utils.Progbar(count, unit_name="image") if verbose else None
         parts = []
         for start in range(0, count, size):
-            # The last batch is filled up with its last image: one shape, one compilation.
+            # The last batch is filled up with its last image, so that one shape is compiled.
             rows = np.minimum(np.arange(start, start + size), count - 1)
-            # Tensors, for functions that TensorFlow was told to run eagerly make none of arrays.
+            # Tensors: with tf.config.run_functions_eagerly, functions would pass arrays through as they are.
             batch = [tf.constant(array[rows]) for array in (images, labels, radius, index)]
             result = attack_batch(*batch, None if targets is None else tf.constant(targets[rows]))
             kept = min(size, count - start)
@@ -203,8 +263,8 @@ class Attack(abc.ABC):
         return self.iterations > 0 and (self.schedule is not None or self.threat_model.epsilon > 0)
 
     def ball(self) -> str:
-        """Says in words where its examples lie."""
-        return str(self.threat_model)
+        """Describes in words where its examples lie."""
+        return self.threat_model.describe()
 
     def radius_at(self, iteration: tf.Tensor, problem: Problem) -> tf.Tensor:
         """Returns the radius of each image at an iteration, [B]."""
@@ -227,7 +287,7 @@ class Attack(abc.ABC):
         """
         start = tf.constant(0)
         if not self.stop_when_fooled and self.schedule is None:
-            # Known beforehand, how often: an accelerator need not be asked after every iteration.
+            # The number of iterations is known beforehand: no condition is read back from an accelerator.
             _, state = tf.while_loop(
                 lambda iteration, state: iteration < self.iterations,
                 lambda iteration, state: (iteration + 1, step(iteration, state)[0]),
@@ -253,14 +313,12 @@ class Attack(abc.ABC):
         return state, radius, used
 
     def get_config(self) -> dict[str, Any]:
-        """Returns plain Python values from which `from_config` makes the same attack."""
-        return {
-            "threat_model": self.threat_model.get_config(),
-            "iterations": self.iterations,
-            "schedule": None if self.schedule is None else self.schedule.get_config(),
-            "stop_when_fooled": self.stop_when_fooled,
-            "seed": self.seed,
-        }
+        """Returns the settings as plain Python values, from which `from_config` makes the same attack."""
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+        for name, value in settings.items():
+            if isinstance(value, (ThreatModel, RadiusSchedule)):
+                settings[name] = value.get_config()
+        return settings
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -271,21 +329,13 @@ class Attack(abc.ABC):
             config["schedule"] = RadiusSchedule(**config["schedule"])
         return cls(**config)
 
-    def _compile(self, classifier: Any, from_logits: bool) -> Callable[..., AttackResult]:
-        """Returns `run` as a compiled function; the last classifier's is kept."""
-        if self._compiled is None or self._compiled[0] is not classifier or self._compiled[1] != from_logits:
-            logits_fn = as_logits_fn(classifier, from_logits)
 
-            @tf.function(reduce_retracing=False, jit_compile=compile_whole_graph(classifier), autograph=False)
-            def attack_batch(*batch: tf.Tensor | None) -> AttackResult:
-                return self.run(logits_fn, *batch)
-
-            self._compiled = (classifier, from_logits, attack_batch)
-        return self._compiled[2]
+# Set here, for dataclasses refuse to make a class frozen that has them already.
+Attack.__setattr__ = Attack.__delattr__ = Attack._refuse_change  # type: ignore[method-assign, assignment]
 
 
 def batch_shape(count: int, batch_size: int) -> int:
-    """Returns the images in a batch: a power of two up to the batch size, so that odd counts share a shape."""
+    """Returns the number of images in a batch: the batch size, or the power of two that is enough for `count`."""
     return min(batch_size, 1 << (count - 1).bit_length())
 
 

@@ -1,58 +1,60 @@
 """PGD with constrained Sinkhorn: Hu et al., "Improved image Wasserstein attacks and defenses", arXiv 2004.12478."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem
 from wasser_tf.attacks.projected_sinkhorn import check_settings, compiled_projection, projected_ascent
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
-from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.plan import image_mass
 from wasser_tf.transport.sinkhorn import SinkhornDuals, SinkhornProjection
 
-# The published code bounds the point it projects to this share of the image's mass a pixel (60 / H² / C), against
-# overflow. Nothing overflows here, but it decides where the projection lands.
+# The published code bounds each pixel of the point it projects to this share of the image's mass (60 / H² / C), against
+# overflow. Nothing overflows here, but the bound changes where the projection lands.
 _LARGEST_SHARE = 60.0
-# How far the published code lets a projection be off, relative to the mass: its sum, and ⟨Π, C⟩ above the radius.
+# The published code's tolerances of a projection, relative to the mass: of its sum, and of ⟨Π, C⟩ above the radius.
 _MASS_TOLERANCE = 0.01
 _COST_TOLERANCE = 0.001
 
 
 class ConstrainedSinkhorn(Attack):
-    """As projected Sinkhorn [14] with the capacity inside the projection, and steps that scale with the mass.
+    """Projected Sinkhorn [14] with the capacity inside the projection, and steps proportional to the image's mass.
 
-    Projections start from the duals of the one before, and go on until mass and cost are right to about a per cent. The
-    clip to the pixel range that follows then has nothing left to do but round.
+    Each projection starts from the duals of the previous one and runs until mass and cost are correct to about 1 %. The
+    following clip to the pixel range only removes rounding.
 
     Attributes:
-      step_size: α. A step is α · m(x) / C · gradient / max|gradient|.
-      regularization: λ of the projection: 1000 on MNIST, 3000 on CIFAR-10.
-      sinkhorn_iterations: The most sweeps of a projection, as long as its mass and cost are right.
+      iterations: The maximum number of steps per image, I.
+      stop_when_fooled: As in the published code, an image stops as soon as it is misclassified.
+      step_size: α. A step is α · m(x) / C · gradient / max|gradient|, with mass m(x) and C channels.
+      regularization: λ, the weight of the transport cost against the entropy: 1000 on MNIST, 3000 on CIFAR-10.
+      sinkhorn_iterations: The maximum number of sweeps of a projection.
+
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data, models
+    >>> images = data.load("digits").test.images[:8]
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> ball = wasser_tf.ThreatModel(epsilon=0.2)
+    >>> attack = wasser_tf.attacks.ConstrainedSinkhorn(ball, iterations=2, sinkhorn_iterations=20)
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.feasibility.feasible().all())
+    True
     """
 
     name: ClassVar[str] = "constrained_sinkhorn"
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 200,
-        step_size: float = 0.06,
-        regularization: float = 1000.0,
-        sinkhorn_iterations: int = 100,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = True,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
-        check_settings(step_size, regularization, sinkhorn_iterations)
-        self.step_size = step_size
-        self.regularization = regularization
-        self.sinkhorn_iterations = sinkhorn_iterations
+    iterations: int = 200
+    stop_when_fooled: bool = True
+    step_size: float = 0.06
+    regularization: float = 1000.0
+    sinkhorn_iterations: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self.step_size, self.regularization, self.sinkhorn_iterations)
 
     def perturb(self, problem: Problem) -> Perturbation:
         height, width, channels = problem.support.image_shape
@@ -79,11 +81,3 @@ class ConstrainedSinkhorn(Attack):
             )
 
         return projected_ascent(self, problem, step, project)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "step_size": self.step_size,
-            "regularization": self.regularization,
-            "sinkhorn_iterations": self.sinkhorn_iterations,
-        }

@@ -1,15 +1,13 @@
 """PGD with dual projection: Wu, Wang, Yu, "Stronger and faster Wasserstein adversarial attacks", ICML 2020 [24]."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.frank_wolfe import clipped_gradient
 from wasser_tf.attacks.problem import Perturbation, Problem
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.runtime.arguments import check_number
-from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport import euclidean
 from wasser_tf.transport.neighbourhood import Support
 from wasser_tf.transport.plan import identity_plan
@@ -25,30 +23,34 @@ class _State(NamedTuple):
 class DualProjection(Attack):
     """A gradient step on the plan, then its Euclidean projection onto {Π ≥ 0, Π1 = x, ⟨Π, C⟩ ≤ budget}.
 
-    The capacity is not respected: the raw image, unclipped as the paper returns it, has pixels far above 1. The
-    classifier sees clipped images during the attack.
+    The attack ignores the capacity: the raw image, unclipped as in the paper, has pixels far above 1. The classifier
+    sees clipped images during the attack.
 
     Attributes:
-      step_size: The step, on gradients scaled to a maximum of 1: 0.1 on MNIST, 0.01 on CIFAR-10 and ImageNet.
+      iterations: The maximum number of steps per image, I.
+      step_size: The step in units of mass, on gradients scaled to a maximum of 1: 0.1 on MNIST, 0.01 on CIFAR-10 and
+        ImageNet.
+
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data, models
+    >>> images = data.load("digits").test.images[:8]
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> attack = wasser_tf.attacks.DualProjection(wasser_tf.ThreatModel(epsilon=0.2), iterations=2)
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.feasibility.feasible().all())
+    True
     """
 
     name: ClassVar[str] = "dual_projection"
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 300,
-        step_size: float = 0.1,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
-        check_number("step_size", step_size, above=0)
-        self.step_size = step_size
+    iterations: int = 300
+    step_size: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("step_size", self.step_size, above=0)
 
     def perturb(self, problem: Problem) -> Perturbation:
         def step(iteration: tf.Tensor, state: _State) -> tuple[_State, tf.Tensor]:
@@ -66,9 +68,6 @@ class DualProjection(Attack):
         start = _State(identity_plan(problem.images, problem.support), problem.images)
         state, radius, used = self.iterate(step, start, problem)
         return Perturbation(plan=state.plan, raw=state.image, radius=radius, iterations=used)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "step_size": self.step_size}
 
 
 @tf.function(jit_compile=True, autograph=False)

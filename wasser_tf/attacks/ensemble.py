@@ -1,4 +1,4 @@
-"""The ensemble: the worst case of each image over several attacks, the strongest attack there is here."""
+"""The ensemble: the worst case of each image over several attacks."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
@@ -6,74 +6,85 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import tensorflow as tf
 
+from wasser_tf.attacks import registry
 from wasser_tf.attacks.base import Attack, batch_shape
 from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball, check_radius
 from wasser_tf.attacks.mirror_ascent import MirrorAscent
 from wasser_tf.attacks.problem import Perturbation, Problem, choose
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.scoring import AttackResult, explicit, rounded
 from wasser_tf.attacks.wasser_attack import WasserAttack
-from wasser_tf.threat_model import ThreatModel
 
 
 class Ensemble(Attack):
-    """Runs its members in turn, each on the images that all before it have left standing.
+    """The worst case of each image over several attacks: the strongest attack of this package.
 
-    Called from eager code it leaves fooled images out of the batches; inside a graph, where shapes are static, all
-    members run on all images and each image keeps its example of largest margin.
+    Called in eager code it runs its members in turn, each on the images that no member before it has fooled. Inside a
+    graph, where shapes are static, all members run on all images, and each image keeps its example of largest margin.
 
     Attributes:
-      members: The attacks. By default mirror ascent, with restarts, on other losses and with larger steps,
-        WasserAttack, and mirror ascent on gradients averaged over noise, coming down from a larger ball, the one that
-        finds what all before it miss. Chosen on validation images.
+      members: The attacks, on the ensemble's threat model; None for the default ones (`all_members`).
       iterations: Of the default members; the last two get twice as many.
+
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data, models
+    >>> images = data.load("digits").test.images[:8]
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> ball = wasser_tf.ThreatModel(epsilon=0.2)
+    >>> weak, strong = wasser_tf.attacks.RandomPlan(ball), wasser_tf.MirrorAscent(ball, iterations=5)
+    >>> attack = wasser_tf.Ensemble(ball, members=[weak, strong])
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.feasibility.feasible().all())
+    True
     """
 
     name: ClassVar[str] = "ensemble"
+    skips_fooled: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        members: Sequence[Attack] | None = None,
-        iterations: int = 100,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
-        if members is not None and not isinstance(members, (tuple, list)):
-            raise ValueError(f"members must be a list of attacks, or None, got {members!r}.")
-        shared: dict[str, Any] = {"schedule": schedule, "stop_when_fooled": stop_when_fooled, "seed": seed}
-        self._own_members = members is None
-        self.members = (
-            (
-                MirrorAscent(threat_model, iterations=iterations, **shared),
-                MirrorAscent(threat_model, iterations=iterations, restarts=6, **shared),
-                MirrorAscent(threat_model, iterations=iterations, loss="dlr", **shared),
-                MirrorAscent(threat_model, iterations=iterations, loss="cross_entropy", step_size=12.0, **shared),
-                WasserAttack(threat_model, iterations=2 * iterations, **shared),
-                MirrorAscent(
-                    threat_model,
-                    iterations=2 * iterations,
-                    step_size=12.0,
-                    restarts=4,
-                    gradient_noise=0.25,
-                    ramp_from=1.5,
-                    **shared,
-                ),
-            )
-            if members is None
-            else tuple(members)
-        )
+    iterations: int = 100
+    members: Sequence[Attack] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.members is None:
+            return
+        if not isinstance(self.members, (tuple, list)):
+            raise ValueError(f"members must be a list of attacks, or None, got {self.members!r}.")
+        object.__setattr__(self, "members", tuple(self.members))
         if not self.members:
             raise ValueError("An ensemble needs at least one member, got none.")
         for member in self.members:
-            if not isinstance(member, Attack) or member.threat_model != threat_model:
+            if not isinstance(member, Attack) or member.threat_model != self.threat_model:
                 raise ValueError(f"The members of an ensemble must be attacks on its threat model, got {member!r}.")
             check_in_wasserstein_ball(member)
+
+    @property
+    def all_members(self) -> tuple[Attack, ...]:
+        """The members in the order in which they run: those given, or the default ones.
+
+        The default ones, chosen on validation images: mirror ascent, with restarts, on other losses and with larger
+        steps; WasserAttack; and mirror ascent on gradients averaged over noise, coming down from a larger ball, which
+        finds examples that all others miss.
+        """
+        if self.members is not None:
+            return tuple(self.members)
+        ball = self.threat_model
+        shared: dict[str, Any] = {
+            "schedule": self.schedule,
+            "stop_when_fooled": self.stop_when_fooled,
+            "seed": self.seed,
+        }
+        once: dict[str, Any] = {"iterations": self.iterations, **shared}
+        twice: dict[str, Any] = {"iterations": 2 * self.iterations, **shared}
+        return (
+            MirrorAscent(ball, **once),
+            MirrorAscent(ball, restarts=6, **once),
+            MirrorAscent(ball, loss="dlr", **once),
+            MirrorAscent(ball, loss="cross_entropy", step_size=12.0, **once),
+            WasserAttack(ball, **twice),
+            MirrorAscent(ball, step_size=12.0, restarts=4, gradient_noise=0.25, ramp_from=1.5, **twice),
+        )
 
     def __call__(
         self,
@@ -93,11 +104,11 @@ class Ensemble(Attack):
         index = np.arange(count) if index is None else np.asarray(index)
         size = batch_shape(count, batch_size)
         best: AttackResult | None = None
-        for member in self.members:
+        for member in self.all_members:
             not_fooled = np.arange(count) if best is None else np.flatnonzero(~best.success)
             if not len(not_fooled):
                 break
-            # Filled up to whole batches, so that every member and every number of images share compiled functions.
+            # Padded to whole batches, so that all members and all numbers of images share compiled functions.
             rows = not_fooled if best is None else np.resize(not_fooled, -(-len(not_fooled) // size) * size)
             aims = None if targets is None else np.asarray(targets)[rows]
             found = member(
@@ -117,7 +128,7 @@ class Ensemble(Attack):
     def perturb(self, problem: Problem) -> Perturbation:
         best: tuple[Perturbation, tf.Tensor] | None = None
         used = tf.zeros_like(problem.labels)
-        for member in self.members:
+        for member in self.all_members:
             found = member.perturb(problem)
             margin = problem.margin(problem.logits_fn(rounded(found, problem).image))
             found = found._replace(plan=explicit(found.plan, problem.images, problem.support))
@@ -127,27 +138,25 @@ class Ensemble(Attack):
         return best[0]._replace(iterations=used)
 
     def get_config(self) -> dict[str, Any]:
-        if self._own_members:
-            return super().get_config()
-        members = [{"name": member.name, "config": member.get_config()} for member in self.members]
-        return {**super().get_config(), "members": members}
+        config = super().get_config()
+        if config.pop("members") is None:
+            return config
+        return {**config, "members": [registry.serialize(member) for member in self.all_members]}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        from wasser_tf.attacks import deserialize  # The registry holds this class.
-
         members = config.get("members")
-        made = None if members is None else [deserialize(member) for member in members]
+        made = None if members is None else tuple(registry.deserialize(member) for member in members)
         return super().from_config({**config, "members": made})
 
 
 def _merge(best: AttackResult, found: AttackResult, not_fooled: np.ndarray) -> AttackResult:
-    """Returns the results so far with those of the images still standing [m] replaced where they are worse.
+    """Returns the results so far, with those of the images not yet fooled replaced where the new example is worse.
 
     Args:
       best: The results so far, [n].
-      found: The new ones, of the images still standing; what follows them is filling.
-      not_fooled: Their places, [m].
+      found: The new results: of the m images not yet fooled, followed by padding.
+      not_fooled: The positions of those images, [m].
     """
     found = tf.nest.map_structure(lambda field: field[: len(not_fooled)], found)
     worse = found.success | (found.loss > best.loss[not_fooled])

@@ -1,15 +1,13 @@
 """Frank-Wolfe on the plan: Wu, Wang, Yu, "Stronger and faster Wasserstein adversarial attacks", ICML 2020 [24]."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Gradient, Perturbation, Problem, image_gradient
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
-from wasser_tf.runtime.arguments import check_number, is_whole
-from wasser_tf.threat_model import ThreatModel
+from wasser_tf.runtime.arguments import check_number, check_whole
 from wasser_tf.transport.gibbs import gibbs_plan, log_sum_and_costs
 from wasser_tf.transport.neighbourhood import Support
 from wasser_tf.transport.plan import identity_plan
@@ -25,40 +23,40 @@ class _State(NamedTuple):
 class FrankWolfe(Attack):
     """Moves the plan by 2 / (t + 2) towards the plan that maximises ⟨Π, gradient⟩ + τ · entropy within rows and budget.
 
-    That maximiser is the Gibbs plan (transport/gibbs.py) of potential gradient / τ, its multiplier found by bisection.
-    The capacity is not respected: the raw image, unclipped as the paper returns it, has pixels far above 1. The
+    That maximiser is the Gibbs plan (transport/gibbs.py) with potential gradient / τ, whose multiplier is found by
+    bisection. The attack ignores the capacity: the raw image, unclipped as in the paper, has pixels far above 1. The
     classifier sees clipped images during the attack.
 
     Attributes:
-      temperature: τ, on gradients scaled to a maximum of 1 (the paper's scripts: 1e-3).
-      bisections: The most halvings of the multiplier's bracket.
-      tolerance: The width of the bracket that is narrow enough.
+      iterations: The maximum number of steps per image, I.
+      temperature: τ, on gradients scaled to a maximum of 1 (1e-3 in the paper's scripts).
+      bisections: The maximum number of bisection steps for the multiplier.
+      tolerance: The bisection stops when the multiplier's bracket is narrower than this.
+
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data, models
+    >>> images = data.load("digits").test.images[:8]
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> attack = wasser_tf.attacks.FrankWolfe(wasser_tf.ThreatModel(epsilon=0.2), iterations=2)
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.feasibility.feasible().all())
+    True
     """
 
     name: ClassVar[str] = "frank_wolfe"
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 300,
-        temperature: float = 1e-3,
-        bisections: int = 50,
-        tolerance: float = 1e-4,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
-        check_number("temperature", temperature, above=0)
-        if not is_whole(bisections, 1):
-            raise ValueError(f"bisections must be a whole number of at least 1, got {bisections!r}.")
-        check_number("tolerance", tolerance, above=0)
-        self.temperature = temperature
-        self.bisections = bisections
-        self.tolerance = tolerance
+    iterations: int = 300
+    temperature: float = 1e-3
+    bisections: int = 50
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("temperature", self.temperature, above=0)
+        check_whole("bisections", self.bisections, least=1)
+        check_number("tolerance", self.tolerance, above=0)
 
     def perturb(self, problem: Problem) -> Perturbation:
         def step(iteration: tf.Tensor, state: _State) -> tuple[_State, tf.Tensor]:
@@ -79,14 +77,6 @@ class FrankWolfe(Attack):
         start = _State(identity_plan(problem.images, problem.support), problem.images)
         state, radius, used = self.iterate(step, start, problem)
         return Perturbation(plan=state.plan, raw=state.image, radius=radius, iterations=used)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "temperature": self.temperature,
-            "bisections": self.bisections,
-            "tolerance": self.tolerance,
-        }
 
 
 def clipped_gradient(problem: Problem, images: tf.Tensor) -> Gradient:

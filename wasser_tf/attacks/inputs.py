@@ -1,4 +1,4 @@
-"""Checks at the door of an attack: what was given, what is needed, how to mend it."""
+"""Checks of the input of attacks. Messages say what was given, what is needed and how to fix it."""
 
 from typing import Any
 
@@ -7,20 +7,20 @@ import numpy as np
 from wasser_tf.runtime.arguments import check_fits
 from wasser_tf.transport.neighbourhood import Support
 
-# Tensors of a plan's size that an attack holds at once: its state, the plan made feasible, and what they are made of.
+# Tensors of a plan's size that an attack holds at once: its state, the feasible plan, and intermediate values.
 _PLANS_AT_ONCE = 4
 
 
 def check_batch(classifier: Any, images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images as float32 [n, H, W, C] and labels as int32 [n], or says what is wrong with them.
+    """Checks images and labels, and returns them as float32 [n, H, W, C] and int32 [n].
 
     Args:
-      classifier: The classifier; where it is a Keras model its input shape and number of classes are checked too.
+      classifier: The classifier; the input shape and number of classes of a Keras model are checked too.
       images: Floats in [0, 1], channels last.
       labels: Class indices [n] or [n, 1], or one-hot [n, classes].
 
     Raises:
-      ValueError: In one sentence.
+      ValueError: They are not what the classifier takes; the message is one sentence.
     """
     if not callable(classifier):
         raise ValueError(f"The classifier must be callable, as a Keras model is, got {type(classifier).__name__}.")
@@ -33,7 +33,7 @@ def check_batch(classifier: Any, images: Any, labels: Any) -> tuple[np.ndarray, 
         raise ValueError(f"images must be floats in [0, 1], got {images.dtype}; divide 8-bit images by 255.")
     _check_channels_last(classifier, images.shape)
     if not np.isfinite(images).all():
-        raise ValueError("images must be finite, got NaN or Inf in them.")
+        raise ValueError("images must be finite, got NaN or Inf.")
     low, high = images.min(), images.max()
     if low < 0 or high > 1:
         raise ValueError(
@@ -57,7 +57,7 @@ def check_labels(labels: np.ndarray, count: int, classes: int | None) -> np.ndar
                 f"One-hot labels must have {classes} columns, as the classifier has classes, got {labels.shape}."
             )
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
-            raise ValueError("Labels of rank 2 must be one-hot: one 1 in each row, and 0 else.")
+            raise ValueError("Labels of rank 2 must be one-hot: one 1 in each row, and 0 elsewhere.")
         labels = labels.argmax(axis=1)
     if labels.ndim != 1 or len(labels) != count:
         raise ValueError(f"labels must have shape [{count}] or be one-hot [{count}, classes], got {labels.shape}.")
@@ -89,29 +89,29 @@ def check_radius(radius: Any, count: int) -> np.ndarray:
 
 
 def check_in_wasserstein_ball(attack: Any) -> None:
-    """Refuses an attack whose examples may not be scored as those of a Wasserstein ball.
+    """Checks that the examples of an attack may be scored as examples in a Wasserstein ball.
 
     Raises:
-      ValueError: It is no attack, or moves no mass by a plan.
+      ValueError: It is not an attack, or does not move mass by a plan.
     """
     if not hasattr(attack, "in_wasserstein_ball"):
         raise ValueError(f"attack must be a wasser_tf.attacks.Attack, got {attack!r}.")
     if not attack.in_wasserstein_ball:
         raise ValueError(
-            f"{attack.name} is no Wasserstein attack ({attack.ball()}), and its examples have no place among scores in "
+            f"{attack.name} is not a Wasserstein attack ({attack.ball()}), so its examples cannot be scored in "
             "a Wasserstein ball: train on it, or call it in your own code, and evaluate with another attack."
         )
 
 
 def check_memory(support: Support, count: int) -> None:
-    """Refuses to build plans that this machine cannot hold.
+    """Checks that this machine can hold the plans of a batch, before they are built.
 
     Args:
-      support: Where mass may go.
-      count: The images that are attacked at a time.
+      support: The targets to which mass may move.
+      count: The number of images that are attacked at a time.
 
     Raises:
-      ValueError: The plans of so many images take more than the machine's memory.
+      ValueError: The plans need more than the machine's memory.
     """
     height, width, channels = support.image_shape
     check_fits(
@@ -122,13 +122,13 @@ def check_memory(support: Support, count: int) -> None:
 
 
 def num_classes(classifier: Any) -> int | None:
-    """Returns the classes of a Keras classifier, or None where the model does not say."""
+    """Returns the number of classes of a Keras classifier, or None where the model does not define it."""
     shape = getattr(classifier, "output_shape", None)
     return shape[-1] if isinstance(shape, tuple) and len(shape) == 2 else None
 
 
 def outputs_are_logits(classifier: Any, images: np.ndarray) -> bool:
-    """Tells logits from probabilities: by the classifier's `from_logits` if it has one, else by its outputs.
+    """Returns whether a classifier returns logits: its `from_logits` if it has one, otherwise judged by its outputs.
 
     Args:
       classifier: Any callable (images, training=False) -> [n, classes].

@@ -1,64 +1,62 @@
 """PGD in the ℓ∞ ball of pixel space: Madry, Makelov, Schmidt, Tsipras, Vladu, ICLR 2018.
 
-("Towards deep learning models resistant to adversarial attacks".) It is no Wasserstein attack. It is
-here to be trained on beside those that are, and for the paper's Fig. 1.
+("Towards deep learning models resistant to adversarial attacks".) It is not a Wasserstein attack. The package has it
+for comparison: to train on, and for the paper's Fig. 1.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem, image_gradient
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
-from wasser_tf.runtime.arguments import check_number
-from wasser_tf.threat_model import ThreatModel
+from wasser_tf.runtime.arguments import check_bool, check_number
 
 
 class LinfPGD(Attack):
     """Steps along the sign of the gradient, then clips to max |x̃ − x| ≤ radius and to [0, 1].
 
-    The radius, and so the threat model's epsilon, is the bound on the change of a pixel: 0.3 is usual on MNIST. The
-    rest of the threat model is not used. Madry et al. train on MNIST with 40 iterations of step 0.01.
+    The radius, and so the threat model's epsilon, bounds the change of a pixel: 0.3 is usual on MNIST. The other fields
+    of the threat model are not used. Madry et al. train on MNIST with 40 iterations of step 0.01.
 
     Attributes:
+      iterations: The maximum number of steps per image, I.
       step_size: The change of a pixel in one step; 2.5 · radius / iterations by default, so that every point of the
         ball can be reached from every other.
-      loss: What is maximised: "cross_entropy" (the paper's), "margin" or "dlr".
-      random_start: Whether it starts at a random point of the ball (the paper's choice) or at the image.
+      loss: What is maximised: "cross_entropy" (as in the paper), "margin" or "dlr".
+      random_start: Whether the attack starts at a random point of the ball (as in the paper) or at the image.
+
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data, models
+    >>> images = data.load("digits").test.images[:8]
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> attack = wasser_tf.attacks.LinfPGD(wasser_tf.ThreatModel(epsilon=0.1), iterations=5)
+    >>> result = attack(classifier, images, labels)
+    >>> bool((abs(result.adversarial - images) < 0.1 + 1e-6).all())
+    True
     """
 
     name: ClassVar[str] = "linf_pgd"
     in_wasserstein_ball: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 40,
-        step_size: float | None = None,
-        loss: str = "cross_entropy",
-        random_start: bool = True,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
-        if step_size is not None:
-            check_number("step_size", step_size, above=0)
-        if not isinstance(random_start, bool):
-            raise ValueError(f"random_start must be True or False, got {random_start!r}.")
-        self.step_size = step_size
-        self.loss = loss
-        self.random_start = random_start
-        self._loss = losses.get(loss)
+    iterations: int = 40
+    step_size: float | None = None
+    loss: str = "cross_entropy"
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step_size is not None:
+            check_number("step_size", self.step_size, above=0)
+        losses.get(self.loss)
+        check_bool("random_start", self.random_start)
 
     def perturb(self, problem: Problem) -> Perturbation:
         def step(iteration: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            gradient = image_gradient(problem, images, self._loss)
+            gradient = image_gradient(problem, images, losses.get(self.loss))
             radius = self.radius_at(iteration, problem)[:, None, None, None]
             length = 2.5 * radius / self.iterations if self.step_size is None else self.step_size
             moved = images + length * tf.sign(gradient.image_gradient)
@@ -74,14 +72,6 @@ class LinfPGD(Attack):
     def ball(self) -> str:
         radius = "an adaptive radius" if self.schedule else f"{self.threat_model.epsilon:g}"
         return f"ℓ∞ ball of pixel space: every pixel changes by at most {radius}, within [0, 1]"
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "step_size": self.step_size,
-            "loss": self.loss,
-            "random_start": self.random_start,
-        }
 
 
 def _clip(images: tf.Tensor, clean: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""What an attack maximises: (logits [B, classes], labels [B]) -> [B]. Positive margins mean misclassified."""
+"""Losses that attacks maximise: (logits [B, classes], labels [B]) -> [B]. A positive margin means misclassified."""
 
 from collections.abc import Callable
 
@@ -22,8 +22,8 @@ def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 def dlr(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Returns the difference of logits ratio, margin / (z_(1) − z_(3)) (Croce and Hein, ICML 2020).
 
-    It does not change when the logits are scaled or shifted. With two classes there is no third logit, and the margin's
-    sign is all that is left.
+    It does not change when the logits are scaled or shifted. Two classes have no third logit; the loss is then the sign
+    of the margin.
     """
     top = tf.math.top_k(logits, k=min(3, logits.shape[1])).values
     return margin(logits, labels) / tf.maximum(top[:, 0] - top[:, -1], 1e-12)
@@ -49,10 +49,10 @@ LOSSES: dict[str, AttackLoss] = {"cross_entropy": cross_entropy, "margin": margi
 
 
 def get(name: str) -> AttackLoss:
-    """Returns the loss of that name.
+    """Returns the loss with that name.
 
     Raises:
-      ValueError: There is none; the message lists those there are.
+      ValueError: There is no such loss; the message lists all losses.
     """
     if not isinstance(name, str) or name not in LOSSES:
         raise ValueError(f"Unknown attack loss {name!r}; there are {', '.join(LOSSES)}.")

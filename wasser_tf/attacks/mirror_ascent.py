@@ -15,23 +15,21 @@ steps with Φ held, ν_j ← max(ν_j + 1.7 log x̃_j, 0), bring the best plan i
 """
 
 import math
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Gradient, Perturbation, Problem, choose, image_gradient
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.random_plan import random_potential
 from wasser_tf.attacks.scoring import rounded
-from wasser_tf.runtime.arguments import check_number, is_whole
-from wasser_tf.threat_model import ThreatModel
+from wasser_tf.runtime.arguments import check_number, check_whole
 from wasser_tf.transport.gibbs import GibbsPlan, guess_multiplier, project_kl
 from wasser_tf.transport.neighbourhood import Support
 
 _COLD_START_NEWTON_STEPS = 6
-# Where an ascent is resumed; what its first plan misses of the budget, the iterations mend.
+# Newton steps where an ascent is resumed; the iterations correct what its first plan misses of the budget.
 _RESUMING_NEWTON_STEPS = 10
 # The ascent starts at a small part of the budget: the plan of largest entropy is a blur, and a blur that uses all of a
 # large budget is a poor place to take gradients at.
@@ -67,61 +65,70 @@ class _End(NamedTuple):
 
 
 class MirrorAscent(Attack):
-    """Mirror ascent on the plan (see the module).
+    """Mirror ascent on the transport plan (see the module).
 
     Attributes:
+      iterations: The maximum number of steps per image and start, I.
       step_size: η of the first step, on gradients scaled to a maximum of 1; it falls geometrically to 2 / iterations of
         that. By default 50 / √iterations, so that the length of the whole path grows no faster than √iterations.
       loss: What is maximised: "margin", "cross_entropy" or "dlr".
-      restarts: How often the ascent starts; the best end counts. The first climbs the loss, the second too,
-        warm-started from smaller radii (see `ramp_from`). The others climb z_t − z_y, towards one class t each, from
-        the second in the order of their logits on the clean image (multi-targeted, Gowal et al. 2019), and once the
-        classes are through, the loss again from a random plan.
+      restarts: The number of starts, from 1 to 1000; the best end counts. The first two ascend the loss, the second
+        from smaller radii (see `ramp_from`). Each of the others ascends z_t − z_y for one class t, from the second in
+        the order of their logits on the clean image (multi-targeted, Gowal et al. 2019); after the last class they
+        ascend the loss again, from a random plan.
       gradient_noise: Standard deviation, in pixel values, of the noise that gradients are averaged over (with 4 samples
-        an iteration costs 5 gradients). Piecewise linear classifiers have their optima on kinks, where the gradient of
-        one piece misleads and the average does not. 0 for the gradient alone.
+        an iteration costs 5 gradients). Optima of piecewise linear classifiers lie on kinks, where the gradient of one
+        piece misleads and the average does not. 0 for the gradient alone.
       ramp_from: The share of the budget at which the second start begins. Above 1 it comes down from a larger ball, in
         which the image may be fooled, to its own.
       polish: Dual steps at the end, with the potential held, that bring the plan into capacity and budget together. By
         default as many as iterations, at most 30.
+
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data, models
+    >>> images = data.load("digits").test.images[:8]
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> attack = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.2), iterations=5)
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.feasibility.feasible().all())
+    True
     """
 
     name: ClassVar[str] = "mirror_ascent"
+    preferred_for_checks: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 100,
-        step_size: float | None = None,
-        loss: str = "margin",
-        restarts: int = 1,
-        gradient_noise: float = 0.0,
-        ramp_from: float = _START_BUDGET,
-        polish: int | None = None,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
-        if step_size is not None:
-            check_number("step_size", step_size, above=0)
+    iterations: int = 100
+    step_size: float | None = None
+    loss: str = "margin"
+    restarts: int = 1
+    gradient_noise: float = 0.0
+    ramp_from: float = _START_BUDGET
+    polish: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step_size is not None:
+            check_number("step_size", self.step_size, above=0)
+        losses.get(self.loss)
         # Each is a part of the graph.
-        if not is_whole(restarts, 1) or restarts > 1000:
-            raise ValueError(f"restarts must be a whole number from 1 to 1000, got {restarts!r}.")
-        if polish is not None and not is_whole(polish, 0):
-            raise ValueError(f"polish must be a whole number of at least 0, or None, got {polish!r}.")
-        check_number("gradient_noise", gradient_noise, least=0)
-        check_number("ramp_from", ramp_from, above=0)
-        self.step_size = step_size
-        self.loss = loss
-        self.restarts = restarts
-        self.gradient_noise = gradient_noise
-        self.ramp_from = ramp_from
-        self.polish = polish
-        self._loss = losses.get(loss)
+        check_whole("restarts", self.restarts, least=1, most=1000)
+        check_number("gradient_noise", self.gradient_noise, least=0)
+        check_number("ramp_from", self.ramp_from, above=0)
+        if self.polish is not None:
+            check_whole("polish", self.polish, least=0)
+
+    @property
+    def _loss(self) -> losses.AttackLoss:
+        return losses.get(self.loss)
+
+    def check_warm_start(self) -> None:
+        if self.restarts > 1 or self.gradient_noise or self.schedule is not None:
+            raise ValueError(
+                "warm_start needs mirror_ascent with restarts=1, gradient_noise=0 and a fixed radius: its ascent must "
+                "have one end to continue from."
+            )
 
     def perturb(self, problem: Problem) -> Perturbation:
         if self.restarts == 1:
@@ -260,17 +267,6 @@ class MirrorAscent(Attack):
             total += image_gradient(problem, images + noise, loss).image_gradient
         return total
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "step_size": self.step_size,
-            "loss": self.loss,
-            "restarts": self.restarts,
-            "gradient_noise": self.gradient_noise,
-            "ramp_from": self.ramp_from,
-            "polish": self.polish,
-        }
-
 
 @tf.function(jit_compile=True, autograph=False)
 def _better(state: _State, found: Gradient, capacity: float | None) -> GibbsPlan:
@@ -343,7 +339,7 @@ def _climb(
 def _polish(
     plan: GibbsPlan, images: tf.Tensor, budget: tf.Tensor, capacity: float, support: Support, steps: int
 ) -> GibbsPlan:
-    """Alternating dual steps for capacity and budget; what they leave over, rounding mends."""
+    """Alternates dual steps for capacity and budget; rounding corrects what remains."""
 
     def step(count: tf.Tensor, capacity_dual: tf.Tensor, projected: GibbsPlan) -> tuple:
         log_fill = tf.math.log(tf.maximum(projected.image / capacity, 1e-30))

@@ -1,4 +1,4 @@
-"""What attacks are written with: the batch to be attacked, what is returned for it, and the gradient to go by."""
+"""The problem of one batch, the perturbation that an attack returns for it, and gradients of its loss."""
 
 from typing import Any, NamedTuple
 
@@ -20,10 +20,10 @@ class Problem(NamedTuple):
       images: x, float32 in [0, 1], [B, H, W, C].
       labels: y, int32 [B].
       radius: The radius of each image, float32 [B].
-      index: A number for each image, int32 [B]; random starts depend on it and not on the place in the batch.
-      support: Where mass may go.
-      threat_model: The rules (`ThreatModel.rules`); the radius is above.
-      targets: The class each image shall be taken for, int32 [B], or None: any wrong one.
+      index: A number for each image, int32 [B]; random starts depend on it and not on the position in the batch.
+      support: The targets to which mass may move.
+      threat_model: The rules (`ThreatModel.rules`), without the radius.
+      targets: The target class of each image, int32 [B], or None for any wrong class.
     """
 
     logits_fn: LogitsFn
@@ -36,12 +36,12 @@ class Problem(NamedTuple):
     targets: tf.Tensor | None = None
 
     def fooled(self, logits: tf.Tensor) -> tf.Tensor:
-        """Returns whether the attacker has what it wants, bool [B]: a wrong class, or the target."""
+        """Returns whether the attacker has reached the goal, bool [B]: a wrong class, or the target."""
         predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
         return predicted != self.labels if self.targets is None else predicted == self.targets
 
     def margin(self, logits: tf.Tensor) -> tf.Tensor:
-        """Returns how far the attacker has what it wants, [B]: above 0 where `fooled`."""
+        """Returns the margin towards the attacker's goal, [B]: above 0 where `fooled`."""
         return losses.margin(logits, self.labels) if self.targets is None else -losses.margin(logits, self.targets)
 
     def budget(self, radius: tf.Tensor) -> tf.Tensor:
@@ -50,11 +50,11 @@ class Problem(NamedTuple):
 
 
 class Perturbation(NamedTuple):
-    """What `Attack.perturb` returns.
+    """The result of `Attack.perturb`.
 
     Attributes:
-      plan: The plan found, [B, T, H, W, C], or a Gibbs plan; it need not be feasible. None of an attack that does not
-        transport.
+      plan: The plan found, [B, T, H, W, C], or a Gibbs plan; it need not be feasible. None for an attack that does not
+        move mass.
       raw: The image as the attack's paper returns it, [B, H, W, C].
       radius: The radius of each image, [B].
       iterations: Iterations used by each image, int32 [B].
@@ -79,7 +79,7 @@ def image_gradient(problem: Problem, images: tf.Tensor, loss: losses.AttackLoss)
     with tf.GradientTape() as tape:
         tape.watch(images)
         logits = problem.logits_fn(images)
-        # Towards a target the loss of that class falls.
+        # Towards a target, the loss of that class is minimised.
         value = loss(logits, problem.labels) if problem.targets is None else -loss(logits, problem.targets)
     gradient = tape.gradient(value, images)
     if gradient is None:

@@ -1,65 +1,67 @@
 """PGD with projected Sinkhorn: Wong, Schmidt, Kolter, "Wasserstein adversarial examples", ICML 2019 [14]."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem, image_gradient, where_image
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
-from wasser_tf.runtime.arguments import check_number, is_whole
-from wasser_tf.threat_model import ThreatModel
+from wasser_tf.runtime.arguments import check_number, check_whole
 from wasser_tf.transport.gibbs import gibbs_plan
 from wasser_tf.transport.plan import identity_plan
 from wasser_tf.transport.sinkhorn import SinkhornDuals, SinkhornProjection, initial_duals, sinkhorn_projection
 
 
 class _State(NamedTuple):
-    """The image [B, H, W, C], and the duals of the projection that gave it."""
+    """The image [B, H, W, C], and the duals of the projection that it comes from."""
 
     image: tf.Tensor
     duals: SinkhornDuals
 
 
 class ProjectedSinkhorn(Attack):
-    """A step in pixel space, the entropic projection onto the ball, and a clip to the pixel range, which loses mass.
+    """A gradient step in pixel space, the entropic projection onto the ball, and a clip to the pixel range.
 
-    The raw image is the paper's; the plan is that of the last projection.
+    The clip loses mass, so the raw image, which is that of the paper, may be infeasible. The plan is that of the last
+    projection.
 
     Attributes:
-      step_size: α. The paper's is 0.1, as `norm` measures it.
-      norm: "linf" steps by the sign of the gradient (the paper's choice), "l2" by the gradient over its norm.
-      regularization: λ of the projection: 1000 on MNIST, 3000 on CIFAR-10.
-      sinkhorn_iterations: The most sweeps of a projection.
+      iterations: The maximum number of steps per image, I.
+      stop_when_fooled: As in the published code, an image stops as soon as it is misclassified.
+      step_size: α, in pixel values, as `norm` measures them. 0.1 in the paper.
+      norm: "linf" steps along the sign of the gradient (as the paper does), "l2" along the normalised gradient.
+      regularization: λ, the weight of the transport cost against the entropy: 1000 on MNIST, 3000 on CIFAR-10.
+      sinkhorn_iterations: The maximum number of sweeps of a projection.
+
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data, models
+    >>> images = data.load("digits").test.images[:8]
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> ball = wasser_tf.ThreatModel(epsilon=0.2)
+    >>> attack = wasser_tf.attacks.ProjectedSinkhorn(ball, iterations=2, sinkhorn_iterations=20)
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.feasibility.feasible().all())
+    True
     """
 
     name: ClassVar[str] = "projected_sinkhorn"
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 200,
-        step_size: float = 0.1,
-        norm: str = "linf",
-        regularization: float = 1000.0,
-        sinkhorn_iterations: int = 400,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = True,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
-        if norm not in ("linf", "l2"):
-            raise ValueError(f"norm must be 'linf' or 'l2', got {norm!r}.")
-        check_settings(step_size, regularization, sinkhorn_iterations)
-        self.step_size = step_size
-        self.norm = norm
-        self.regularization = regularization
-        self.sinkhorn_iterations = sinkhorn_iterations
+    iterations: int = 200
+    stop_when_fooled: bool = True
+    step_size: float = 0.1
+    norm: str = "linf"
+    regularization: float = 1000.0
+    sinkhorn_iterations: int = 400
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f"norm must be 'linf' or 'l2', got {self.norm!r}.")
+        check_settings(self.step_size, self.regularization, self.sinkhorn_iterations)
 
     def perturb(self, problem: Problem) -> Perturbation:
         def step(images: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
@@ -81,15 +83,6 @@ class ProjectedSinkhorn(Attack):
 
         return projected_ascent(self, problem, step, project)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "step_size": self.step_size,
-            "norm": self.norm,
-            "regularization": self.regularization,
-            "sinkhorn_iterations": self.sinkhorn_iterations,
-        }
-
 
 def projected_ascent(
     attack: Attack,
@@ -100,10 +93,10 @@ def projected_ascent(
     """Repeats: step along the gradient of the cross-entropy, project onto the ball, clip to the pixel range.
 
     Args:
-      attack: Whose loop it is.
+      attack: The attack whose loop and settings are used.
       problem: The batch.
       step: (images, gradient) -> the point to project, all [B, H, W, C].
-      project: (points, budget [B], duals of the projection before) -> the projection.
+      project: (points, budget [B], duals of the previous projection) -> the projection.
     """
     capacity = problem.threat_model.capacity
 
@@ -125,8 +118,7 @@ def check_settings(step_size: float, regularization: float, sinkhorn_iterations:
     """Raises ValueError where a setting of the two Sinkhorn attacks is out of its range."""
     check_number("step_size", step_size, above=0)
     check_number("regularization", regularization, above=0)
-    if not is_whole(sinkhorn_iterations, 1):
-        raise ValueError(f"sinkhorn_iterations must be a whole number of at least 1, got {sinkhorn_iterations!r}.")
+    check_whole("sinkhorn_iterations", sinkhorn_iterations, least=1)
 
 
 compiled_projection = tf.function(sinkhorn_projection, jit_compile=True, autograph=False)

@@ -1,11 +1,11 @@
-"""How the radius grows while an attack runs: the paper's adaptive radius (section 5.1)."""
+"""The radius as a function of the iteration: the paper's adaptive radius (section 5.1)."""
 
 import dataclasses
 from typing import Any
 
 import tensorflow as tf
 
-from wasser_tf.runtime.arguments import check_number, is_whole
+from wasser_tf.runtime.arguments import check_number, check_whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,8 @@ class RadiusSchedule:
 
     Attributes:
       start: The radius at iteration 0.
-      factor: What the radius is multiplied by, at least 1.
-      every: After how many iterations, at least 1.
+      factor: The factor by which the radius grows, at least 1.
+      every: The number of iterations between two growths, at least 1.
       minimum: The smallest radius.
       maximum: The largest radius.
 
@@ -37,8 +37,7 @@ class RadiusSchedule:
             check_number(f"{name} of a radius schedule", getattr(self, name))
         if self.factor < 1:
             raise ValueError(f"factor of a radius schedule must be at least 1, got {self.factor!r}.")
-        if not is_whole(self.every, 1):
-            raise ValueError(f"every of a radius schedule must be a whole number of at least 1, got {self.every!r}.")
+        check_whole("every of a radius schedule", self.every, least=1)
         if not 0 <= self.minimum <= self.maximum:
             raise ValueError(
                 f"A radius schedule needs 0 <= minimum <= maximum, got minimum {self.minimum!r} and "

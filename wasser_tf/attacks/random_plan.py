@@ -1,4 +1,7 @@
-"""The control: a random feasible plan that uses the whole budget. An attack that is not stronger than this is broken."""
+"""The control attack: a random feasible plan that uses the whole budget.
+
+An attack that is not stronger than this one does not work.
+"""
 
 from typing import ClassVar
 
@@ -6,28 +9,32 @@ import tensorflow as tf
 
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
-from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.gibbs import gibbs_plan, project_kl
 
 
 class RandomPlan(Attack):
-    """Sends mass along a Gibbs plan of a random potential. It takes one iteration, whatever the number allowed."""
+    """Sends mass along the Gibbs plan of a random potential, with no use of the classifier.
+
+    Attributes:
+      iterations: 0 to return the images unchanged; otherwise a single iteration is made.
+      seed: Seed of the potentials; an image's potential depends on the seed and the image's index only.
+
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data, models
+    >>> images = data.load("digits").test.images[:8]
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> attack = wasser_tf.attacks.RandomPlan(wasser_tf.ThreatModel(epsilon=0.2), seed=3)
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.feasibility.feasible().all())
+    True
+    """
 
     name: ClassVar[str] = "random_plan"
+    uses_gradients: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 1,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
+    iterations: int = 1
 
     def perturb(self, problem: Problem) -> Perturbation:
         images, support = problem.images, problem.support

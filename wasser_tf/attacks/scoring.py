@@ -1,4 +1,4 @@
-"""From what an attack found to what it is worth: a feasible plan, feasibility records, and what the classifier makes of it."""
+"""Scores of perturbations: rounding to feasible plans, feasibility records, and the classifier's outputs."""
 
 from typing import Any, NamedTuple
 
@@ -13,27 +13,27 @@ from wasser_tf.transport.gibbs import GibbsPlan, explicit_plan
 from wasser_tf.transport.neighbourhood import Support
 from wasser_tf.transport.rounding import Rounded, feasible_plan, round_to_feasible
 
-# Of a margin: what float32 can make of nothing.
+# Gradients of at most this share of the margin are float32 rounding.
 _ROUNDING = 1e-5
 
 
 class AttackResult(NamedTuple):
-    """Examples and what is known of them; arrays from `Attack.__call__`, tensors from `Attack.run`.
+    """Examples and their scores; arrays from `Attack.__call__`, tensors from `Attack.run`.
 
     Attributes:
-      adversarial: The feasible examples x̃, float32 [B, H, W, C]: feasible, and in [0, 1] exactly. Of an attack that does
-        not transport they are `raw`, and their feasibility record is not valid where anything was changed.
+      adversarial: The feasible examples x̃, float32 [B, H, W, C], in [0, 1] exactly. For an attack that does not move
+        mass they are `raw`, and their feasibility record is not feasible where anything was changed.
       feasibility: Their feasibility record, fields [B].
       success: Whether the classifier is wrong on them, or sees the target where there is one, bool [B].
       loss: Their cross-entropy in nats, [B].
-      radius: The radius the attack was allowed (where an adaptive radius stopped), [B].
+      radius: The radius that the attack was allowed (with a schedule, the radius where it stopped), [B].
       iterations: Iterations used, int32 [B].
-      raw: What the attack made before it was feasible (what papers score), [B, H, W, C]. It may be infeasible.
-      raw_feasibility: How infeasible it is.
+      raw: The images before rounding, as papers score them, [B, H, W, C]. They may be infeasible.
+      raw_feasibility: The feasibility record of `raw`.
       raw_success: As `success`, for `raw`.
       raw_loss: As `loss`, for `raw`.
-      flagged: Whether the classifier gave the attack nothing to go by at the clean image: no finite gradient of the
-        margin but rounding, or outputs that are not finite. That the attack failed there proves nothing; bool [B].
+      flagged: Whether the attack had no usable gradient at the clean image, bool [B]: the margin's gradient is not
+        finite or only rounding, or outputs are not finite. A failed attack there is not a sign of robustness.
     """
 
     adversarial: Any
@@ -49,7 +49,7 @@ class AttackResult(NamedTuple):
     flagged: Any = False
 
     def __repr__(self) -> str:
-        # In the place of every number.
+        # Short, instead of all numbers.
         shape = f"{type(self).__name__} of {tuple(self.adversarial.shape)}"
         if not isinstance(self.success, np.ndarray):
             return f"<{shape}>"
@@ -57,10 +57,10 @@ class AttackResult(NamedTuple):
 
 
 def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
-    """Rounds a perturbation to a feasible plan, measures it and asks the classifier.
+    """Rounds a perturbation to a feasible plan, measures it and scores it with the classifier.
 
-    Where the example's margin is not above that of the clean image, or not a number, that is returned unmoved.
-    Without a plan the raw images are scored as they are.
+    Where the example's margin is not above that of the clean image, or is NaN, the clean image is returned. Without a
+    plan the raw images are scored as they are.
     """
     if perturbation.plan is None:
         return _score_without_plan(problem, perturbation)
@@ -71,7 +71,7 @@ def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
         clean_logits = problem.logits_fn(images)
         clean_margin = problem.margin(clean_logits)
     feasible_logits = problem.logits_fn(feasible.image)
-    # The clean image is feasible too. A margin is a maximum, which may pass over a NaN.
+    # The clean image is feasible too. Outputs are checked as well, because the maximum in a margin may skip a NaN.
     unmoved = (
         ~(problem.margin(feasible_logits) > clean_margin) | _not_finite(feasible_logits) | _not_finite(clean_logits)
     )
@@ -120,21 +120,21 @@ def _score_without_plan(problem: Problem, perturbation: Perturbation) -> AttackR
 
 
 def rounded(perturbation: Perturbation, problem: Problem) -> Rounded:
-    """Returns the feasible images that the plans of a perturbation are rounded to."""
+    """Returns the feasible images to which the plans of a perturbation are rounded."""
     return _round_to_feasible(
         perturbation.plan, problem.images, problem.support, perturbation.radius, problem.threat_model
     )
 
 
 def explicit(plan: tf.Tensor | GibbsPlan, images: tf.Tensor, support: Support) -> tf.Tensor:
-    """Returns the plan itself, [B, T, H, W, C]."""
+    """Returns the entries of a plan, [B, T, H, W, C]."""
     return _explicit_plan(plan, images, support) if isinstance(plan, GibbsPlan) else plan
 
 
 def is_blind(gradient: tf.Tensor | None, margin: tf.Tensor) -> tf.Tensor:
-    """Returns where the gradient [B, H, W, C] of a margin [B] is not finite, nothing but rounding, or None, bool [B].
+    """Returns where the gradient [B, H, W, C] of a margin [B] is not finite, only rounding, or None, bool [B].
 
-    A saturated softmax is 1 in float32, or 1 − 6e-8, as the machine has it: its gradient is 0, or next to it.
+    A saturated softmax is 1 or 1 − 6e-8 in float32, depending on the machine: its gradient is 0 or next to 0.
     """
     if gradient is None:
         return tf.ones_like(margin, tf.bool)
@@ -146,7 +146,7 @@ def _not_finite(rows: tf.Tensor) -> tf.Tensor:
     return ~tf.reduce_all(tf.math.is_finite(rows), axis=1)
 
 
-# Compiled by itself, and so are the feasibility records: where a graph does not ask for them, it does not make the plans.
+# Compiled separately, as are the feasibility records: a graph that does not use them does not compute the plans.
 _round_to_feasible = tf.function(round_to_feasible, jit_compile=True, autograph=False)
 _explicit_plan = tf.function(explicit_plan, jit_compile=True, autograph=False)
 
@@ -161,9 +161,9 @@ def _feasibilities(
     radius: tf.Tensor,
     threat_model: ThreatModel,
 ) -> tuple[Feasibility, Feasibility]:
-    """Returns the feasibility records of the feasible image that a plan was rounded to, and of the raw one and the plan itself.
+    """Returns the feasibility records of the feasible image and its plan, and of the raw image and the plan as found.
 
-    In one function, for both plans are made of the same factors, and no plan passes through memory between two.
+    One compiled function makes both, because both plans have the same factors, and none then passes through memory.
     """
     return (
         measure_feasibility(

@@ -15,16 +15,14 @@ shrink by factors. η falls geometrically, so that the kinks of the penalties ar
 to a largest entry just under α, so that the penalties outweigh it on every classifier.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem, image_gradient
-from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.runtime.arguments import check_number
-from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.neighbourhood import Support
 from wasser_tf.transport.plan import row_sums, transport_cost
 
@@ -53,43 +51,44 @@ class _Weights(NamedTuple):
 
 
 class WasserAttack(Attack):
-    """The paper's attack (see the module).
+    """The attack of the WasserTrain paper (see the module).
 
     Attributes:
+      iterations: The maximum number of steps per image, I.
       alpha: Weight of the precision loss, Eq. 6.
-      beta: Weight of the invalid-pixel loss, Eq. 7. Without capacity in the threat model it has no effect.
+      beta: Weight of the invalid-pixel loss, Eq. 7. It has no effect without a capacity in the threat model.
       gamma: Weight of the ball loss, Eq. 8.
       step_size: η of the first step; the last is 1e-4 of it.
       gradient_scale: The largest entry that ∂l0/∂x̃ of each image is scaled to, or None to leave it as it is.
+
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data, models
+    >>> images = data.load("digits").test.images[:8]
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
+    >>> attack = wasser_tf.WasserAttack(wasser_tf.ThreatModel(epsilon=0.2), iterations=5)
+    >>> result = attack(classifier, images, labels)
+    >>> bool(result.feasibility.feasible().all())
+    True
     """
 
     name: ClassVar[str] = "wasser_attack"
 
-    def __init__(
-        self,
-        threat_model: ThreatModel,
-        *,
-        iterations: int = 200,
-        alpha: float = 10.0,
-        beta: float = 10.0,
-        gamma: float = 10.0,
-        step_size: float = 1.0,
-        gradient_scale: float | None = 8.0,
-        schedule: RadiusSchedule | None = None,
-        stop_when_fooled: bool = False,
-        seed: int = 0,
-    ):
-        super().__init__(
-            threat_model, iterations=iterations, schedule=schedule, stop_when_fooled=stop_when_fooled, seed=seed
-        )
-        for name, weight in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-            check_number(name, weight, least=0)
-        check_number("step_size", step_size, above=0)
-        if gradient_scale is not None:
-            check_number("gradient_scale", gradient_scale, above=0)
-        self.alpha, self.beta, self.gamma = alpha, beta, gamma
-        self.step_size = step_size
-        self.gradient_scale = gradient_scale
+    iterations: int = 200
+    alpha: float = 10.0
+    beta: float = 10.0
+    gamma: float = 10.0
+    step_size: float = 1.0
+    gradient_scale: float | None = 8.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("alpha", "beta", "gamma"):
+            check_number(name, getattr(self, name), least=0)
+        check_number("step_size", self.step_size, above=0)
+        if self.gradient_scale is not None:
+            check_number("gradient_scale", self.gradient_scale, above=0)
 
     def perturb(self, problem: Problem) -> Perturbation:
         images, support = problem.images, problem.support
@@ -108,16 +107,6 @@ class WasserAttack(Attack):
 
         state, radius, used = self.iterate(step, _start(images, support), problem)
         return Perturbation(plan=_plan(state.phi), raw=state.image, radius=radius, iterations=used)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "alpha": self.alpha,
-            "beta": self.beta,
-            "gamma": self.gamma,
-            "step_size": self.step_size,
-            "gradient_scale": self.gradient_scale,
-        }
 
 
 @tf.function(jit_compile=True, autograph=False)

@@ -76,7 +76,7 @@ class EvaluationRun:
         if any(attack.schedule is not None for attack in self.attacks.values()):
             raise ValueError("An evaluation is at fixed radii: leave out the adaptive radius.")
         if not self.main_attack:
-            usual = [label for label, attack in self.attacks.items() if attack.name == "mirror_ascent"]
+            usual = [label for label, attack in self.attacks.items() if attack.preferred_for_checks]
             object.__setattr__(self, "main_attack", (usual or list(self.attacks))[0])
         if self.main_attack not in self.attacks:
             raise ValueError(f"main_attack must be one of {', '.join(self.attacks)}, got {self.main_attack!r}.")

@@ -107,7 +107,7 @@ class SanityChecker:
         self.classifier = classifier
         self.images, self.labels = check_batch(classifier, images, labels)
         self.from_logits = metrics.is_from_logits(classifier, self.images)
-        self.attack = _changed(attack, schedule=None)
+        self.attack = dataclasses.replace(attack, schedule=None)
         self.radii = tuple(sorted(radii))
         self.tolerance = 0.01 + 1 / len(self.labels)
         self.surrogate = surrogate
@@ -233,7 +233,9 @@ class SanityChecker:
             return Check(name=name, passed=None, measured=f"the attack has {most} iterations", needed=needed)
         counts = (max(most // 4, 1), most, 2 * most)
         found = [
-            self._success(self.radius, attack=None if count == most else _changed(self.attack, iterations=count))
+            self._success(
+                self.radius, attack=None if count == most else dataclasses.replace(self.attack, iterations=count)
+            )
             for count in counts
         ]
         rates = [float(fooled.mean()) for fooled in found]
@@ -252,7 +254,7 @@ class SanityChecker:
         union = self._success(self.radius).copy()
         rates = [float(union.mean())]
         for restart in (1, 2):
-            other = _changed(self.attack, seed=self.attack.seed + restart)
+            other = dataclasses.replace(self.attack, seed=self.attack.seed + restart)
             union |= self._success(self.radius, attack=other)
             rates.append(float(union.mean()))
             before, now = self._examples.get(self.radius), self._last_examples
@@ -283,7 +285,7 @@ class SanityChecker:
         if not threat_model.normalize_mass:
             largest *= float(self.images.sum(axis=(1, 2, 3)).max())
         few = np.arange(min(len(self.labels), max(1, min(32, _LARGEST_PLANS // dense_entries))))
-        attack = _changed(self.attack, threat_model=threat_model.get_config())
+        attack = dataclasses.replace(self.attack, threat_model=threat_model)
         fooled = np.logical_or.reduce([self._success(radius)[few] for radius in self.radii])
         radius = self.radii[-1]
         while radius < largest and not fooled.all():
@@ -328,7 +330,7 @@ class SanityChecker:
         chosen = np.arange(len(self.labels)) if rows is None else rows
         if self._margin_gradient[1] is None:
             # Nothing to climb: only what is wrong clean is wrong, unless the attack is the random control.
-            if attack is None or attack.name != "random_plan":
+            if attack is None or attack.uses_gradients:
                 return self._clean.wrong[chosen]
         result = (attack or self.attack)(
             self.classifier,
@@ -383,8 +385,3 @@ def train_surrogate(
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _changed(attack: Attack, **changes: Any) -> Attack:
-    described = attacks.serialize(attack)
-    return attacks.deserialize({**described, "config": {**described["config"], **changes}})

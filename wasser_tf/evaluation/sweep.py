@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wasser_tf import attacks, pretrained
-from wasser_tf.attacks import Attack, Ensemble
+from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation import examples, metrics
@@ -27,8 +27,8 @@ from wasser_tf.runtime.progress import Progress
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.version import __version__
 
-# An ensemble leaves out what is fooled by whole batches, so its cells hold several.
-_ENSEMBLE_BATCHES = 4
+# Batches in a cell of an attack that leaves fooled images out of its batches, and so needs several.
+_BATCHES_WHERE_FOOLED_ARE_SKIPPED = 4
 
 
 class Model(NamedTuple):
@@ -82,7 +82,8 @@ class Sweep:
       attacks: The attacks by what reports call them; their threat models differ at most in epsilon, which is not used.
       radii: The radii, rising.
       images: The images.
-      chunk_size: Images a cell, of an ensemble four times as many; an interruption loses one cell at most.
+      chunk_size: Images per cell, four times as many for an attack that skips fooled images; an interruption loses one
+        cell at most.
       batch_size: Images at a time.
       skip_fooled: Whether an attack gets only the images that no attack before it has fooled, at its radius or a
         smaller one, and no image that is misclassified clean after the first.
@@ -211,7 +212,7 @@ class Sweep:
         return self._fooled[path]
 
     def _chunks(self, label: str, rows: np.ndarray) -> list[np.ndarray]:
-        size = self.chunk_size * (_ENSEMBLE_BATCHES if isinstance(self.attacks[label], Ensemble) else 1)
+        size = self.chunk_size * (_BATCHES_WHERE_FOOLED_ARE_SKIPPED if self.attacks[label].skips_fooled else 1)
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _attack(self, classifier: Any, from_logits: bool, attack: Attack, radius: float, rows: np.ndarray) -> Examples:

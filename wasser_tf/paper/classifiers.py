@@ -129,7 +129,7 @@ class ClassifierTrainer:
         return folder
 
     def _config(self, folder: pathlib.Path, attack: Attack, **settings: Any) -> TrainConfig:
-        ours = attack.name == "mirror_ascent"
+        ours = attack.supports_warm_start
         usual: dict[str, Any] = {
             **{name: getattr(self.preset, name) for name in _OF_THE_PRESET},
             # An adaptive radius is one already, and PGD trains as its paper says.

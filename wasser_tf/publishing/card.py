@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wasser_tf import attacks
+from wasser_tf.attacks import spec
 from wasser_tf.publishing.leaderboard import attacks_in_words, ball_in_words, percent, short_commit
 from wasser_tf.reporting.tables import markdown_table
 from wasser_tf.runtime import storage
@@ -69,15 +69,11 @@ def training_command(config: Mapping[str, Any]) -> str:
 
 
 def _described(attack: Mapping[str, Any]) -> str:
-    """Returns name:setting=value:… of a serialised attack, without what flags of their own say."""
-    usual = attacks.make(attack["name"], ThreatModel.from_config(attack["config"]["threat_model"])).get_config()
-    settings = {
-        key: value
-        for key, value in attack["config"].items()
-        # bin/train.py has usual iterations of its own.
-        if key not in ("threat_model", "schedule", "seed") and (value != usual.get(key) or key == "iterations")
-    }
-    return ":".join([attack["name"], *(f"{key}={value}" for key, value in settings.items())])
+    """Returns name:setting=value:… of a serialised attack, without the settings that have flags of their own."""
+    name, changed = spec.changed_settings(attack)
+    # bin/train.py has default iterations of its own.
+    shown = {"iterations", *changed} - {"schedule", "seed"}
+    return spec.format_spec(name, {key: value for key, value in attack["config"].items() if key in shown})
 
 
 def write_card(path: pathlib.Path, classifier: Mapping[str, Any], training: Mapping[str, Any], entry: Mapping) -> None:

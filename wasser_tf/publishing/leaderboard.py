@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wasser_tf.attacks import spec
 from wasser_tf.evaluation.sweep import safe_name
 from wasser_tf.reporting.tables import markdown_table, threat_model_caption
 from wasser_tf.runtime import storage
@@ -147,11 +148,11 @@ def attacks_in_words(attacks: Mapping[str, Mapping[str, Any]]) -> str:
 
     def in_words(name: str, settings: Mapping[str, Any]) -> str:
         restarts = f", {settings['restarts']} restarts" if settings.get("restarts", 1) > 1 else ""
-        return f"{name.split(':')[0]}, {settings['iterations']} iterations{restarts}"
+        return f"{spec.attack_name(name)}, {settings['iterations']} iterations{restarts}"
 
     def contained(name: str, settings: Mapping[str, Any]) -> bool:
         return any(
-            name.split(":")[0] == other.split(":")[0]
+            spec.attack_name(name) == spec.attack_name(other)
             and settings.get("restarts", 1) < theirs.get("restarts", 1)
             and {**settings, "restarts": 0} == {**theirs, "restarts": 0}
             for other, theirs in attacks.items()

@@ -25,6 +25,27 @@ def check_number(name: str, value: Any, *, above: float | None = None, least: fl
         raise ValueError(f"{name} must be {needed}, got {value!r}.")
 
 
+def check_whole(name: str, value: Any, *, least: int, most: int | None = None) -> None:
+    """Refuses a setting that is not a whole number from `least` to `most`.
+
+    Raises:
+      ValueError: It is not.
+    """
+    if not is_whole(value, least) or (most is not None and value > most):
+        needed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} must be a whole number {needed}, got {value!r}.")
+
+
+def check_bool(name: str, value: Any) -> None:
+    """Refuses a setting that is not True or False.
+
+    Raises:
+      ValueError: It is not.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}.")
+
+
 def as_path(name: str, value: Any) -> pathlib.Path:
     """Returns a path with ~ expanded to the home folder.
 

@@ -1,6 +1,7 @@
 """What WasserTrain checks of the images it is given, before a run and within it."""
 
 import contextlib
+import numbers
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks import Attack
-from wasser_tf.attacks.distributional import Distributional
 from wasser_tf.attacks.inputs import check_batch
+from wasser_tf.runtime.arguments import check_bool, check_number, is_whole
 
 _PIXELS = (
     "images must be finite and lie in [0, 1], but a batch has others; scale them, as in dataset.map(lambda x, y: "
@@ -87,8 +88,47 @@ def check_has_radius(random_radius: bool, attack: Attack) -> None:
     Raises:
       ValueError: It has none.
     """
-    if random_radius and isinstance(attack, Distributional):
+    if random_radius and not attack.has_radius:
         raise ValueError(
-            "random_radius needs an attack that has a radius, and distributional has none, only γ: leave random_radius "
-            "out, or give another attack."
+            f"random_radius needs an attack that has a radius, and {attack.name} has none: leave random_radius out, or "
+            "give another attack."
         )
+
+
+def check_training_settings(
+    *, attack: Any, omega: Any, attack_chunk: Any, random_radius: Any, trades_beta: Any
+) -> None:
+    """Checks the settings of WasserTrain that may be set at any time.
+
+    Raises:
+      ValueError: A setting is out of its range, or the attack does not suit the others.
+    """
+    if not isinstance(attack, Attack):
+        raise ValueError(
+            f"attack must be a wasser_tf.attacks.Attack such as WasserAttack(ThreatModel()), got {attack!r}."
+        )
+    if not is_real(omega) or not 0 <= omega <= 1:
+        raise ValueError(f"omega must be a number from 0 to 1, got {omega!r}.")
+    if attack_chunk is not None and not is_whole(attack_chunk, 1):
+        raise ValueError(f"attack_chunk must be a whole number of at least 1, or None, got {attack_chunk!r}.")
+    check_bool("random_radius", random_radius)
+    if random_radius and attack.schedule is not None:
+        raise ValueError("random_radius needs an attack without a schedule, which sets the radius itself.")
+    check_has_radius(random_radius, attack)
+    check_number("trades_beta", trades_beta, least=0)
+
+
+def is_real(value: Any) -> bool:
+    """Returns whether a value is a real number, Python's or NumPy's."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def dtype_policy(classifier: keras.Model) -> Any:
+    """Returns the policy of the classifier, or mixed_float16 if any layer uses it, because the loss is scaled then."""
+    return "mixed_float16" if "float16" in set(_compute_dtypes(classifier)) else classifier.dtype_policy
+
+
+def _compute_dtypes(layer: keras.Layer) -> Iterator[str]:
+    yield layer.compute_dtype
+    for inner in getattr(layer, "layers", ()):
+        yield from _compute_dtypes(inner)

@@ -1,4 +1,4 @@
-"""The cross-entropy that a training run minimises, of class indices, with or without label smoothing."""
+"""Losses of training: cross-entropy of class indices with label smoothing, and the divergence of TRADES."""
 
 from typing import Any
 
@@ -46,3 +46,23 @@ def make_loss(label_smoothing: float) -> keras.losses.Loss:
     if label_smoothing:
         return SmoothedCrossentropy(label_smoothing)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def divergence_of_outputs(one: tf.Tensor, two: tf.Tensor, from_logits: bool, sample_weight: Any) -> tf.Tensor:
+    """Returns KL(one ‖ two), the mean over the batch, of logits or probabilities [B, classes]."""
+
+    def log_probabilities(outputs: tf.Tensor) -> tf.Tensor:
+        outputs = tf.cast(outputs, tf.float32)
+        return tf.nn.log_softmax(outputs) if from_logits else tf.math.log(tf.maximum(outputs, 1e-30))
+
+    log_one, log_two = log_probabilities(one), log_probabilities(two)
+    divergences = tf.reduce_sum(tf.exp(log_one) * (log_one - log_two), axis=1)
+    if sample_weight is not None:
+        divergences *= tf.cast(tf.reshape(sample_weight, [-1]), tf.float32)
+    return tf.reduce_mean(divergences)
+
+
+def unscaled(loss: tf.Tensor) -> tf.Tensor:
+    """Returns a loss as it is shown: Keras divides it by the number of replicas, because it sums their gradients."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return loss * replicas if replicas > 1 else loss

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf.attacks import Attack, MirrorAscent
+from wasser_tf.attacks import Attack
 from wasser_tf.runtime.arguments import check_fits, check_number, is_whole
 
 MISSING = 'warm_start must know each image again: fit x={"image": images, "number": numpy.arange(len(images))}.'
@@ -25,7 +25,7 @@ class WarmStart(keras.Layer):
       fade: What an epoch leaves of a potential, above 0 and below 1.
     """
 
-    def __init__(self, num_examples: int, fade: float, **kwargs: Any):
+    def __init__(self, num_examples: Any, fade: float, **kwargs: Any):
         super().__init__(trainable=False, autocast=False, **kwargs)
         if not is_whole(num_examples, 1):
             raise ValueError(f"num_examples must say how many training images there are, got {num_examples!r}.")
@@ -78,20 +78,13 @@ class WarmStart(keras.Layer):
 
 
 def check_warm_start(fade: Any, attack: Attack) -> None:
-    """Refuses a fade out of its range, and an attack that cannot go on where it ended.
+    """Checks the fade, and that the attack can start from the potentials of an earlier one.
 
     Raises:
-      ValueError: It is, or it cannot.
+      ValueError: The fade is out of its range, or the attack cannot.
     """
     check_number("warm_start", fade, least=0)
     if fade >= 1:
         raise ValueError(f"warm_start must be below 1, got {fade!r}: what is kept would never fade.")
-    if not fade:
-        return
-    if not isinstance(attack, MirrorAscent):
-        raise ValueError(f"warm_start needs mirror_ascent, whose plans are potentials; got {attack.name}.")
-    if attack.restarts > 1 or attack.gradient_noise or attack.schedule is not None:
-        raise ValueError(
-            "warm_start needs mirror_ascent with restarts=1, gradient_noise=0 and a fixed radius: it has one end to go "
-            "on from."
-        )
+    if fade:
+        attack.check_warm_start()

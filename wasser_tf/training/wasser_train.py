@@ -1,8 +1,7 @@
 """WasserTrain (ICASSP 2022, Eq. 10): a Keras model that trains a classifier on a Wasserstein attack against itself."""
 
-import numbers
-from collections.abc import Callable, Iterator
-from typing import Any, Self, cast
+from collections.abc import Callable
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -10,12 +9,14 @@ import tensorflow as tf
 from wasser_tf import attacks
 from wasser_tf.attacks.base import Attack
 from wasser_tf.models.logits import as_logits_fn
-from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.training import checks
 from wasser_tf.training.adversarial_metrics import AdversarialScores, loss_takes_logits
+from wasser_tf.training.even_spread import spread_evenly
+from wasser_tf.training.loss import divergence_of_outputs, unscaled
 from wasser_tf.training.warm_start import MISSING, WarmStart, check_warm_start
 
-_GOLDEN_RATIO = 0.5 * (5**0.5 - 1)
+# What may be set at any time.
+_SETTINGS = ("attack", "omega", "attack_chunk", "random_radius", "trades_beta")
 
 
 @keras.saving.register_keras_serializable(package="wasser_tf")
@@ -40,6 +41,9 @@ class WasserTrain(keras.Model):
     `fit` and `evaluate` show `loss` (the mixture), `natural_loss`, `adversarial_loss`, the compiled metrics on natural
     images under their own names, and the same on adversarial images with `adversarial_` before them. `fit` with ω = 0
     attacks nothing and leaves the adversarial ones out; `evaluate` always attacks. `predict` is the classifier alone.
+
+    Every setting but the classifier and the warm start may be set at any time, also after `compile` and by a callback
+    of `fit`: the next step uses it, and is compiled anew.
 
     Attributes:
       classifier: The classifier, the very object that was given: it is trained in place.
@@ -97,37 +101,46 @@ class WasserTrain(keras.Model):
         """
         if not isinstance(classifier, keras.Model):
             raise ValueError(f"classifier must be a keras.Model, got {type(classifier).__name__}.")
-        if not isinstance(attack, Attack):
-            raise ValueError(
-                f"attack must be a wasser_tf.attacks.Attack such as WasserAttack(ThreatModel()), got {attack!r}."
-            )
-        if not isinstance(omega, numbers.Real) or isinstance(omega, bool) or not 0 <= omega <= 1:
-            raise ValueError(f"omega must be a number from 0 to 1, got {omega!r}.")
-        if attack_chunk is not None and not is_whole(attack_chunk, 1):
-            raise ValueError(f"attack_chunk must be a whole number of at least 1, or None, got {attack_chunk!r}.")
-        if not isinstance(random_radius, bool):
-            raise ValueError(f"random_radius must be True or False, got {random_radius!r}.")
-        if random_radius and attack.schedule is not None:
-            raise ValueError("random_radius needs an attack without a schedule, which sets the radius itself.")
-        checks.check_has_radius(random_radius, attack)
-        check_number("trades_beta", trades_beta, least=0)
+        settings: dict[str, Any] = {
+            "attack": attack,
+            "omega": omega,
+            "attack_chunk": attack_chunk,
+            "random_radius": random_radius,
+            "trades_beta": trades_beta,
+        }
+        checks.check_training_settings(**settings)
         check_warm_start(warm_start, attack)
-        kwargs.setdefault("dtype", _dtype_policy(classifier))
+        kwargs.setdefault("dtype", checks.dtype_policy(classifier))
         # The classifier casts for itself; a cast here would round the images before it sees them.
         super().__init__(autocast=False, **kwargs)
         self.classifier = classifier
-        self.attack = attack
-        self.omega = float(omega)
-        self.attack_chunk = attack_chunk
-        self.random_radius = random_radius
-        self.trades_beta = float(trades_beta)
+        for name, value in settings.items():
+            setattr(self, name, value)
         self.warm_start = float(warm_start)
-        self._warm_start = WarmStart(num_examples, self.warm_start, name="warm_start") if warm_start else None
+        self._warm_start = WarmStart(num_examples, warm_start, name="warm_start") if warm_start else None
         self._natural_loss = keras.metrics.Mean(name="natural_loss")
         self._adversarial = AdversarialScores()
         self._from_logits = True
         if classifier.built:
             self.build(getattr(classifier, "input_shape", None))
+        self._constructed = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("omega", "trades_beta") and checks.is_real(value):
+            value = float(value)
+        if not self.__dict__.get("_constructed", False) or name not in (*_SETTINGS, "classifier", "warm_start"):
+            super().__setattr__(name, value)
+            return
+        if name not in _SETTINGS:
+            raise AttributeError(f"{name} cannot be changed after construction: make a new WasserTrain.")
+        checks.check_training_settings(**{**{setting: getattr(self, setting) for setting in _SETTINGS}, name: value})
+        check_warm_start(self.warm_start, value if name == "attack" else self.attack)
+        super().__setattr__(name, value)
+        # Traced with the old value. Within `fit` the next step calls the new functions.
+        if self.train_function is not None:
+            self.make_train_function(force=True)
+        if self.test_function is not None:
+            self.make_test_function(force=True)
 
     def build(self, input_shape: Any) -> None:
         """Builds the classifier, if it is not, and checks that it takes and returns what is needed."""
@@ -230,7 +243,7 @@ class WasserTrain(keras.Model):
             index = (batch + context.replica_id_in_sync_group) * count + tf.range(count)
             radius = tf.fill([count], tf.constant(self.attack.threat_model.epsilon, tf.float32))
             if self.random_radius:
-                radius *= _spread(index)
+                radius *= spread_evenly(index)
             adversarial = self._adversarial_images(x, y, index, radius, number)
         with tf.GradientTape() as tape:
             loss, outputs = self._mixed_loss(x, adversarial, y, sample_weight, training=True)
@@ -319,15 +332,13 @@ class WasserTrain(keras.Model):
 
             return tf.stop_gradient(self._in_chunks(attack, given, (tf.float32,))[0])
 
-        # check_warm_start has seen to it.
-        ascent = cast(attacks.MirrorAscent, self.attack)
         given["potential"] = self._warm_start.potentials(number)
 
-        def go_on(given: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        def resume(given: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
             potential = given.pop("potential")
-            return ascent.resume(ascent.problem(logits_fn, **given), potential)
+            return self.attack.resume(self.attack.problem(logits_fn, **given), potential)
 
-        adversarial, potential = self._in_chunks(go_on, given, (tf.float32, tf.float32))
+        adversarial, potential = self._in_chunks(resume, given, (tf.float32, tf.float32))
         self._warm_start.keep(number, potential)
         return tf.stop_gradient(adversarial)
 
@@ -369,13 +380,15 @@ class WasserTrain(keras.Model):
             loss = self.omega * adversarial_loss + (1 - self.omega) * natural_loss
             if self.trades_beta:
                 # In the share of a replica, as Keras has the losses beside it.
-                divergence = _divergence(natural_outputs, adversarial_outputs, self._from_logits, sample_weight)
+                divergence = divergence_of_outputs(
+                    natural_outputs, adversarial_outputs, self._from_logits, sample_weight
+                )
                 loss = natural_loss + self.trades_beta * divergence / tf.distribute.get_strategy().num_replicas_in_sync
         count = tf.shape(x)[0]
         for metric in self.metrics:
             if metric.name in ("loss", "natural_loss"):
-                metric.update_state(_unscaled(loss if metric.name == "loss" else natural_loss), sample_weight=count)
-        self._adversarial.update_loss(_unscaled(adversarial_loss), count)
+                metric.update_state(unscaled(loss if metric.name == "loss" else natural_loss), sample_weight=count)
+        self._adversarial.update_loss(unscaled(adversarial_loss), count)
         return loss, (natural_outputs, adversarial_outputs)
 
     def _update_metrics(
@@ -385,42 +398,3 @@ class WasserTrain(keras.Model):
         self._adversarial.update(x, y, outputs[1], sample_weight)
         self.compute_metrics(x, y, outputs[0], sample_weight)
         return self.get_metrics_result()
-
-
-def _spread(index: tf.Tensor) -> tf.Tensor:
-    """Returns a number in [0, 1) for each whole number [B], evenly spread over any run of them: Weyl's sequence.
-
-    A function of the image's number alone, so that chunks, replicas and resumed runs draw the same.
-    """
-    return tf.cast(tf.math.floormod(tf.cast(index, tf.float64) * _GOLDEN_RATIO, 1.0), tf.float32)
-
-
-def _divergence(one: tf.Tensor, two: tf.Tensor, from_logits: bool, sample_weight: Any) -> tf.Tensor:
-    """Returns KL(one ‖ two), the mean over the batch, of logits or probabilities [B, classes]."""
-
-    def log_probabilities(outputs: tf.Tensor) -> tf.Tensor:
-        outputs = tf.cast(outputs, tf.float32)
-        return tf.nn.log_softmax(outputs) if from_logits else tf.math.log(tf.maximum(outputs, 1e-30))
-
-    log_one, log_two = log_probabilities(one), log_probabilities(two)
-    divergences = tf.reduce_sum(tf.exp(log_one) * (log_one - log_two), axis=1)
-    if sample_weight is not None:
-        divergences *= tf.cast(tf.reshape(sample_weight, [-1]), tf.float32)
-    return tf.reduce_mean(divergences)
-
-
-def _dtype_policy(classifier: keras.Model) -> Any:
-    """The policy of the classifier: float16 if any layer computes in it, for then the loss must be scaled."""
-    return "mixed_float16" if "float16" in set(_compute_dtypes(classifier)) else classifier.dtype_policy
-
-
-def _compute_dtypes(layer: keras.Layer) -> Iterator[str]:
-    yield layer.compute_dtype
-    for inner in getattr(layer, "layers", ()):
-        yield from _compute_dtypes(inner)
-
-
-def _unscaled(loss: tf.Tensor) -> tf.Tensor:
-    """Keras divides a loss by the number of replicas, whose gradients it sums; what is shown is not divided."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return loss * replicas if replicas > 1 else loss
