@@ -1,4 +1,4 @@
-"""The licences of everything in requirements.lock, from the installed packages' own words: docs/licences.md.
+"""The licences of everything in requirements.lock, from the installed packages' own words: docs/design/licences.md.
 
 python benchmarks/licences.py
 """
@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-LOCK, PAGE = _ROOT / "requirements.lock", _ROOT / "docs" / "licences.md"
+LOCK, PAGE = _ROOT / "requirements.lock", _ROOT / "docs" / "design" / "licences.md"
 # Packages whose metadata is silent, and where they say it instead.
 _SAID_ELSEWHERE = {
     "colorama": "BSD-3-Clause (by its repository; installed on Windows only)",

@@ -8,8 +8,8 @@ from benchmarks import scaling
 from wasser_tf.runtime import storage
 
 _TITLES = {
-    "steps": "An iteration of each attack beside the classifier's forward and backward pass",
-    "training": "A step of WasserTrain (10 iterations of mirror ascent) beside a step of plain training",
+    "steps": "An iteration of each attack against the classifier's forward and backward pass",
+    "training": "A step of WasserTrain (10 iterations of mirror ascent) against a step of plain training",
     "scaling": "An iteration of mirror ascent on one core, in CPU time; transport alone is with a linear classifier",
     "strength": "Time to the same robust accuracy",
     "test_set": "A whole test set at one radius",
@@ -30,7 +30,7 @@ def save(folder: pathlib.Path, metadata: Mapping[str, Any], results: Mapping[str
 
 def markdown(metadata: Mapping[str, Any], results: Mapping[str, Any], plots: list[str]) -> str:
     """Returns all tables."""
-    parts = ["# Benchmarks", "Written by `make bench`; `docs/speed.md` says what they mean.", _facts(metadata)]
+    parts = ["# Benchmarks", "Written by `make bench`; [speed.md](speed.md) explains them.", _facts(metadata)]
     for section, result in results.items():
         parts.append(f"## {_TITLES[section]}")
         parts.append(_facts({key: value for key, value in result.items() if not isinstance(value, list)}))

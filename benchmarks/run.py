@@ -38,7 +38,7 @@ SECTIONS = ("steps", "training", "scaling", "strength", "test_set", "memory", "r
 
 flags.DEFINE_list("sections", list(SECTIONS), f"Some of {', '.join(SECTIONS)}.")
 flags.DEFINE_bool("quick", False, "Whether to leave out what takes long.")
-flags.DEFINE_string("output_dir", str(_ROOT / "docs"), "Folder for the results.")
+flags.DEFINE_string("output_dir", str(_ROOT / "docs" / "results"), "Folder for the results.")
 flags.DEFINE_string("checkpoint", None, "Classifier of the sections strength, test_set and art.")
 flags.DEFINE_integer("num_examples", 100, "Images of the section strength.", lower_bound=1)
 flags.DEFINE_string("original_index", None, "See bin/attack.py.")

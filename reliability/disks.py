@@ -81,8 +81,8 @@ def _on_a_small_disk(case: kills.Case, at: pathlib.Path, rooms: Sequence[float])
     full = half_written = 0
     for room in rooms:
         _fill(ballast, int(room * needed) - _size(run))
-        full += (what := _try(case, run, case.again, log, "No space left on device")) == "told"
-        if what != "told":
+        full += (what := _try(case, run, case.again, log, "No space left on device")) == "reported"
+        if what != "reported":
             bad.append(f"with room for {room:.0%}: {what}")
         half_written += len(broken := kills.unreadable(run))
         bad += broken
@@ -92,30 +92,30 @@ def _on_a_small_disk(case: kills.Case, at: pathlib.Path, rooms: Sequence[float])
     _remount(disk, read_only=True)
     read_only = 0
     for folder in (run, disk / "other"):
-        read_only += (what := _try(case, folder, case.again, log, "Read-only file system")) == "told"
-        if what != "told":
+        read_only += (what := _try(case, folder, case.again, log, "Read-only file system")) == "reported"
+        if what != "reported":
             bad.append(f"read-only, {folder.name}: {what}")
     untouched = _digests(disk) == before
     _remount(disk, read_only=False)
     kills.finish(case, run, log, case.again)
     return {
         "attempts on a full disk": len(rooms),
-        "told in a sentence, exit 1": full,
+        "reported in one line, exit 1": full,
         "half-written files": half_written,
-        "read-only, told": f"{read_only} of 2",
+        "read-only, reported": f"{read_only} of 2",
         "read-only, files as before": "yes" if untouched else "NO",
-        "ends as if nothing had been": "yes" if kills.compare(wanted, case.result(run)) <= 1e-6 else "NO",
+        "ends as an uninterrupted run": "yes" if kills.compare(wanted, case.result(run)) <= 1e-6 else "NO",
         "undocumented": bad,
     }
 
 
 def _try(case: kills.Case, run: pathlib.Path, again: list[str], log: pathlib.Path, why: str) -> str:
-    """Returns "told" if the binary ended with 1 and one line that says why, else what it did."""
+    """Returns "reported" if the binary ended with 1 and one line that says why, else what it did."""
     log.unlink(missing_ok=True)
     ended = forked.Process(kills.work(case, run, again), log).wait(_SECONDS)
     said = [line for line in ended.output.splitlines() if line.startswith(f"{case.binary}.py: ")]
     if ended.code == 1 and len(said) == 1 and why in said[0] and "Traceback" not in ended.output:
-        return "told"
+        return "reported"
     return f"exit {ended.code}: {ended.output.strip()[-600:]}"
 
 

@@ -1,4 +1,4 @@
-r"""Puts the binaries and the library under fire and writes docs/reliability.md, the table of what they withstood.
+r"""Puts the binaries and the library under fire and writes docs/results/reliability.md, what they withstood.
 
   python reliability/run.py             20 kills of each binary, 3,000 bad inputs, 200 epochs, 60,000 images
   python reliability/run.py --resume    what an earlier, interrupted one at this commit has left
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--parts", help="only these of a section: binaries, library, digits, mnist")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and of the bad inputs")
     parser.add_argument("--data_dir", default=_data_dir(), help="the parent of the prepared mnist/")
-    parser.add_argument("--output_dir", type=pathlib.Path, default=_ROOT / "docs")
+    parser.add_argument("--output_dir", type=pathlib.Path, default=_ROOT / "docs" / "results")
     given = parser.parse_args()
     if unknown := set(given.sections.split(",")) - set(_SECTIONS):
         parser.error(f"--sections must be some of {', '.join(_SECTIONS)}, got {', '.join(sorted(unknown))}.")

@@ -70,7 +70,7 @@ def _stopped(case: kills.Case, at: pathlib.Path, each: int, chance: random.Rando
     return {
         "binary": case.binary,
         "signals": 2 * each,
-        "saved and told, exit 130 or 143": told,
-        "was through": through,
-        "ends as if nothing had been": f"{alike} of {2 * each}",
+        "saved and reported, exit 130 or 143": told,
+        "had finished": through,
+        "ends as an uninterrupted run": f"{alike} of {2 * each}",
     }

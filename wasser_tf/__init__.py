@@ -2,6 +2,7 @@
 
 from wasser_tf import attacks
 from wasser_tf.attacks import AttackResult, Ensemble, MirrorAscent, RadiusSchedule, WasserAttack
+from wasser_tf.certification.smoothed import Smoothed
 from wasser_tf.models import load_pretrained
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.wasser_train import WasserTrain
@@ -15,6 +16,7 @@ __all__ = [
     "Ensemble",
     "MirrorAscent",
     "RadiusSchedule",
+    "Smoothed",
     "ThreatModel",
     "WasserAttack",
     "WasserTrain",

@@ -40,7 +40,7 @@ DISTANCE = np.linalg.norm(POSITIONS[:, None] - POSITIONS[None], axis=2)
 NEAR = np.abs(POSITIONS[:, None] - POSITIONS[None]).max(axis=2) <= 1
 
 
-USUAL = mirror_ascent.project_to_budget
+USUAL = mirror_ascent.project_kl
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -54,7 +54,7 @@ rounded_alone = tf.function(round_to_feasible, jit_compile=True, autograph=False
 @pytest.fixture(autouse=True)
 def _eager_with_exact_projections(monkeypatch):
     """All but the projections runs as it is written: cheaper than to compile a few iterations on six pixels."""
-    monkeypatch.setattr(mirror_ascent, "project_to_budget", lambda *given, newton_steps=4: exact(*given[:5]))
+    monkeypatch.setattr(mirror_ascent, "project_kl", lambda *given, newton_steps=4: exact(*given[:5]))
     for name in ("_better", "_start", "_step", "_climb", "_polish"):
         monkeypatch.setattr(mirror_ascent, name, getattr(mirror_ascent, name).python_function)
 
@@ -314,7 +314,7 @@ def test_the_usual_newton_steps_of_each_projection(monkeypatch):
         seen.append(int(newton_steps))
         return exact(potential, multiplier, images, budget, support)
 
-    monkeypatch.setattr(mirror_ascent, "project_to_budget", spy)
+    monkeypatch.setattr(mirror_ascent, "project_kl", spy)
     attack = MirrorAscent(ThreatModel(**RULES), iterations=2)
     problem = attack.problem(curved, tf.constant(IMAGES), tf.constant(LABELS))
     attack.perturb(problem)

@@ -194,6 +194,4 @@ def test_what_is_printed_counts_raw_and_feasible_successes():
     result = score(problem, moving(problem, [0.0, 0.0, 0.25], [0.25, 0.5, 0.0]))
     assert repr(result) == "<AttackResult of (3, 1, 3, 1)>"
     shown = repr(numpy(result))
-    assert (
-        shown == "<AttackResult of (3, 1, 3, 1): 2 successful, raw 3; <Feasibility of 3: 3 feasible, cost to 0.5>>"
-    )
+    assert shown == "<AttackResult of (3, 1, 3, 1): 2 successful, raw 3; <Feasibility of 3: 3 feasible, cost to 0.5>>"

@@ -14,7 +14,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reliability")
-    command = [sys.executable, str(_ROOT / "benchmarks" / "reliability.py"), "--quick", f"--output_dir={folder}"]
+    command = [sys.executable, str(_ROOT / "reliability" / "run.py"), "--quick", f"--output_dir={folder}"]
     # train_test and evaluate_test kill two of the others. MNIST is not everywhere.
     command += ["--parts=attack,export,library,digits"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
@@ -32,17 +32,17 @@ def test_every_kill_is_recovered(results):
 
 def test_a_signal_lets_the_batch_end_and_says_how_to_go_on(results):
     (row,) = results["stops"]
-    assert row["signals"] == 2 == row["saved and told, exit 130 or 143"] + row["was through"]
-    assert row["ends as if nothing had been"] == "2 of 2"
+    assert row["signals"] == 2 == row["saved and reported, exit 130 or 143"] + row["had finished"]
+    assert row["ends as an uninterrupted run"] == "2 of 2"
 
 
 def test_a_full_and_a_read_only_disk_are_told_and_recovered_from(results):
     for row in results["disks"]:
         if "not allowed" in row:
             pytest.skip(f"No disk of its own for this process: {row['not allowed']}")
-        assert row["told in a sentence, exit 1"] == row["attempts on a full disk"] == 1, row
-        assert row["read-only, told"] == "2 of 2" and row["read-only, files as before"] == "yes", row
-        assert row["ends as if nothing had been"] == "yes" and row["half-written files"] == 0, row
+        assert row["reported in one line, exit 1"] == row["attempts on a full disk"] == 1, row
+        assert row["read-only, reported"] == "2 of 2" and row["read-only, files as before"] == "yes", row
+        assert row["ends as an uninterrupted run"] == "yes" and row["half-written files"] == 0, row
 
 
 def test_every_bad_input_gets_a_documented_error(results):

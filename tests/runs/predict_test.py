@@ -7,8 +7,8 @@ import pytest
 
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.runs import predict
-from wasser_tf.serving.client import RestClient
 from wasser_tf.runs.predict import PredictRun
+from wasser_tf.serving.client import RestClient
 
 
 def test_files_of_every_kind_give_the_same_labels(server, images, files, tmp_path):

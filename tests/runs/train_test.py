@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from wasser_tf import data, MirrorAscent, models, RadiusSchedule, ThreatModel
+from wasser_tf import MirrorAscent, RadiusSchedule, ThreatModel, data, models
+from wasser_tf.attacks import LinfPGD
 from wasser_tf.runs import train
 from wasser_tf.runtime import storage
-from wasser_tf.attacks import LinfPGD
 from wasser_tf.training import loop, run_folder
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution

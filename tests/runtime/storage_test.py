@@ -86,9 +86,13 @@ def test_a_disk_that_is_full_or_read_only_is_told_in_a_sentence(tmp_path, monkey
     inside = Exception("{{function_node __wrapped__SaveV2}} /x/.1.0123.partial/v; No space left on device [Op:SaveV2]")
     assert str(storage.cannot_write("/x/1", inside)).startswith("/x/1 cannot be written (No space left on device): ")
     silent = Exception("{{function_node __wrapped__MergeV2Checkpoints}} /x/.1.0123.partial/variables.index;")
-    assert "/1 cannot be written (the disk does not say why): free disk space" in str(storage.cannot_write(tmp_path / "1", silent))
+    assert "/1 cannot be written (the disk does not say why): free disk space" in str(
+        storage.cannot_write(tmp_path / "1", silent)
+    )
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
-    assert "/1 cannot be written (No space left on device): free disk space" in str(storage.cannot_write(tmp_path / "1", silent))
+    assert "/1 cannot be written (No space left on device): free disk space" in str(
+        storage.cannot_write(tmp_path / "1", silent)
+    )
     # A file in the place of a folder: what root may not write to either.
     with pytest.raises(OSError, match="inner cannot be written"):
         storage.write_text(tmp_path / "file" / "inner" / "x", "new")

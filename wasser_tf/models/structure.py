@@ -8,8 +8,8 @@ A traced graph is valid as long as the structure is equal to that at the time of
 - of an object of a class of the user's own: its attributes, and the functions of its class.
 
 Values of variables are not part of it, because graphs read them anew. Arrays, numbers, strings and containers count by
-content, all other objects (those of libraries) by identity. So the one thing that cannot be seen is a change inside an
-object of a library or of an extension module, such as a random generator.
+content, objects of libraries by identity. Only a change inside an object of a library or an extension module (such as
+a random generator), or of a library's own globals, is not recognised.
 """
 
 import dataclasses
@@ -164,12 +164,14 @@ def _names_used(code: types.CodeType) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _of_a_library(module: str | None) -> bool:
-    """Returns whether a module is one of Python, of an installed package or of this one, which do not change."""
-    package = (module or "").partition(".")[0]
-    if package in ("", "wasser_tf", "builtins", *sys.stdlib_module_names):
-        return package != "__main__"
+    """Returns whether a module belongs to Python, to an installed package or to this one, which do not change."""
+    package = (module or "__main__").partition(".")[0]
+    if package == "__main__":
+        return False
+    if package in ("wasser_tf", *sys.stdlib_module_names):
+        return True
     file = getattr(sys.modules.get(package), "__file__", None) or ""
-    return file.startswith(tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}))
+    return file.startswith((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
 
 
 @functools.cache

@@ -53,7 +53,7 @@ class Checkpoint(keras.callbacks.Callback):
           classifier: The classifier whose best weights are kept: the one in `trained`, `trained` itself, or a separate
             one, such as that of averaged weights, which is then saved and restored as well.
           omega: The weight ω in the score of an epoch, ω · `val_robust_accuracy` + (1 − ω) · `val_accuracy`, as in
-            Eq. 10. Among equal scores, a lower `val_loss` wins.
+            Eq. 10. Among equal scores a lower `val_loss` wins.
           keep_last: Whether each epoch counts as better than all earlier ones, whatever its score.
           within_epochs: Whether a run that is asked to stop is saved within an epoch. Not possible with several workers,
             which must read the metrics together.

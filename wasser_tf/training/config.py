@@ -168,7 +168,7 @@ class TrainConfig:
         "Number of attacked images of the test split, and of the validation split.", 400, check=_whole(1)
     )
     distribute: str = setting(
-        "Distribution of the training over devices (docs/distribution.md).", "none", choices=STRATEGIES
+        "Distribution of the training over devices (docs/how_to/distribute.md).", "none", choices=STRATEGIES
     )
     attack_chunk: int | None = setting(
         "Maximum number of images per replica that a step attacks at a time, to bound memory (default: all at once).",
