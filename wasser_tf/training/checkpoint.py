@@ -55,8 +55,8 @@ class Checkpoint(keras.callbacks.Callback):
           omega: The weight ω in the score of an epoch, ω · `val_robust_accuracy` + (1 − ω) · `val_accuracy`, as in
             Eq. 10. Among equal scores a lower `val_loss` wins.
           keep_last: Whether each epoch counts as better than all earlier ones, whatever its score.
-          within_epochs: Whether a run that is asked to stop is saved within an epoch. Not possible with several workers,
-            which must read the metrics together.
+          within_epochs: Whether a run that is asked to stop is saved within an epoch. Not possible with several
+            workers, which must read the metrics together.
 
         Raises:
           ValueError: The file cannot be read, or belongs to another model.
