@@ -7,9 +7,9 @@ A traced graph is valid as long as the structure equals that at the time of trac
 - of a function: its code, its default arguments, the variables it closes over and the global names it uses;
 - of an object of a class of the user's own: its attributes, and the functions of its class.
 
-Values of variables are not part of it, because graphs read them at every call. Arrays, numbers, strings and containers are
-compared by content, objects of libraries by identity. Only changes inside an object of a library or an extension module
-(such as a random generator), or of the globals of a library, are not detected.
+Values of variables are not part of it, because graphs read them at every call. Arrays, numbers, strings and containers
+are compared by content, objects of libraries by identity. Only changes inside an object of a library or an extension
+module (such as a random generator), or of the globals of a library, are not detected.
 """
 
 import dataclasses
