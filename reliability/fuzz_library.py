@@ -54,8 +54,8 @@ def _argument_cases(folder: pathlib.Path) -> Iterator[tuple[str, Callable[[], An
     from wasser_tf.data.selection import ImageSource
     from wasser_tf.evaluation.config import EvaluationRun
     from wasser_tf.evaluation.record import evaluate_attack
+    from wasser_tf.paper.context import Reproduction
     from wasser_tf.paper.presets import Preset
-    from wasser_tf.paper.reproduce import Reproduction
     from wasser_tf.runs.attack import AttackRun
     from wasser_tf.runs.leaderboard import Board
     from wasser_tf.runs.predict import PredictRun

@@ -12,8 +12,8 @@ from wasser_tf.attacks import serialize
 from wasser_tf.data import Dataset
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.config import EvaluationRun
+from wasser_tf.paper.context import Reproduction
 from wasser_tf.paper.presets import FULL, QUICK
-from wasser_tf.paper.reproduce import Reproduction
 from wasser_tf.publishing.leaderboard import RADII
 from wasser_tf.runs.attack import AttackRun
 from wasser_tf.runs.leaderboard import Board
@@ -179,7 +179,7 @@ def test_evaluate_by_default(load, parse, spy, process):
 def test_evaluate_reads_what_is_evaluated_where_no_models_are_given(load, parse, spy, process):
     binary = load("evaluate")
     parse("--output_dir=out", "--rescore", "--verify_exact", "--verify_examples=0")
-    run, stored = spy(binary, "run_evaluation", []), spy(binary.EvaluationRun, "stored", "what is stored")
+    run, stored = spy(binary, "run_evaluation", []), spy(binary.EvaluationRun, "load", "what is stored")
     binary.main()
     assert stored.only == (("out",), {})
     arguments, options = run.only

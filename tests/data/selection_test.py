@@ -67,8 +67,8 @@ def test_a_truncated_array_of_positions(tmp_path):
     [
         ({"split": "all"}, "split must be one of"),
         ({"num_examples": 0}, "num_examples"),
-        ({"num_examples": 401}, "at most the 400"),
-        ({"indices": "a", "original_index": "b"}, "give one of them"),
+        ({"num_examples": 401}, "num_examples must be at most the number of examples, 400, got 401"),
+        ({"indices": "a", "original_index": "b"}, "give only one of them"),
         ({"indices": "nowhere.npy"}, "cannot be read"),
         ({"dataset": "no_such_set"}, "no_such_set"),
     ],

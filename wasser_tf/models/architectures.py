@@ -39,7 +39,7 @@ def build(
     Example:
     >>> from wasser_tf import models
     >>> models.build("lenet", (8, 8, 1), 10, seed=0).count_params()
-    23510
+    22406
     """
     if not isinstance(name, str) or name not in MODELS:
         raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}.")

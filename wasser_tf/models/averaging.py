@@ -16,8 +16,8 @@ def average(sources: Sequence[str | os.PathLike[str]], path: str | os.PathLike[s
     """Saves the classifier whose weights are the mean of the weights of several classifiers.
 
     The mean is useful if the weights lie in one valley of the loss, like those of continuations of one training, but
-    not for classifiers that were trained from different initial weights. The moments of batch normalization are averaged
-    like weights.
+    not for classifiers that were trained from different initial weights. The moments of batch normalization are
+    averaged like weights.
 
     Args:
       sources: At least two classifiers of one architecture, as for `models.load_classifier`.

@@ -7,9 +7,9 @@ A traced graph is valid as long as the structure equals that at the time of trac
 - of a function: its code, its default arguments, the variables it closes over and the global names it uses;
 - of an object of a class of the user's own: its attributes, and the functions of its class.
 
-Values of variables are not part of it, because graphs read them anew. Arrays, numbers, strings and containers count by
-content, objects of libraries by identity. Only a change inside an object of a library or an extension module (such as
-a random generator), or of a library's own globals, is not recognised.
+Values of variables are not part of it, because graphs read them at every call. Arrays, numbers, strings and containers
+are compared by content, objects of libraries by identity. Only changes inside an object of a library or an extension
+module (such as a random generator), or of the globals of a library, are not detected.
 """
 
 import dataclasses
@@ -176,7 +176,7 @@ def _names_used(code: types.CodeType) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _of_a_library(module: str | None) -> bool:
-    """Returns whether a module belongs to Python, to an installed package or to this one, which do not change."""
+    """Returns whether a module belongs to Python, an installed package or wasser_tf, which do not change."""
     package = (module or "__main__").partition(".")[0]
     if package == "__main__":
         return False
