@@ -1,12 +1,16 @@
-"""The flags that the binaries share, and what they become. Flags live here and in the binaries, nowhere else.
+"""The flags shared by the binaries, and the objects built from them. No module outside bin/ defines flags.
 
-A binary calls the `define_…` functions it needs when it is imported, then `flags.adopt_module_key_flags(_flags)` so
-that --help shows them, and asks for the objects in its main().
+On import, a binary calls the `define_…` functions it needs and then `flags.adopt_module_key_flags(_flags)`, so that
+--help shows these flags. Its main() builds the objects with the other functions.
 """
 
+import dataclasses
 import os
 import sys
-from collections.abc import Callable, Sequence
+import types
+import typing
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import _quiet  # noqa: F401
 import keras
@@ -38,52 +42,117 @@ _SETTINGS = {
 WASSERSTEIN_ATTACKS = ", ".join(name for name, attack in ATTACKS.items() if attack.in_wasserstein_ball)
 
 
+def define_config(config: Any, *, skip: Collection[str] = ()) -> None:
+    """Defines a flag for each field of a config: its name, default, description, type and choices.
+
+    Fields whose flags are already defined, such as those of `define_data`, use these.
+
+    Args:
+      config: A dataclass whose fields have metadata "help" and "choices".
+      skip: Names of fields without a flag.
+    """
+    annotations = typing.get_type_hints(config)
+    define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+    for field in dataclasses.fields(config):
+        if field.name in skip or field.name in FLAGS:
+            continue
+        kinds = [kind for kind in _union_of(annotations[field.name]) if kind is not types.NoneType]
+        description, choices = field.metadata["help"], field.metadata["choices"]
+        if choices is not None:
+            words = list(map(_word_of, choices))
+            flags.DEFINE_enum(field.name, _word_of(field.default), words, description)
+        elif typing.get_origin(kinds[0]) is tuple:
+            flags.DEFINE_list(field.name, [f"{value:g}" for value in getattr(config, field.name)], description)
+        else:
+            define[kinds[0]](field.name, field.default, description)
+
+
+def config_values(config: Any, *, skip: Collection[str] = ()) -> dict[str, Any]:
+    """Returns the values of the flags of `define_config`, by field.
+
+    Args:
+      config: The dataclass that `define_config` was called with.
+      skip: Names of fields without a flag.
+    """
+    values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(config) if field.name not in skip}
+    for field in dataclasses.fields(config):
+        if field.name in values and field.metadata["choices"] is not None:
+            values[field.name] = {_word_of(choice): choice for choice in field.metadata["choices"]}[values[field.name]]
+    return values
+
+
+def _union_of(annotation: Any) -> tuple[Any, ...]:
+    """Returns the members of a union, or the type itself."""
+    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+
+
+def _word_of(choice: Any) -> str:
+    """Returns the word for a choice on the command line, such as "true" for True."""
+    return str(choice).lower() if isinstance(choice, bool) else str(choice)
+
+
 def define_data(dataset: str = "digits") -> None:
     """Defines the flags that say which images there are."""
     flags.DEFINE_string(
-        "dataset", dataset, "digits, or a set of tensorflow-datasets: mnist, fashion_mnist, cifar10, …."
+        "dataset",
+        dataset,
+        "The dataset: digits, or a name of tensorflow-datasets such as mnist, fashion_mnist or cifar10.",
     )
-    flags.DEFINE_string("data_dir", None, "Folder of the prepared sets (the parent of mnist/). TFDS's own by default.")
-    flags.DEFINE_bool("download", False, "Whether to fetch a set that is not there.")
+    flags.DEFINE_string(
+        "data_dir", None, "The folder of prepared datasets, such as the parent of mnist/ (default: that of TFDS)."
+    )
+    flags.DEFINE_bool("download", False, "Whether to download a missing dataset.")
 
 
 def define_selection() -> None:
     """Defines the flags that say which of the images are attacked."""
     flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "The split whose images are attacked.")
-    flags.DEFINE_integer("num_examples", None, "How many images: the first ones. All by default.", lower_bound=1)
-    flags.DEFINE_string("indices", None, "File (.npy or text) of the positions in the split to attack, in that order.")
+    flags.DEFINE_integer(
+        "num_examples", None, "Number of images, counted from the first (default: all).", lower_bound=1
+    )
+    flags.DEFINE_string(
+        "indices", None, "File (.npy or text) with the positions in the split of the images to attack, in order."
+    )
     flags.DEFINE_string(
         "original_index",
         None,
-        "File (.npy or text) with each image's number in another order, such as that of MNIST's own files; images are "
-        "then taken in that order, so that --num_examples=100 are the first 100 there.",
+        "File (.npy or text) with the number of each image in another order, such as that of MNIST's files. Images are "
+        "then attacked in that order: --num_examples=100 selects the first 100 of it.",
     )
 
 
 def define_threat_model() -> None:
     """Defines the flags of the ball; its radius is --epsilon."""
-    flags.DEFINE_float("p", 1.0, "Exponent of the ground metric.")
-    flags.DEFINE_integer("kernel_size", 5, "Mass moves within windows of this many pixels squared (odd); 0: anywhere.")
-    flags.DEFINE_bool("normalize_mass", True, "Whether the budget is ε × the image's mass, or ε itself.")
-    flags.DEFINE_float("capacity", 1.0, "The most a pixel may hold; 0: no bound.")
+    flags.DEFINE_float("p", 1.0, "Exponent p of the ground cost, the Euclidean distance in pixels to the power p.")
+    flags.DEFINE_integer(
+        "kernel_size", 5, "Side of the square window within which mass moves, in pixels (odd); 0: no limit."
+    )
+    flags.DEFINE_bool(
+        "normalize_mass", True, "Whether the transport budget is ε × the mass of the image; otherwise it is ε."
+    )
+    flags.DEFINE_float("capacity", 1.0, "Upper bound of a pixel's value; 0: none.")
 
 
 def define_attack_settings() -> None:
     """Defines the flags of the attacks' settings. All default to the attack's own."""
-    flags.DEFINE_integer("iterations", None, "I, the most iterations an image gets. The attack's own default else.")
-    flags.DEFINE_float("attack_step", None, "Step size of the attack.")
-    flags.DEFINE_string("attack_loss", None, "What the attack maximises: margin, cross_entropy or dlr.")
-    flags.DEFINE_integer("restarts", None, "How often the attack starts, where it has random starts.")
+    flags.DEFINE_integer("iterations", None, "Maximum number of iterations per image (default: the attack's).")
+    flags.DEFINE_float("attack_step", None, "Step size of the attack (default: the attack's).")
+    flags.DEFINE_string(
+        "attack_loss", None, "The loss that the attack maximises: margin, cross_entropy or dlr (default: the attack's)."
+    )
+    flags.DEFINE_integer("restarts", None, "Number of starts, for attacks with random starts (default: the attack's).")
     flags.DEFINE_float("alpha", None, "Weight α of WasserAttack's precision penalty (Eq. 6).")
     flags.DEFINE_float("beta", None, "Weight β of WasserAttack's pixel penalty (Eq. 7).")
-    flags.DEFINE_float("gamma", None, "Weight γ: of WasserAttack's budget penalty (Eq. 8); of distributional's.")
-    flags.DEFINE_bool("stop_when_fooled", None, "Whether an image stops once it is misclassified.")
-    flags.DEFINE_integer("seed", 0, "Seed of all that is random.", lower_bound=0, upper_bound=2**31 - 1)
-    flags.DEFINE_bool("adaptive_radius", False, "Whether ε grows while the attack runs (the paper's section 5.1).")
+    flags.DEFINE_float("gamma", None, "Weight γ of the budget penalty of WasserAttack (Eq. 8) or of distributional.")
+    flags.DEFINE_bool("stop_when_fooled", None, "Whether the attack on an image stops as soon as it is misclassified.")
+    flags.DEFINE_integer("seed", 0, "The random seed.", lower_bound=0, upper_bound=2**31 - 1)
+    flags.DEFINE_bool("adaptive_radius", False, "Whether ε grows during the attack (section 5.1 of the paper).")
     paper = RadiusSchedule()
-    flags.DEFINE_float("epsilon_start", paper.start, "Adaptive radius: ε at first.")
-    flags.DEFINE_float("epsilon_factor", paper.factor, "Adaptive radius: what ε is multiplied by.")
-    flags.DEFINE_integer("epsilon_every", paper.every, "Adaptive radius: after how many iterations.")
+    flags.DEFINE_float("epsilon_start", paper.start, "Adaptive radius: the first ε.")
+    flags.DEFINE_float("epsilon_factor", paper.factor, "Adaptive radius: the factor by which ε grows.")
+    flags.DEFINE_integer(
+        "epsilon_every", paper.every, "Adaptive radius: the number of iterations between two increases of ε."
+    )
     flags.DEFINE_float("epsilon_min", paper.minimum, "Adaptive radius: the smallest ε.")
     flags.DEFINE_float("epsilon_max", paper.maximum, "Adaptive radius: the largest ε.")
 
@@ -93,8 +162,8 @@ def define_deterministic() -> None:
     flags.DEFINE_bool(
         "deterministic",
         True,
-        "Whether operations take algorithms that give the same result every time: the same seed then gives the same "
-        "examples and weights on the same kind of device. --nodeterministic can be faster on a GPU.",
+        "Whether operations use deterministic algorithms, so that the same seed gives the same examples and weights on "
+        "the same kind of device. --nodeterministic can be faster on a GPU.",
     )
 
 
@@ -108,9 +177,9 @@ def apply_deterministic() -> None:
 
 def define_output(batch_size: int = 128) -> None:
     """Defines the flags that say where results go and how many images are attacked at a time."""
-    flags.DEFINE_string("output_dir", None, "Folder for the results.", required=True)
-    flags.DEFINE_bool("overwrite", False, "Whether to replace another run's results in the output_dir.")
-    flags.DEFINE_integer("batch_size", batch_size, "Images at a time.", lower_bound=1)
+    flags.DEFINE_string("output_dir", None, "The folder of the results.", required=True)
+    flags.DEFINE_bool("overwrite", False, "Whether to replace the results of another run in the output_dir.")
+    flags.DEFINE_integer("batch_size", batch_size, "Images per batch.", lower_bound=1)
 
 
 def define_board() -> None:
@@ -122,11 +191,15 @@ def define_board() -> None:
     define_selection()
     define_threat_model()
     define_attack_settings()
-    flags.DEFINE_list("attacks", "ensemble", f"Attacks as name or name:setting=value:…, of {WASSERSTEIN_ATTACKS}.")
-    flags.DEFINE_list("radii", None, "Radii ε. Those of the dataset's board by default.")
-    flags.DEFINE_string("output_dir", "runs/leaderboard", "Folder for the evaluations, one in it for each classifier.")
-    flags.DEFINE_string("results_dir", "docs/results", "Folder of the page and the stored entries.")
-    flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1)
+    flags.DEFINE_list(
+        "attacks", "ensemble", f"The attacks, each as name or name:setting=value:…; available: {WASSERSTEIN_ATTACKS}."
+    )
+    flags.DEFINE_list("radii", None, "The radii ε (default: those of the dataset's leaderboard).")
+    flags.DEFINE_string(
+        "output_dir", "runs/leaderboard", "The folder of the evaluations, with a subfolder for each classifier."
+    )
+    flags.DEFINE_string("results_dir", "docs/results", "The folder of the page and of the entries.")
+    flags.DEFINE_integer("batch_size", 128, "Images attacked at a time.", lower_bound=1)
 
 
 def board() -> Board:

@@ -11,7 +11,7 @@ KINDS = (
     *("another attribute", "element dropped", "operand dropped", "condition dropped"),
 )
 # Of calls: what they do has no place in a result. Of keywords: speed, or the look of text.
-_LOGS = {"print", "log", "warn", "warning", "info", "debug", "error", "write_line", "tell", "say"}
+_LOGS = {"print", "log", "warn", "warning", "info", "debug", "error", "write_line"}
 _NO_BEHAVIOUR = {
     *("jit_compile", "autograph", "reduce_retracing", "strict", "encoding", "indent", "flush", "stacklevel"),
     *("help", "description", "parallel_iterations", "errors", "check", "verbose"),

@@ -4,7 +4,9 @@ import pytest
 from wasser_tf import ThreatModel, attacks
 from wasser_tf.attacks import RandomPlan
 from wasser_tf.data.selection import Selection
-from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, rescore, safe_name
+from wasser_tf.evaluation.fingerprint import fingerprint, safe_name
+from wasser_tf.evaluation.rescoring import rescore
+from wasser_tf.evaluation.sweep import Model, Sweep
 from wasser_tf.evaluation.worst_case import worst_case
 
 

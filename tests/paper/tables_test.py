@@ -6,7 +6,7 @@ import pytest
 from tests.fixtures.paper import reproduction
 from wasser_tf import ThreatModel, attacks, models
 from wasser_tf.data.selection import Selection
-from wasser_tf.evaluation import sweep
+from wasser_tf.evaluation import fingerprint
 from wasser_tf.evaluation.metrics import Predictions
 from wasser_tf.paper import drawings, experiment_output, experiments, results_page
 from wasser_tf.paper.presets import QUICK
@@ -21,7 +21,7 @@ def test_fig1_draws_images_that_are_classified_correctly(tmp_path, monkeypatch):
     context.images = selection
     asked, drawn = [], []
     monkeypatch.setattr(models, "load_classifier", lambda path: path)
-    monkeypatch.setattr(sweep, "fingerprint", lambda path: f"print of {path}")
+    monkeypatch.setattr(fingerprint, "fingerprint", lambda path: f"print of {path}")
 
     def predict(classifier, given, labels):
         asked.append((classifier, len(given)))
@@ -81,7 +81,7 @@ def test_table1(tmp_path, monkeypatch):
     context.images = Selection("d", np.arange(4), np.zeros([4, 2, 2, 1]), np.zeros(4, int), None)
     monkeypatch.setattr(context, "path", lambda name: f"{name}.keras")
     monkeypatch.setattr(models, "load_classifier", lambda path: path)
-    monkeypatch.setattr(sweep, "fingerprint", lambda path: f"print of {path}")
+    monkeypatch.setattr(fingerprint, "fingerprint", lambda path: f"print of {path}")
     share = {"standard.keras": 0, "wasser_train.keras": 1, "mine.keras": 3}
     monkeypatch.setattr(
         experiments.metrics,

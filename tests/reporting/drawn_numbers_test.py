@@ -140,7 +140,8 @@ def test_histograms(axes):
     assert second.get_title(loc="left") == "y: median inf; never fooled 2 of 3"
     assert list(first.lines[0].get_xdata()) == [0.1, 0.1] and not second.lines
     assert second.get_xlabel() == "minimal radius [pixel × mass]" and first.get_xlim() == (0, 0.4)
-    assert title == "T" and words.startswith("0: wrong without an attack. Dashed: the median.\nWasserstein ball")
+    assert title == "T"
+    assert words.startswith("0: misclassified without an attack. Dashed: the median.\nWasserstein ball")
     assert words.endswith("none crossed.")
     axes.clear()
     figures.save_radius_histogram("p.png", {"x": np.array([0.2, 0.2])}, threat_model=ThreatModel())

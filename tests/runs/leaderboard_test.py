@@ -12,6 +12,7 @@ from wasser_tf.publishing import leaderboard
 from wasser_tf.runs import leaderboard as leaderboard_run
 from wasser_tf.runs.leaderboard import Board
 from wasser_tf.runtime import storage
+from wasser_tf.runtime.formatting import percent
 
 
 def test_each_dataset_has_its_own_radii():
@@ -40,6 +41,7 @@ def evaluated(monkeypatch, tmp_path):
         }  # fmt: skip
         other = {**record, "model": "other", "feasible": {"feasible_share": 0.0}, "seconds": 99}
         report = {
+            "schema": "wasser_tf.evaluation_report/1",
             "images": "digits test", "num_images": 4, "commit": "c", "command": "python x",
             "models": {name: {"minimal_radius": [0.0, 0.1, 0.4, "inf"], "fingerprint": "f"}, "other": {}},
             "records": [record, {**record, "epsilon": 1.0, "seconds": 7.4}, other],
@@ -136,7 +138,7 @@ def test_the_table_is_sorted_by_the_middle_of_the_shared_radii():
 
 
 def test_entries_in_words():
-    assert leaderboard.percent(None) == "–" and leaderboard.percent(0.12345) == "12.35 %"
+    assert percent(None) == "–" and percent(0.12345) == "12.35 %" and percent(0.12345, 1) == "12.3 %"
     assert [leaderboard.short_commit(commit) for commit in (None, "0123456789", "0123456789-dirty")] == [
         "unknown", "01234567", "01234567-dirty",
     ]  # fmt: skip

@@ -47,7 +47,7 @@ def test_a_publication_passes_on_its_settings(run, board, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("name", ["", "A", "a-b", "a b", "a/b", 3])
 def test_invalid_names_are_refused(board, name):
-    with pytest.raises(ValueError, match="name must be of small letters, digits and underscores, got"):
+    with pytest.raises(ValueError, match="name must consist of lower-case letters, digits and underscores, got"):
         Publication(run="r", name=name, board=board)
 
 

@@ -6,7 +6,7 @@ import pytest
 import wasser_tf
 from wasser_tf import RadiusSchedule, ThreatModel, attacks, models, pretrained
 from wasser_tf.data.selection import ImageSource
-from wasser_tf.evaluation.sweep import fingerprint
+from wasser_tf.evaluation.fingerprint import fingerprint
 from wasser_tf.publishing import card
 from wasser_tf.runs import publish
 from wasser_tf.runs.publish import Publication
@@ -45,7 +45,7 @@ def test_another_classifier_of_the_name_is_not_replaced_unasked(run, board, tmp_
     # The same command again: the same classifier.
     assert publish.publish(config).read_bytes() == first
     models.build("linear", (8, 8, 1), 10, seed=1).save(run / "best.keras")
-    with pytest.raises(ValueError, match="has another classifier called 'digits_linear': give a --name .* --overwrite"):
+    with pytest.raises(ValueError, match="classifier called 'digits_linear': give another --name, or --overwrite"):
         publish.publish(config)
     assert path.read_bytes() == first and path.with_suffix(".json").read_bytes() == ours
     publish.publish(dataclasses.replace(config, overwrite=True))
@@ -125,7 +125,7 @@ def test_a_classifier_to_start_from_takes_the_place_of_a_model():
 
 
 def test_what_cannot_be_published(run, board, tmp_path):
-    with pytest.raises(ValueError, match="small letters"):
+    with pytest.raises(ValueError, match="lower-case letters"):
         Publication(run=str(run), name="../x", board=board)
     other = dataclasses.replace(board, source=ImageSource(dataset="mnist"))
     with pytest.raises(ValueError, match="was trained on digits: give --dataset=digits"):

@@ -187,7 +187,7 @@ def test_folders_of_saved_models(monkeypatch, tmp_path):
     (tmp_path / "12").touch()
     assert saved_model._latest_version(tmp_path) == tmp_path / "10"
     assert saved_model._latest_version(tmp_path / "9") == tmp_path / "9"
-    with pytest.raises(ValueError, match="10 holds no saved_model.pb: give the path"):
+    with pytest.raises(ValueError, match="10 does not contain saved_model.pb: give the path"):
         SavedModelClassifier(tmp_path)
 
     def broken(path):

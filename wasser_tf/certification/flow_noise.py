@@ -114,7 +114,7 @@ def divergence(horizontal: tf.Tensor, vertical: tf.Tensor) -> tf.Tensor:
 
 
 def flow_per_cost(threat_model: ThreatModel, image_shape: tuple[int, int, int]) -> float:
-    """Returns κ: the most flow between 4-neighbours, in ℓ1, that a legal plan of cost 1 can stand for.
+    """Returns κ: the most flow between 4-neighbours, in ℓ1, that a feasible plan of cost 1 can represent.
 
     Mass that moves by (a, b) pixels costs (a² + b²)^(p/2) and is a flow along |a| + |b| edges, so κ is the largest
     (|a| + |b|) / (a² + b²)^(p/2) of the moves (a, b) ≠ 0 that the window and the image allow. With p = 1 it is √2 (a

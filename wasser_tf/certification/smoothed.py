@@ -71,7 +71,7 @@ class Smoothed(keras.Model):
         if not isinstance(classifier, keras.Model):
             raise ValueError(f"classifier must be a keras.Model, got {type(classifier).__name__}.")
         self_noise = FlowNoise(kind=noise, scale=scale)
-        votes.check_settings(num_votes, num_samples, alpha, seed)
+        votes.check_vote_settings(num_votes, num_samples, alpha, seed)
         kwargs.setdefault("dtype", classifier.dtype_policy)
         # The classifier casts for itself; a cast here would round the images before it sees them.
         super().__init__(autocast=False, **kwargs)

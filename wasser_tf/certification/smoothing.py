@@ -73,7 +73,7 @@ def certify_smoothed(
       Interrupted: The run was asked to stop; the image at work is stored.
     """
     flow_noise = FlowNoise(kind=noise, scale=scale)
-    votes.check_settings(num_votes, num_samples, alpha, seed)
+    votes.check_vote_settings(num_votes, num_samples, alpha, seed)
     if not isinstance(threat_model, ThreatModel):
         raise ValueError(f"threat_model must be a wasser_tf.ThreatModel, got {threat_model!r}.")
     if not is_whole(batch_size, 1):

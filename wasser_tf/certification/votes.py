@@ -52,7 +52,7 @@ def majority(counts: np.ndarray, alpha: float) -> np.ndarray:
     return np.where((first > second) & (p_value <= alpha), counts.argmax(axis=1), -1).astype(np.int64)
 
 
-def check_settings(num_votes: Any, num_samples: Any, alpha: Any, seed: Any) -> None:
+def check_vote_settings(num_votes: Any, num_samples: Any, alpha: Any, seed: Any) -> None:
     """Refuses settings that are out of range.
 
     Raises:
@@ -121,7 +121,7 @@ class Voter:
 
 
 def mass(image: np.ndarray) -> np.float32:
-    """Returns the mass of an image over all channels, which no legal plan changes."""
+    """Returns the mass of an image over all channels, which no feasible plan changes."""
     return np.float32(image.sum(dtype=np.float64))
 
 

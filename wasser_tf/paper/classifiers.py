@@ -9,6 +9,7 @@ from wasser_tf import attacks
 from wasser_tf.attacks import Attack, RadiusSchedule
 from wasser_tf.paper.presets import Preset
 from wasser_tf.runs import train
+from wasser_tf.runtime.run_files import REPORT
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training import run_folder
 from wasser_tf.training.config import TrainConfig
@@ -121,7 +122,7 @@ class ClassifierTrainer:
         folder = self.folder / name
         sizes = {"omega": omega, "standard_epochs": standard_epochs, "epochs": epochs}
         config = self._config(folder, attack, **sizes, **settings)
-        if (folder / "report.json").exists():
+        if (folder / REPORT).exists():
             # Raises if this training has other settings.
             run_folder.check_run_folder(folder, config)
             return folder

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from wasser_tf import attacks, data, models
-from wasser_tf.evaluation import metrics, sweep
+from wasser_tf.evaluation import fingerprint, metrics
 from wasser_tf.evaluation.record import WORST_CASE, Record
 from wasser_tf.paper import drawings
 from wasser_tf.paper.drawings import Attacked
 from wasser_tf.paper.experiment_output import ExperimentOutput, pivot
 from wasser_tf.paper.published_numbers import PAPERS, PGD, WASSER
 from wasser_tf.paper.reproduce import ExperimentContext
-from wasser_tf.publishing.leaderboard import percent
 from wasser_tf.reporting import figures, tables
 from wasser_tf.runtime import storage
+from wasser_tf.runtime.formatting import percent
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training import run_folder
 
@@ -262,7 +262,7 @@ def _settings(context: ExperimentContext, classifiers: Sequence[str], records: S
 
 
 def _fingerprints(context: ExperimentContext, classifiers: Sequence[str]) -> dict[str, str]:
-    return {name: sweep.fingerprint(context.path(name)) for name in classifiers}
+    return {name: fingerprint.fingerprint(context.path(name)) for name in classifiers}
 
 
 def _training(context: ExperimentContext, omega: float) -> dict[str, Any]:

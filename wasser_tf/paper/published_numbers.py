@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from wasser_tf.runtime.formatting import percent
+
 WASSER, PGD = "wasser_attack", "projected_sinkhorn"
 ROLES = ("standard", "pgd", "wasser_train")
 
@@ -84,7 +86,7 @@ def lines(dataset: str, outputs: Mapping[str, Mapping[str, Any]]) -> list[Line]:
         ours = {row["classifier"]: row["natural_accuracy"] for row in outputs["table1"]["rows"]}
         for role, accuracy in paper.natural.items():
             if role in ours:
-                found.append(Line(f"Table 1, natural accuracy, {role}", _share(accuracy), _share(ours[role]), ""))
+                found.append(Line(f"Table 1, natural accuracy, {role}", percent(accuracy), percent(ours[role]), ""))
     if "fig4" in outputs:
         found += _standard(paper, outputs["fig4"]["rows"])
     if "fig5" in outputs:
@@ -92,7 +94,7 @@ def lines(dataset: str, outputs: Mapping[str, Mapping[str, Any]]) -> list[Line]:
         for (attack, epsilon, role), success in paper.success.items():
             if row := cells.get((attack, epsilon, role)):
                 what = f"Fig. 5, success of {attack} on {role} at ε = {epsilon:g}"
-                found.append(Line(what, _share(success), _share(row["raw_success"]), _share(row["success"])))
+                found.append(Line(what, percent(success), percent(row["raw_success"]), percent(row["success"])))
     return found
 
 
@@ -121,7 +123,7 @@ def _first(rows: Sequence[Mapping[str, Any]], attack: str, key: str) -> str:
         reached = epsilon
     if reached is not None:
         return f"{reached:g}"
-    return f"not by {tried[-1][0]:g} ({_share(tried[-1][1])})" if tried else "–"
+    return f"not by {tried[-1][0]:g} ({percent(tried[-1][1])})" if tried else "–"
 
 
 def _ratio(rows: Sequence[Mapping[str, Any]], key: str) -> str:
@@ -129,7 +131,3 @@ def _ratio(rows: Sequence[Mapping[str, Any]], key: str) -> str:
     ours, theirs = ({row["epsilon"]: row[key] for row in rows if row["attack"] == attack} for attack in (WASSER, PGD))
     ratios = [ours[epsilon] / theirs[epsilon] for epsilon in ours if theirs.get(epsilon)]
     return f"{min(ratios):.2g} … {max(ratios):.2g}" if ratios else "–"
-
-
-def _share(share: float) -> str:
-    return f"{100 * share:.2f} %"

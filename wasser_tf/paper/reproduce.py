@@ -17,7 +17,7 @@ from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.data.selection import ImageSource, Selection
 from wasser_tf.evaluation.config import EvaluationRun
-from wasser_tf.evaluation.sweep import safe_name
+from wasser_tf.evaluation.fingerprint import safe_name
 from wasser_tf.paper import experiment_output, results_page
 from wasser_tf.paper.classifiers import ClassifierTrainer
 from wasser_tf.paper.experiment_output import ExperimentOutput

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wasser_tf.attacks import spec
-from wasser_tf.publishing.leaderboard import attacks_in_words, ball_in_words, percent, short_commit
+from wasser_tf.publishing.leaderboard import attacks_in_words, ball_in_words, short_commit
 from wasser_tf.reporting.tables import markdown_table
 from wasser_tf.runtime import storage
+from wasser_tf.runtime.formatting import percent
+from wasser_tf.runtime.run_files import CONFIG
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.config import TrainConfig
 
@@ -27,7 +29,7 @@ def training_of(run: pathlib.Path) -> dict[str, Any]:
     Raises:
       ValueError: The folder does not contain a training run.
     """
-    path = run / "config.json"
+    path = run / CONFIG
     metadata = storage.read_json(path) if path.exists() else {}
     try:
         return {

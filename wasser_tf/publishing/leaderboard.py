@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from wasser_tf.attacks import spec
-from wasser_tf.evaluation.sweep import safe_name
+from wasser_tf.evaluation.fingerprint import safe_name
 from wasser_tf.reporting.tables import markdown_table, threat_model_caption
 from wasser_tf.runtime import storage
+from wasser_tf.runtime.formatting import percent
 from wasser_tf.threat_model import ThreatModel
 
 LEADERBOARD = "leaderboard.md"
@@ -36,7 +37,7 @@ def make_entry(
     (balls are nested).
 
     Args:
-      report: The content of report.json of an evaluation with `skip_fooled`.
+      report: The content of report.json of an evaluation with `skip_fooled`, see `runtime.run_files.read_document`.
       name: The classifier's name in the report.
       description: A sentence about the classifier, printed below the table.
       num_weights: Number of the classifier's weights; None if unknown.
@@ -50,7 +51,7 @@ def make_entry(
     Example (`wasser_tf.runs.leaderboard.add_to_leaderboard` does this in one call):
 
     ```python
-    report = storage.read_json(output_dir / "report.json")
+    report = read_document(output_dir / REPORT, Schema.EVALUATION_REPORT)
     entry = make_entry(report, "mine", description="LeNet, WasserTrain.", num_weights=classifier.count_params())
     storage.write_json(entry_path(results_dir, "mnist", entry), entry)
     write_leaderboard(results_dir)
@@ -227,15 +228,6 @@ def attacks_in_words(attacks: Mapping[str, Mapping[str, Any]]) -> str:
 
     shown = [(name, settings) for name, settings in attacks.items() if not contained(name, settings)]
     return "; ".join(in_words(name, settings) for name, settings in shown)
-
-
-def percent(share: float | None) -> str:
-    """Formats a share as a percentage, or None as a dash.
-
-    >>> percent(0.5)
-    '50.00 %'
-    """
-    return "–" if share is None else f"{100 * share:.2f} %"
 
 
 def short_commit(commit: str | None) -> str:

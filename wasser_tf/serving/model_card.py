@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.provenance import commit
+from wasser_tf.runtime.run_files import CONFIG, REPORT
 from wasser_tf.serving.robustness import RobustnessProbe
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.version import __version__
@@ -33,7 +34,7 @@ def of_run(model: pathlib.Path) -> dict[str, Any]:
     Raises:
       ValueError: A file of the run cannot be read.
     """
-    config, report = model.parent / "config.json", model.parent / "report.json"
+    config, report = model.parent / CONFIG, model.parent / REPORT
     if model.name not in _MODELS_OF_A_RUN or not config.is_file():
         return {}
     metadata = storage.read_json(config)

@@ -75,7 +75,7 @@ def test_a_dataset_and_the_robustness_signature(server, classifier):
         ({"images": ["a.png"], "source": ImageSource()}, "either files of images or a dataset"),
         ({"images": ["a.png"], "batch_size": 0}, "batch_size must be"),
         ({"images": ["a.png"], "protocol": "soap"}, "protocol must be one of"),
-        ({"images": ["a.gif"]}, "Images are .png, .jpg or .npy files, got a.gif"),
+        ({"images": ["a.gif"]}, "Images must be .png, .jpg or .npy files, got a.gif"),
         ({"images": ["nowhere.png"]}, "nowhere.png cannot be read"),
         ({"images": ["nowhere.npy"]}, "nowhere.npy cannot be read"),
     ],
