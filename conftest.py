@@ -12,9 +12,11 @@ os.environ.setdefault(
 )
 
 import pathlib
+from collections.abc import Iterator
 
 import keras
 import pytest
+from tensorflow.python.framework.config import disable_op_determinism
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -47,5 +49,8 @@ def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) 
 
 
 @pytest.fixture(autouse=True)
-def _fixed_seed() -> None:
+def _fixed_seed() -> Iterator[None]:
     keras.utils.set_random_seed(0)
+    yield
+    # A run in this process enables it for good, and Keras then refuses XLA to the tests that follow.
+    disable_op_determinism()

@@ -318,7 +318,7 @@ def test_publish(load, parse, spy, capsys, tmp_path):
     _check_board(config.board)
     options["log"]("a line")
     path = tmp_path / "mine.keras"
-    assert capsys.readouterr().out == f"\n# The card\nWritten: {path} and its card beside it\na line\n"
+    assert capsys.readouterr().out == f"\n# The card\nWritten: {path} and its card\na line\n"
 
 
 def test_publish_by_default(load, parse, spy, tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from tests.fixtures.paper import reproduction
 from wasser_tf import ThreatModel, attacks, models
 from wasser_tf.data.selection import ImageSource, Selection
-from wasser_tf.paper import experiments, reproduce
+from wasser_tf.paper import context as context_module
+from wasser_tf.paper import reproduce
 from wasser_tf.paper.classifiers import ClassifierTrainer
 from wasser_tf.paper.context import ExperimentContext
 from wasser_tf.paper.experiment_output import ExperimentOutput
@@ -51,7 +52,9 @@ def test_attacks_of_the_context(tmp_path):
 
 def test_evaluations_of_the_context(tmp_path, monkeypatch):
     runs = []
-    monkeypatch.setattr(context_module, "run_evaluation", lambda run, **options: runs.append((run, options)) or ["report"])
+    monkeypatch.setattr(
+        context_module, "run_evaluation", lambda run, **options: runs.append((run, options)) or ["report"]
+    )
     context = ExperimentContext(reproduction(tmp_path), print)
     assert context.evaluation("mine", ["mirror_ascent", "random_plan"]) == "report"
     ((run, options),) = runs
@@ -113,7 +116,7 @@ def checked(tmp_path, monkeypatch):
 
         return make
 
-    monkeypatch.setattr(experiments, "EXPERIMENTS", {name: experiment(name) for name in ("table1", "fig4")})
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", {name: experiment(name) for name in ("table1", "fig4")})
     return checked
 
 
