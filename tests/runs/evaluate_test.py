@@ -66,7 +66,7 @@ def world(monkeypatch):
     monkeypatch.setattr(evaluate, "fingerprint", lambda path: f"print of {path}")
     monkeypatch.setattr("wasser_tf.runs.attack.fingerprint", lambda path: f"print of {path}")
     monkeypatch.setattr(report, "_draw", lambda *given: {"A picture": "figures/a.png"})
-    monkeypatch.setattr(attacks, "ATTACKS", {**attacks.ATTACKS, "random_plan": Fake})
+    monkeypatch.setitem(attacks.ATTACKS, "random_plan", Fake)
 
 
 @pytest.fixture
@@ -337,7 +337,7 @@ def test_a_config_is_stored_and_read_back(world, config, tmp_path):
         ({"sanity_examples": 0}, "sanity_examples must be a whole number of at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"attacks": {"worst case": Fake(ThreatModel())}}, "'worst case' is the name of the row over all attacks"),
-        ({"attacks": {"l": attacks.make("linf_pgd", ThreatModel())}}, "is no Wasserstein attack"),
+        ({"attacks": {"l": attacks.make("linf_pgd", ThreatModel())}}, "is not a Wasserstein attack"),
         ({"attacks": {"a": Fake(ThreatModel()), "b": Fake(ThreatModel(p=2))}}, "must have the same threat model"),
         ({"attacks": {"a": Fake(ThreatModel(), schedule=RadiusSchedule())}}, "leave out the adaptive radius"),
         ({"main_attack": "c"}, "main_attack must be one of a, b, got 'c'"),
@@ -383,7 +383,7 @@ def test_one_attack_run(world, tmp_path, monkeypatch, capsys):
     assert Fake.calls[2][2] == [0, 1, 2, 3, 4, 5] and Fake.calls[2][4] == 6 and not capsys.readouterr().out
     with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
         dataclasses.replace(made, batch_size=0)
-    with pytest.raises(ValueError, match="is no Wasserstein attack"):
+    with pytest.raises(ValueError, match="is not a Wasserstein attack"):
         dataclasses.replace(made, attack=attacks.make("linf_pgd", ThreatModel()))
 
 
