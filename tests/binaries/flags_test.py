@@ -179,7 +179,7 @@ def test_evaluate_by_default(load, parse, spy, process):
 def test_evaluate_reads_what_is_evaluated_where_no_models_are_given(load, parse, spy, process):
     binary = load("evaluate")
     parse("--output_dir=out", "--rescore", "--verify_exact", "--verify_examples=0")
-    run, stored = spy(binary, "run_evaluation", []), spy(binary.EvaluationRun, "stored", "what is stored")
+    run, stored = spy(binary, "run_evaluation", []), spy(binary.EvaluationRun, "load", "what is stored")
     binary.main()
     assert stored.only == (("out",), {})
     arguments, options = run.only
@@ -318,7 +318,7 @@ def test_publish(load, parse, spy, capsys, tmp_path):
     _check_board(config.board)
     options["log"]("a line")
     path = tmp_path / "mine.keras"
-    assert capsys.readouterr().out == f"\n# The card\nWritten: {path} and its card beside it\na line\n"
+    assert capsys.readouterr().out == f"\n# The card\nWritten: {path} and its card\na line\n"
 
 
 def test_publish_by_default(load, parse, spy, tmp_path):
