@@ -1,1 +1,1 @@
-"""Timings and ratios, run by hand (`make bench`), never part of the tests."""
+"""Benchmarks: times and ratios of times. They are started by hand (`make bench`) and are not part of the tests."""

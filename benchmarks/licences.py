@@ -1,4 +1,4 @@
-"""The licences of everything in requirements.lock, from the installed packages' own words: docs/design/licences.md.
+"""Writes docs/design/licences.md: the licences of all packages in requirements.lock, from their installed metadata.
 
 python benchmarks/licences.py
 """
@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 LOCK, PAGE = _ROOT / "requirements.lock", _ROOT / "docs" / "design" / "licences.md"
-# Packages whose metadata is silent, and where they say it instead.
-_SAID_ELSEWHERE = {
+# Packages without a licence in their metadata, and where it is stated.
+_STATED_ELSEWHERE = {
     "colorama": "BSD-3-Clause (by its repository; installed on Windows only)",
     "namex": "Apache-2.0 (by the licence file in its wheel)",
 }
@@ -19,7 +19,13 @@ _LINE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)")
 
 
 class Locked(NamedTuple):
-    """An entry of the lock: a package, its version, and how many hashes pin its files."""
+    """An entry of requirements.lock.
+
+    Attributes:
+      name: Name of the package.
+      version: Its version.
+      hashes: Number of hashes that pin its files.
+    """
 
     name: str
     version: str
@@ -27,7 +33,7 @@ class Locked(NamedTuple):
 
 
 def locked() -> list[Locked]:
-    """Reads the lock."""
+    """Reads requirements.lock."""
     entries: list[Locked] = []
     for line in LOCK.read_text(encoding="utf-8").splitlines():
         if match := _LINE.match(line):
@@ -38,25 +44,30 @@ def locked() -> list[Locked]:
 
 
 def licence(name: str) -> str:
-    """Returns a package's licence as it states it itself, or an empty text."""
+    """Returns a package's licence from its metadata, or "" if it is unknown."""
     try:
-        about = importlib.metadata.metadata(name)
+        metadata = importlib.metadata.metadata(name)
     except importlib.metadata.PackageNotFoundError:
-        return _SAID_ELSEWHERE.get(name, "")
-    classifiers = [item.split(" :: ")[-1] for item in about.get_all("Classifier") or [] if item.startswith("License")]
-    lines = (about.get("License") or "").strip().splitlines()
+        return _STATED_ELSEWHERE.get(name, "")
+    classifiers = [
+        item.split(" :: ")[-1] for item in metadata.get_all("Classifier") or [] if item.startswith("License")
+    ]
+    lines = (metadata.get("License") or "").strip().splitlines()
     return (
-        about.get("License-Expression") or "; ".join(classifiers) or "".join(lines[:1]) or _SAID_ELSEWHERE.get(name, "")
+        metadata.get("License-Expression")
+        or "; ".join(classifiers)
+        or "".join(lines[:1])
+        or _STATED_ELSEWHERE.get(name, "")
     )
 
 
 def page() -> str:
-    """Returns the page."""
+    """Returns the page as Markdown."""
     lines = {f"| {entry.name} | {licence(entry.name)} |" for entry in locked()}
     return (
-        "# Licences of what is installed\n\n"
-        "Everything that `requirements.lock` names, those of the tests too, in its own words. Written by "
-        "`python benchmarks/licences.py`;\n`tests/dependencies_test.py` holds it to the lock.\n\n"
+        "# Licences of the dependencies\n\n"
+        "The licences of all packages in `requirements.lock`, including those of the tests, from their metadata. "
+        "Written by\n`python benchmarks/licences.py`; `tests/dependencies_test.py` compares the list with the lock.\n\n"
         "| package | licence |\n| :-- | :-- |\n" + "\n".join(sorted(lines)) + "\n"
     )
 

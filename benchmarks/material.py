@@ -1,4 +1,4 @@
-"""The classifiers and the images that are measured."""
+"""The classifiers and images of the benchmarks."""
 
 import keras
 import numpy as np
@@ -8,9 +8,9 @@ from wasser_tf import data, models
 
 
 def images_like(shape: tuple[int, int, int], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns handwritten digits of a shape [count, *shape], repeated as needed, and their labels.
+    """Returns handwritten digits [count, *shape], repeated as needed, and their labels [count].
 
-    With three channels each has a brightness of its own.
+    Colour channels differ in brightness.
     """
     height, width, channels = shape
     split = data.load("digits", image_size=(height, width), splits=("train",)).train
@@ -20,7 +20,7 @@ def images_like(shape: tuple[int, int, int], count: int) -> tuple[np.ndarray, np
 
 
 def lenet_on_digits(epochs: int = 4) -> tuple[keras.Model, data.Dataset]:
-    """Returns the LeNet after a short training on digits of 28×28, and them: what there is without any download."""
+    """Returns a LeNet after a short training on digits of 28×28, and the digits. Nothing is downloaded."""
     dataset = data.load("digits", image_size=(28, 28))
     keras.utils.set_random_seed(0)
     model = models.build("lenet", dataset.image_shape, dataset.num_classes, seed=0)
@@ -35,7 +35,7 @@ def build(name: str, shape: tuple[int, int, int]) -> keras.Model:
 
 
 def device() -> str:
-    """Says what computes."""
+    """Returns the names of the GPUs, or "CPU"."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return ", ".join(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus)

@@ -1,4 +1,7 @@
-"""The peak memory of a training step, each in a process of its own: python -m benchmarks.memory '{"batch": 64}'."""
+"""Measures the peak memory of a training step, each case in its own process.
+
+A single case: python -m benchmarks.memory '{"batch": 64}'
+"""
 
 import json
 import pathlib
@@ -19,7 +22,7 @@ _CASES: list[dict[str, Any]] = [
 
 
 def memory(quick: bool) -> dict[str, Any]:
-    """Measures the cases above: MNIST's shape, 5×5 windows and the LeNet, but for what a case says."""
+    """Measures the cases; the defaults are MNIST's image shape, 5×5 windows and the LeNet."""
     rows = []
     for case in _CASES[:2] if quick else _CASES:
         command = [sys.executable, "-m", "benchmarks.memory", json.dumps(case)]
@@ -31,7 +34,7 @@ def memory(quick: bool) -> dict[str, Any]:
 
 
 def _measure(batch: int, side: int = 28, kernel_size: int | None = 5, attack_chunk: int | None = None) -> None:
-    # Here, so that the parent, which has TensorFlow already, is not asked for more.
+    # Imported here, because the parent process needs none of it.
     import keras
     import tensorflow as tf
 
@@ -63,7 +66,7 @@ def _measure(batch: int, side: int = 28, kernel_size: int | None = 5, attack_chu
 def _peak_mib() -> float:
     status = pathlib.Path("/proc/self/status")
     if status.exists():
-        # What getrusage says begins, on Linux, with the peak of the process that started this one.
+        # On Linux, getrusage starts with the peak of the parent process, so it is not used.
         return int(status.read_text(encoding="ascii").partition("VmHWM:")[2].split()[0]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,6 +1,6 @@
-"""A training step over one, two and four logical devices of one CPU, in processes of their own.
+"""Times a training step on one, two and four logical devices of one CPU, each case in its own process.
 
-They share the same cores: what this shows is what spreading itself costs, not what more hardware gains.
+The devices share the same cores: the result is the overhead of the distribution, not the gain from more hardware.
 """
 
 import json
@@ -13,7 +13,7 @@ _BATCH = 256
 
 
 def replicas(quick: bool) -> dict[str, Any]:
-    """Times steps of WasserTrain with ten iterations, 256 digits of 28×28 in all, on the LeNet."""
+    """Times steps of WasserTrain on the LeNet: ten attack iterations, a global batch of 256 digits of 28×28."""
     rows = []
     for count in (1, 2) if quick else (1, 2, 4):
         command = [sys.executable, "-m", "benchmarks.replicas", str(count)]

@@ -1,4 +1,4 @@
-"""Benchmarks as JSON, Markdown and plots."""
+"""Writes the results of benchmarks as JSON, Markdown and plots."""
 
 import pathlib
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def save(folder: pathlib.Path, metadata: Mapping[str, Any], results: Mapping[str
 
 def markdown(metadata: Mapping[str, Any], results: Mapping[str, Any], plots: list[str]) -> str:
     """Returns all tables."""
-    parts = ["# Benchmarks", "Written by `make bench`; [speed.md](speed.md) explains them.", _facts(metadata)]
+    parts = ["# Benchmarks", "Written by `make bench`; [speed.md](speed.md) explains the results.", _facts(metadata)]
     for section, result in results.items():
         parts.append(f"## {_TITLES[section]}")
         parts.append(_facts({key: value for key, value in result.items() if not isinstance(value, list)}))
@@ -97,14 +97,14 @@ def _lines(path: pathlib.Path, rows: list[Mapping[str, Any]]) -> pathlib.Path:
             axes.plot([str(row[key]) for row in chosen], costs, "o-", color=colour, label=label)
         axes.set_xlabel(over.replace("_", " "))
         axes.tick_params(axis="x", labelrotation=30)
-    # At last, for it ends the scaling of the axis that all share.
+    # Last, because it ends the automatic scaling of the shared axis.
     panels[0].set_ylim(bottom=0)
-    panels[0].set_ylabel("ns an iteration and pixel")
+    panels[0].set_ylabel("ns per iteration and pixel")
     panels[0].legend()
     return _saved(figure, path)
 
 
 def _saved(figure: Any, path: pathlib.Path) -> pathlib.Path:
-    with storage.atomic_path(path) as beside:
-        figure.savefig(beside, dpi=120)
+    with storage.atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
     return path

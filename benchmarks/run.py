@@ -1,13 +1,14 @@
-r"""Times the attacks and the training step against the classifier and one another, in one run on one machine.
+r"""Times the attacks and the training step, relative to the classifier and to each other, in one run on one machine.
 
-  python benchmarks/run.py                          all, about a quarter of an hour on two cores
-  python benchmarks/run.py --quick                  less of each, a few minutes
+  python benchmarks/run.py                          all sections, about a quarter of an hour on two cores
+  python benchmarks/run.py --quick                  smaller versions, a few minutes
   python benchmarks/run.py --sections=steps,memory --output_dir=runs/bench
   python benchmarks/run.py --checkpoint=hu_constrained_sinkhorn.npz --dataset=mnist --data_dir=… \
     --original_index=mnist_test_original_index.npy
 
 Without --checkpoint, the sections strength, test_set and art attack a LeNet that is trained on the embedded digits.
-The output_dir gets benchmark.json, benchmark.md and plots. Sections that were not asked for keep the results there.
+The results are written to benchmark.json, benchmark.md and plots in the output_dir. Sections that are not run keep
+their previous results.
 """
 
 import datetime
@@ -19,10 +20,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# The benchmarks and the binaries' helpers are scripts of the repository, not of the package.
+# benchmarks/ and bin/ are not part of the installed package.
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_ROOT), str(_ROOT / "bin")]
-# The sections that are processes of their own find them too.
+# For the sections that start other processes.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
 
 import _flags  # noqa: E402
@@ -37,17 +38,17 @@ FLAGS = flags.FLAGS
 SECTIONS = ("steps", "training", "scaling", "strength", "test_set", "memory", "replicas", "art")
 
 flags.DEFINE_list("sections", list(SECTIONS), f"Some of {', '.join(SECTIONS)}.")
-flags.DEFINE_bool("quick", False, "Whether to leave out what takes long.")
+flags.DEFINE_bool("quick", False, "Whether to skip the slow cases.")
 flags.DEFINE_string("output_dir", str(_ROOT / "docs" / "results"), "Folder for the results.")
 flags.DEFINE_string("checkpoint", None, "Classifier of the sections strength, test_set and art.")
-flags.DEFINE_integer("num_examples", 100, "Images of the section strength.", lower_bound=1)
+flags.DEFINE_integer("num_examples", 100, "Number of images in the section strength.", lower_bound=1)
 flags.DEFINE_string("original_index", None, "See bin/attack.py.")
 _flags.define_data("mnist")
 flags.adopt_module_key_flags(_flags)
 
 
 def main() -> None:
-    """Runs the sections, and saves after each."""
+    """Runs the sections and saves the results after each."""
     if unknown := set(FLAGS.sections) - set(SECTIONS):
         raise ValueError(f"--sections must be some of {', '.join(SECTIONS)}, got {', '.join(sorted(unknown))}.")
     for gpu in tf.config.list_physical_devices("GPU"):

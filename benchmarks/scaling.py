@@ -1,7 +1,7 @@
-"""How the cost of mirror ascent grows with batch, pixels, channels, window and iterations, in a process on one core.
+"""Measures how the cost of mirror ascent grows with batch, pixels, channels, window and iterations, on one core.
 
-On several cores XLA splits what is large and leaves what is small on one: the time of an image then says how many cores
-it had, not what it costs.
+On several cores, XLA splits large operations and runs small ones on one core, so the time per image would depend on the
+number of cores in use.
 """
 
 import json
@@ -17,12 +17,12 @@ from benchmarks import material, timing
 from wasser_tf import MirrorAscent, ThreatModel
 
 _SHORT, _LONG = 2, 12
-# What is timed with each classifier.
+# The classifiers, and the description of what is timed with each.
 CLASSIFIERS = {"linear": "transport alone", "lenet": "with the LeNet"}
 
 
 def scaling(quick: bool) -> dict[str, Any]:
-    """Measures in a process of its own, for TensorFlow takes all cores that it finds at the start."""
+    """Measures in a separate process, because TensorFlow reserves all available cores when it starts."""
     one_thread = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     command = [sys.executable, "-m", "benchmarks.scaling", *(["quick"] if quick else [])]
     done = subprocess.run(command, env={**os.environ, **one_thread}, capture_output=True, text=True, timeout=3600)
@@ -32,9 +32,9 @@ def scaling(quick: bool) -> dict[str, Any]:
 
 
 def _measure(quick: bool) -> dict[str, Any]:
-    """Times an iteration with a linear classifier, which costs next to nothing, so transport alone; and with the LeNet.
+    """Times an iteration with a linear classifier of negligible cost (transport alone) and with the LeNet.
 
-    All shapes in turns, in CPU time, which other programs disturb least.
+    All cases run in turns and are measured in CPU time, which other programs affect least.
     """
     batches = (32, 128) if quick else (8, 32, 128, 512, 1024)
     shapes = ((8, 8, 1), (28, 28, 1)) if quick else ((8, 8, 1), (28, 28, 1), (64, 64, 1), (32, 32, 3), (64, 64, 3))
@@ -47,7 +47,7 @@ def _measure(quick: bool) -> dict[str, Any]:
     for cell in cells:
         for name in CLASSIFIERS:
             for iterations in (_SHORT, _LONG):
-                # The same cell on two axes is made and measured once.
+                # A cell that lies on two axes is measured once.
                 if (key := cell.key(name, iterations)) not in functions:
                     functions[key] = cell.attack(name, iterations)
     times, first = timing.in_turns(functions, rounds, clock=time.process_time, patience=300.0)
@@ -60,7 +60,7 @@ def _measure(quick: bool) -> dict[str, Any]:
             f"dearest pixel / cheapest, {what}, {CLASSIFIERS[name]}": max(costs) / min(costs)
             for name in CLASSIFIERS
             for what, chosen in ((f"batch 32 to {batches[-1]}", many), ("28×28 to 64×64", large))
-            # Quickly only one of the two sizes is measured.
+            # With --quick, only one of the two sizes is measured.
             if len(costs := [row[column(name)] for row in chosen]) > 1
         },
         "iterations": _by_iterations(rounds),
@@ -68,7 +68,7 @@ def _measure(quick: bool) -> dict[str, Any]:
 
 
 class _Cell(NamedTuple):
-    """One batch to attack: on which axis it lies, and what it is."""
+    """A batch to attack, and the axis of the comparison it belongs to."""
 
     over: str
     shape: tuple[int, int, int]
@@ -102,12 +102,12 @@ class _Cell(NamedTuple):
 
 
 def column(classifier: str) -> str:
-    """Returns what rows call the cost of a pixel with a classifier."""
+    """Returns the name of the column that contains the cost per pixel with a classifier."""
     return f"ns_per_pixel, {CLASSIFIERS[classifier]}"
 
 
 def _by_iterations(rounds: int) -> list[dict[str, Any]]:
-    """Times whole attacks on the LeNet: a line whose slope is an iteration."""
+    """Times complete attacks on the LeNet with different numbers of iterations."""
     shape = (28, 28, 1)
     images, labels = material.images_like(shape, 128)
     classifier = material.build("lenet", shape)

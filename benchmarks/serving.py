@@ -1,9 +1,9 @@
-"""Times the export, the served prediction and many clients at once, on loopback.
+"""Times the export, served predictions and many concurrent clients, on the loopback interface.
 
   python -m benchmarks.serving [--model=classifier.keras] [--requests=10000]
 
-Without --model an untrained LeNet of MNIST's size is served. The server is tests/serving/model_server.py, in a process
-of its own. Prints one figure a line; exits with 1 if a request of the load was answered wrongly.
+Without --model, an untrained LeNet for MNIST is served. The server is tests/serving/model_server.py, in a separate
+process. Prints one measurement per line; the exit code is 1 if any request of the load test got a wrong answer.
 """
 
 import argparse
@@ -34,11 +34,11 @@ _CORRUPT = np.array([b"\x89PNG\r\n\x1a\n" + bytes(30)], object)
 
 
 def main() -> int:
-    """Runs everything."""
+    """Runs all measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a .keras file, a SavedModel's folder or a .npz")
-    parser.add_argument("--build", default="lenet", help="or an untrained one by name, for 28×28×1 images")
-    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--build", default="lenet", help="architecture of the untrained model without --model")
+    parser.add_argument("--requests", type=int, default=10_000, help="number of requests of the load test")
     arguments = parser.parse_args()
     if arguments.model:
         classifier = models.load_classifier(arguments.model)
@@ -69,20 +69,20 @@ def _export(classifier, folder, robustness):
     return path
 
 
-def _medians(asks, count):
-    """Medians in ms of calls made in turns, so that what else runs on the machine falls on all of them alike."""
-    seconds = {name: [] for name in asks}
+def _medians(requests, count):
+    """Returns medians in ms of calls made in turns, so that other load on the machine affects all of them equally."""
+    seconds = {name: [] for name in requests}
     for place in range(5 + count):
-        for name, ask in asks.items():
+        for name, request in requests.items():
             started = time.perf_counter()
-            ask()
+            request()
             if place >= 5:
                 seconds[name].append(time.perf_counter() - started)
     return {name: 1000 * np.median(taken) for name, taken in seconds.items()}
 
 
 def _latencies(loaded, addresses, images):
-    """Medians, served against in-process, numpy in and numpy out, and the round trip of an empty message."""
+    """Prints median latencies, served and in-process (numpy to numpy), and the round trip of an empty message."""
     with grpc.insecure_channel(addresses["grpc"]) as channel:
         status = get_model_status_pb2.GetModelStatusRequest()
         status.model_spec.name = "model"
@@ -105,25 +105,25 @@ def _latencies(loaded, addresses, images):
                 return {name: value.numpy() for name, value in function(**{key: tf.constant(batch)}).items()}
 
             alone = _medians({"inside": inside}, 30)["inside"]
-            asks = {"in-process": inside}
+            calls = {"in-process": inside}
             with contextlib.ExitStack() as stack:
                 for protocol, address in addresses.items():
                     client = stack.enter_context(connect(protocol, address, "model", timeout=60))
-                    asks[protocol] = functools.partial(client.predict, {key: batch}, signature)
-                taken = _medians(asks, 300 if size == 1 and signature != "robustness" else 30)
+                    calls[protocol] = functools.partial(client.predict, {key: batch}, signature)
+                taken = _medians(calls, 300 if size == 1 and signature != "robustness" else 30)
             what = f"{signature}, batch {size}"
-            print(f"{what}: in-process {taken['in-process']:.2f} ms (one after another {alone:.2f} ms)")
+            print(f"{what}: in-process {taken['in-process']:.2f} ms (without other calls between {alone:.2f} ms)")
             for protocol in addresses:
                 print(f"{what}: {protocol} {taken[protocol]:.2f} ms, {taken[protocol] / taken['in-process']:.1f} ×")
 
 
 def _load(addresses, images, requests):
-    """Sends requests from many clients at once, one in five malformed, and counts what was answered wrongly."""
+    """Sends requests from many clients at once, one in five malformed, and returns the number of wrong answers."""
     with connect("grpc", addresses["grpc"], "model") as client:
         wanted = client.predict({"image": images})["logits"]
     each = requests // _CLIENTS
 
-    def ask(worker):
+    def send(worker):
         wrong, seconds = 0, []
         protocol = PROTOCOLS[worker % len(PROTOCOLS)]
         with connect(protocol, addresses[protocol], "model") as client:
@@ -147,14 +147,14 @@ def _load(addresses, images, requests):
 
     started = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(_CLIENTS) as pool:
-        answers = list(pool.map(ask, range(_CLIENTS)))
+        answers = list(pool.map(send, range(_CLIENTS)))
     passed = time.perf_counter() - started
     wrong = sum(count for count, _ in answers)
     latencies = 1000 * np.concatenate([seconds for _, seconds in answers])
     p50, p99 = np.percentile(latencies, [50, 99])
     print(
-        f"{each * _CLIENTS} requests from {_CLIENTS} clients, a fifth of them malformed: {wrong} answered wrongly, "
-        f"{each * _CLIENTS / passed:.0f} a second, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+        f"{each * _CLIENTS} requests from {_CLIENTS} clients, a fifth of them malformed: {wrong} wrong answers, "
+        f"{each * _CLIENTS / passed:.0f} per second, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
     )
     return wrong
 

@@ -1,4 +1,4 @@
-"""What an iteration of an attack costs beside the classifier's forward and backward pass, and what a training step."""
+"""Times an attack iteration and a training step, relative to the classifier's forward and backward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,8 @@ from benchmarks import material, timing
 from wasser_tf import ThreatModel, WasserTrain, attacks
 
 _BALL = ThreatModel(epsilon=0.5)
-# Of two lengths, so that what is done once an attack (start, polish, rounding, feasibility record) is told from an iteration.
+# Two numbers of iterations, to separate the cost of an iteration from the fixed cost of an attack (start, polish,
+# rounding, feasibility record).
 _SHORT, _LONG = 5, 25
 _TIMED = (
     "mirror_ascent",
@@ -44,7 +45,7 @@ def _step_of(
     name: str, model: str, classifier: keras.Model, images: np.ndarray, labels: np.ndarray, long: int, rounds: int
 ) -> dict[str, Any]:
     functions: dict[str, Callable[[], Any]] = {"classifier": timing.forward_and_backward(classifier, images, labels)}
-    # What an iteration of the others costs depends on how many there are: of them the mean is told.
+    # For the other attacks, whose iterations differ in cost, the mean is reported.
     lengths = (_SHORT, long) if name in _TIMED[:2] else (long,)
     for iterations in lengths:
         made = attacks.make(name, _BALL, iterations=iterations)
@@ -68,7 +69,7 @@ def _step_of(
 
 
 def training_steps(quick: bool) -> dict[str, Any]:
-    """Times a step of WasserTrain with ten iterations of mirror ascent beside a step of plain training."""
+    """Times a step of WasserTrain with ten iterations of mirror ascent, and a step of plain training."""
     cases = [("lenet", (28, 28, 1), 128, 7)]
     if not quick:
         cases.append(("resnet18", (32, 32, 3), 16, 3))

@@ -1,4 +1,4 @@
-"""The time that each attack takes to bring a classifier to the same robust accuracy, and a whole test set's."""
+"""Measures the time each attack needs to reach the same robust accuracy, and the time for a whole test set."""
 
 import time
 from typing import Any, NamedTuple
@@ -15,17 +15,17 @@ EPSILON = 0.5
 _BASELINES = ("wasser_attack", "projected_sinkhorn", "frank_wolfe", "dual_projection", "constrained_sinkhorn")
 # Iterations and restarts of mirror ascent.
 _MIRROR = ((1, 1), (2, 1), (3, 1), (5, 1), (10, 1), (20, 1), (10, 3), (50, 1), (20, 3), (100, 1), (20, 6), (50, 6))
-# Each baseline gets its usual number of iterations, and fewer: it may be through before.
+# Each baseline runs with these fractions of its default iterations, because it may converge earlier.
 _FRACTIONS = (0.1, 0.3, 1.0)
-# A baseline that took so long is not given more iterations.
+# A baseline that took longer is not run with more iterations.
 _PATIENCE_SECONDS = 40.0
-# So many calls are made after the first, which compiles, or fewer once they took so long together.
+# The number of calls after the first, which compiles, and the time in seconds after which no more calls are made.
 _CALLS = 5
 _PATIENCE_A_ROW = 20.0
 
 
 class Victim(NamedTuple):
-    """A classifier and the images that it is attacked on."""
+    """A classifier and the images that are attacked."""
 
     name: str
     classifier: keras.Model
@@ -33,17 +33,17 @@ class Victim(NamedTuple):
 
 
 def victim(checkpoint: str | None, source: ImageSource, count: int) -> Victim:
-    """Returns the checkpoint and its images, or what needs no download: the LeNet on digits of 28×28."""
+    """Returns the checkpoint and its images, or, without a checkpoint, a LeNet on digits of 28×28 (no download)."""
     if checkpoint is None:
         model, dataset = material.lenet_on_digits()
         test = dataset.test
         images = Selection("digits of 28×28", test.index, test.images[:count], test.labels[:count], None)
-        return Victim("a LeNet trained for a moment", model, images)
+        return Victim("a briefly trained LeNet", model, images)
     return Victim(checkpoint.rpartition("/")[2], models.load_classifier(checkpoint), source.load())
 
 
 def equal_strength(given: Victim, quick: bool) -> dict[str, Any]:
-    """Finds for each baseline how long it takes to its best robust accuracy, and mirror ascent to the same."""
+    """Measures the time of each baseline to its lowest robust accuracy, and of mirror ascent to the same accuracy."""
     ball = ThreatModel(epsilon=EPSILON)
     mirror = [
         {**_measure(given, MirrorAscent(ball, iterations=iterations, restarts=restarts)), "restarts": restarts}
@@ -52,12 +52,12 @@ def equal_strength(given: Victim, quick: bool) -> dict[str, Any]:
     mirror.sort(key=lambda row: row["ms_per_image"])
     rows = []
     for name in _BASELINES[:2] if quick else _BASELINES:
-        usual = attacks.make(name, ThreatModel(epsilon=EPSILON)).iterations
+        default = attacks.make(name, ThreatModel(epsilon=EPSILON)).iterations
         tried: list[dict[str, Any]] = []
-        for part in _FRACTIONS[:1] if quick else _FRACTIONS:
+        for fraction in _FRACTIONS[:1] if quick else _FRACTIONS:
             if tried and tried[-1]["ms_per_image"] * len(given.images.labels) > 1e3 * _PATIENCE_SECONDS:
                 break
-            iterations = max(1, round(usual * part))
+            iterations = max(1, round(default * fraction))
             tried.append(_measure(given, attacks.make(name, ThreatModel(epsilon=EPSILON), iterations=iterations)))
         lowest = min(row["robust_accuracy"] for row in tried)
         baseline = next(row for row in tried if row["robust_accuracy"] == lowest)
@@ -65,7 +65,7 @@ def equal_strength(given: Victim, quick: bool) -> dict[str, Any]:
         rows.append(
             {
                 "attack": name,
-                "usual_iterations": usual,
+                "usual_iterations": default,
                 "iterations": baseline["iterations"],
                 "robust_accuracy": lowest,
                 "ms_per_image": baseline["ms_per_image"],
@@ -85,7 +85,7 @@ def equal_strength(given: Victim, quick: bool) -> dict[str, Any]:
 
 
 def whole_test_set(given: Victim, iterations: int = 20) -> dict[str, Any]:
-    """Attacks all images at one radius with so many iterations of mirror ascent."""
+    """Attacks all images at one radius with mirror ascent."""
     made = MirrorAscent(ThreatModel(epsilon=EPSILON), iterations=iterations)
     started = time.perf_counter()
     result = made(given.classifier, given.images.images, given.images.labels, from_logits=True)
@@ -104,7 +104,7 @@ def by_art(given: Victim, iterations: int = 10, count: int = 4) -> dict[str, Any
         from art.attacks.evasion import Wasserstein
         from art.estimators.classification import TensorFlowV2Classifier
     except ImportError:
-        return {"message": "not run: the adversarial robustness toolbox is not installed (pip install -e '.[bench]')"}
+        return {"message": "not run: install the adversarial robustness toolbox with pip install -e '.[bench]'"}
     images, labels = given.images.images[:count], given.images.labels[:count]
     estimator = TensorFlowV2Classifier(
         given.classifier,

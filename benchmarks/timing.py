@@ -1,4 +1,4 @@
-"""Times things against one another, in turns, so that what else the machine does falls on all of them alike."""
+"""Times functions in turns, so that other load on the machine affects all of them equally."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -24,16 +24,16 @@ def in_turns(
     clock: Clock = time.perf_counter,
     patience: float = 20.0,
 ) -> tuple[Times, dict[str, float]]:
-    """Calls each function once to warm it up, then all of them in turns.
+    """Calls each function once as a warm-up, then all of them in turns.
 
     Args:
-      functions: By name. Each returns tensors, which are waited for.
-      rounds: How many turns, or three where they take long.
-      clock: Gives seconds.
-      patience: After so many seconds three turns are enough.
+      functions: The functions by name. Each returns tensors; the call ends when they are computed.
+      rounds: Number of turns, at least three.
+      clock: Returns the time in seconds.
+      patience: Seconds after which no turn after the third starts.
 
     Returns:
-      The seconds of each call by name, and those of each first call, in which functions are traced and compiled.
+      The seconds of each call, by name, and the seconds of the first calls, which trace and compile.
     """
     first = {name: _seconds(function, clock) for name, function in functions.items()}
     times: Times = {name: [] for name in functions}
@@ -47,17 +47,23 @@ def in_turns(
 
 
 def ratio(numerators: list[float], denominators: list[float]) -> float:
-    """Returns the median of the ratios of each turn."""
+    """Returns the median, over the turns, of the ratio of two times."""
     return median(one / two for one, two in zip(numerators, denominators, strict=True))
 
 
 def per_iteration(short: list[float], long: list[float], iterations: int) -> list[float]:
-    """Returns what one iteration takes in each turn, given an attack twice, `long` with so many iterations more."""
+    """Returns the seconds of one iteration in each turn, from the times of two attacks.
+
+    Args:
+      short: Times of the attack with fewer iterations.
+      long: Times of the attack with more iterations.
+      iterations: The difference of their numbers of iterations.
+    """
     return [max(two - one, 1e-9) / iterations for one, two in zip(short, long, strict=True)]
 
 
 def gradient_in_images(classifier: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns the gradient of the margin in the images, as a function of images and labels."""
+    """Returns the gradient of the margin with respect to the images, as a function of images and labels."""
     logits_fn = as_logits_fn(classifier, True)
 
     def gradient(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -70,14 +76,14 @@ def gradient_in_images(classifier: keras.Model) -> Callable[[tf.Tensor, tf.Tenso
 
 
 def forward_and_backward(classifier: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], tf.Tensor]:
-    """Returns a function that takes the gradient of the margin in the images: what any attack must do in a step."""
+    """Returns a function that computes the gradient of the margin with respect to the images, as every attack does."""
     given = tf.constant(images), tf.constant(labels)
     gradient = tf.function(gradient_in_images(classifier), autograph=False)
     return lambda: gradient(*given)
 
 
 def attack(made: Any, classifier: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], tf.Tensor]:
-    """Returns a function that attacks the batch as `made` does, from clean images to feasible ones."""
+    """Returns a function that attacks the batch with `made` and returns feasible examples."""
     logits_fn = as_logits_fn(classifier, True)
     given = tf.constant(images), tf.constant(labels)
     run = tf.function(lambda images, labels: made.run(logits_fn, images, labels), autograph=False)

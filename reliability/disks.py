@@ -1,7 +1,6 @@
-"""A disk that is full, and one that is read-only, under every binary that writes: what is told, and what is left.
+"""Runs every binary that writes on a full and on a read-only disk, and checks the messages and the remaining files.
 
-The disk is a small tmpfs in a mount namespace of its own, which a process may make where the system lets it: as root,
-or by user namespaces.
+The disk is a small tmpfs in a separate mount namespace. Creating one needs root or user namespaces.
 """
 
 import ctypes
@@ -14,7 +13,7 @@ from typing import Any
 
 from reliability import forked, kills
 
-# How much of what a run writes still fits, attempt by attempt.
+# The share of a run's files that fits on the disk, for each attempt.
 ROOMS = (0.0, 0.3, 0.6, 0.9)
 _SECONDS = 900.0
 _NEW_MOUNTS, _NEW_USER = 0x00020000, 0x10000000
@@ -24,7 +23,7 @@ _PAGE = 4096
 
 
 class NotAllowed(RuntimeError):
-    """The system lets this process mount nothing."""
+    """The system does not allow this process to mount a file system."""
 
 
 def disks(
@@ -33,16 +32,16 @@ def disks(
     binaries: Sequence[str] = kills.BINARIES,
     rooms: Sequence[float] = ROOMS,
 ) -> list[dict[str, Any]]:
-    """Runs binaries on a disk that is full, once for each room, then on the same one read-only, then to their end.
+    """Runs binaries on a full disk, once for each room, then on the same disk read-only, then to the end.
 
     Args:
-      folder: For what they write.
-      model: A classifier of the digits.
+      folder: Folder for all files.
+      model: Path of a classifier of the digits.
       binaries: Some of `kills.BINARIES`.
-      rooms: The part of a run's files that fits, attempt by attempt.
+      rooms: The share of a run's files that fits on the disk, for each attempt.
 
     Returns:
-      A row for each binary; where nothing can be mounted it says so.
+      A row for each binary. If nothing can be mounted, the row contains the reason under "not allowed".
     """
     rows = []
     for case in kills.cases(model):
@@ -54,7 +53,7 @@ def disks(
         answer = at / "answer.json"
 
         def work(case: kills.Case = case, at: pathlib.Path = at, answer: pathlib.Path = answer) -> None:
-            # What is mounted ends with this process, so it looks at the outcome too.
+            # The mount ends with this process, so the outcome is checked here too.
             answer.write_text(json.dumps(_on_a_small_disk(case, at, rooms)))
 
         ended = forked.Process(work, at / "output.txt").wait(_SECONDS)
@@ -87,7 +86,7 @@ def _on_a_small_disk(case: kills.Case, at: pathlib.Path, rooms: Sequence[float])
         half_written += len(broken := kills.unreadable(run))
         bad += broken
         ballast.unlink()
-    # What there is by now is gone on with; beside it, a run that begins.
+    # On the read-only disk: the existing run, and a new one.
     before = _digests(disk)
     _remount(disk, read_only=True)
     read_only = 0
@@ -110,22 +109,22 @@ def _on_a_small_disk(case: kills.Case, at: pathlib.Path, rooms: Sequence[float])
 
 
 def _try(case: kills.Case, run: pathlib.Path, again: list[str], log: pathlib.Path, why: str) -> str:
-    """Returns "reported" if the binary ended with 1 and one line that says why, else what it did."""
+    """Returns "reported" if the binary exited with 1 and one line that contains `why`, else its exit and output."""
     log.unlink(missing_ok=True)
     ended = forked.Process(kills.work(case, run, again), log).wait(_SECONDS)
-    said = [line for line in ended.output.splitlines() if line.startswith(f"{case.binary}.py: ")]
-    if ended.code == 1 and len(said) == 1 and why in said[0] and "Traceback" not in ended.output:
+    lines = [line for line in ended.output.splitlines() if line.startswith(f"{case.binary}.py: ")]
+    if ended.code == 1 and len(lines) == 1 and why in lines[0] and "Traceback" not in ended.output:
         return "reported"
     return f"exit {ended.code}: {ended.output.strip()[-600:]}"
 
 
 def _size(folder: pathlib.Path) -> int:
-    """Returns the bytes that the files of a folder take on a disk."""
+    """Returns the size in bytes of a folder's files on disk."""
     return sum(-(-path.stat().st_size // _PAGE) * _PAGE for path in kills.visible(folder))
 
 
 def _fill(path: pathlib.Path, left: int) -> None:
-    """Makes a file that leaves so many bytes of its disk."""
+    """Creates a file that leaves `left` bytes free on its disk."""
     found = os.statvfs(path.parent)
     with open(path, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(1, found.f_bavail * found.f_frsize - max(0, left)))
@@ -144,7 +143,7 @@ def _mount(folder: pathlib.Path, size: int) -> None:
             raise NotAllowed(os.strerror(ctypes.get_errno()))
         pathlib.Path("/proc/self/setgroups").write_text("deny")
         pathlib.Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-    # Else the others would see what is mounted here.
+    # Otherwise other processes would see this mount.
     if libc.mount(b"none", b"/", None, _PRIVATE, None) != 0:
         raise NotAllowed(os.strerror(ctypes.get_errno()))
     if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, f"size={size}".encode()) != 0:

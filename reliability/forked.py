@@ -1,4 +1,4 @@
-"""Binaries run in processes forked from one that has imported TensorFlow and not used it: a start costs no import."""
+"""Runs binaries in processes forked from one that has imported TensorFlow but not used it, to save the imports."""
 
 import contextlib
 import os
@@ -15,17 +15,22 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 class Ended(NamedTuple):
-    """How a process ended: its exit code (negative: a signal; None: it ran out of time), and what it said."""
+    """The end of a process.
+
+    Attributes:
+      code: Its exit code; negative for a signal, None if it ran out of time.
+      output: Its standard output and error.
+    """
 
     code: int | None
     output: str
 
 
 class Process:
-    """A forked process; its standard output and error go to one file."""
+    """A forked process. Its standard output and error are appended to one file."""
 
     def __init__(self, work: Callable[[], object], output: pathlib.Path):
-        """Forks, and does the work in the child, whose exit code is 0, that of SystemExit, or 99 after a traceback."""
+        """Forks and calls `work` in the child, which exits with 0, the code of SystemExit, or 99 after an exception."""
         self.output = output
         sys.stdout.flush()
         sys.stderr.flush()
@@ -39,7 +44,7 @@ class Process:
             os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> Ended:
-        """Waits for the end, at most so long; a process that is not through by then is killed."""
+        """Waits for the end of the process, and kills it after `seconds`."""
         end = time.monotonic() + seconds
         while (code := self.ended()) is None:
             if time.monotonic() > end:
@@ -50,13 +55,13 @@ class Process:
         return Ended(code, self.output.read_text(errors="replace"))
 
     def ended(self) -> int | None:
-        """Returns the exit code, or None while the process runs. Not to be asked again after it ended."""
+        """Returns the exit code, or None while the process runs. Do not call it again after it returned a code."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return None if pid == 0 else os.waitstatus_to_exitcode(status)
 
 
 def import_all() -> None:
-    """Imports what the binaries need, so that forks need not."""
+    """Imports all modules that the binaries need, so that forks start without imports."""
     sys.path.insert(0, str(_ROOT / "bin"))
     import _flags  # noqa: F401
     import matplotlib.backends.backend_agg
@@ -73,13 +78,13 @@ def import_all() -> None:
     )
     from wasser_tf.serving import export  # noqa: F401
 
-    # Both read files and import more when they are first used.
+    # The first use of both reads files and imports more modules.
     sklearn.datasets.load_digits()
     matplotlib.figure.Figure().text(0, 0, "ε")
 
 
 def binary(name: str, arguments: Sequence[str]) -> Callable[[], object]:
-    """Returns the work of a binary of bin/ with these arguments."""
+    """Returns a function that runs a binary of bin/ with arguments."""
 
     def work() -> None:
         path = _ROOT / "bin" / f"{name}.py"
@@ -90,7 +95,7 @@ def binary(name: str, arguments: Sequence[str]) -> Callable[[], object]:
 
 
 def _child(work: Callable[[], object], output: pathlib.Path) -> int:
-    """Does the work; whatever happens, nothing may come back into the parent's code."""
+    """Calls `work` and returns the exit code. No exception may escape into the parent's code."""
     try:
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)

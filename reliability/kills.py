@@ -1,9 +1,10 @@
-"""kill -9 at random moments of every binary that writes: does the run, started again, end as if nothing had been?"""
+"""Kills every binary that writes at random moments (SIGKILL), and checks that restarted runs end with equal results."""
 
 import io
 import json
 import pathlib
 import random
+import re
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -14,26 +15,26 @@ import numpy as np
 from reliability import forked
 
 _SECONDS = 900.0
-# Kills before a run is left to end: what a chain of them would break, one of them would break too.
+# Number of kills of a run before it may finish.
 _CHAIN = 5
 _TRAIN = """--model=linear --attack=random_plan --standard_epochs=1 --epochs=2 --batch_size=128 --learning_rate=0.01
     --radii=0.1 --report_iterations=1 --num_attack_examples=8""".split()
 _ATTACK = "--dataset=digits --attack=random_plan --num_examples=48 --batch_size=8 --epsilon=0.1".split()
 _EVALUATE = """--attacks=random_plan,random_plan:seed=1 --radii=0.1 --num_examples=32 --batch_size=8
     --nosanity""".split()
-# All classifiers are given, for what it trains it trains as bin/train.py does.
+# All classifiers are given, because reproduce trains in the same way as bin/train.py.
 _REPRODUCE = """--experiment=table1,fig4 --dataset=digits --quick --radii=0.1 --num_examples=24 --batch_size=8
     --attacks=random_plan""".split()
 
 
 class Case(NamedTuple):
-    """A binary under fire.
+    """A binary to test.
 
     Attributes:
-      binary: Its name.
-      arguments: Its arguments, from the folder it writes to.
-      again: What is added to start it again.
-      result: Reads what it ended with from the folder; two equal runs have equal results.
+      binary: Name of the binary.
+      arguments: Returns its arguments for an output folder.
+      again: Additional arguments to resume a run.
+      result: Reads the result from the output folder; equal runs have equal results.
     """
 
     binary: str
@@ -43,7 +44,7 @@ class Case(NamedTuple):
 
 
 def cases(model: pathlib.Path) -> list[Case]:
-    """Returns the cases; `model` is a classifier of the digits."""
+    """Returns the cases; `model` is the path of a classifier of the digits."""
     return [
         Case("train", lambda folder: [*_TRAIN, f"--output_dir={folder}"], ["--resume"], _trained),
         Case("attack", lambda folder: [*_ATTACK, f"--model={model}", f"--output_dir={folder}"], [], _attacked),
@@ -73,23 +74,23 @@ BINARIES = ("train", "attack", "evaluate", "reproduce", "export")
 def kills(
     folder: pathlib.Path, model: pathlib.Path, count: int, binaries: Sequence[str] = BINARIES, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Kills binaries so many times each.
+    """Kills each binary `count` times.
 
     Args:
-      folder: For what they write.
-      model: A classifier of the digits.
-      count: Kills of each binary.
+      folder: Folder for all files.
+      model: Path of a classifier of the digits.
+      count: Number of kills of each binary.
       binaries: Some of `BINARIES`.
-      seed: Of the moments.
+      seed: Seed of the moments.
 
     Returns:
       A row for each binary.
     """
     chosen = [case for case in cases(model) if case.binary in binaries]
-    return [_under_fire(case, folder / case.binary, count, random.Random(f"{seed} {case.binary}")) for case in chosen]
+    return [_killed(case, folder / case.binary, count, random.Random(f"{seed} {case.binary}")) for case in chosen]
 
 
-def _under_fire(case: Case, folder: pathlib.Path, count: int, chance: random.Random) -> dict[str, Any]:
+def _killed(case: Case, folder: pathlib.Path, count: int, chance: random.Random) -> dict[str, Any]:
     folder.mkdir(parents=True)
     started = time.monotonic()
     whole = folder / "whole"
@@ -107,8 +108,8 @@ def _under_fire(case: Case, folder: pathlib.Path, count: int, chance: random.Ran
             process = forked.Process(work(case, run, case.again), log)
             time.sleep(chance.uniform(0.0, length))
             if (code := process.ended()) is not None:
-                # It was through before: a moment that killed nothing.
-                if code and not (code == 1 and through(log.read_text())):
+                # The run finished before the kill.
+                if code and not (code == 1 and is_finished(log.read_text())):
                     raise RuntimeError(f"{case.binary} failed with {code}: {log.read_text()[-2000:]}")
                 break
             process.kill()
@@ -138,7 +139,7 @@ def _under_fire(case: Case, folder: pathlib.Path, count: int, chance: random.Ran
 
 
 def work(case: Case, run: pathlib.Path, again: list[str]) -> Callable[[], object]:
-    """The binary, with a control in place of every attack: what is saved is under test, not what is attacked."""
+    """Returns a function that runs the binary with a control in place of every attack: only saving is tested."""
     binary = forked.binary(case.binary, [*case.arguments(run), *again])
 
     def done() -> None:
@@ -147,7 +148,7 @@ def work(case: Case, run: pathlib.Path, again: list[str]) -> Callable[[], object
         from wasser_tf.runs import train
         from wasser_tf.training import loop
 
-        # A run is short then, and its moments are those of reading and writing rather than those of the compiler.
+        # The run is short then, and spends its time on reading and writing rather than on compilation.
         RandomPlan.run = _shift  # type: ignore[method-assign]
         for module in (train, loop):
             module.MirrorAscent = lambda ball, seed, **_: RandomPlan(ball, seed=seed)  # type: ignore
@@ -159,7 +160,7 @@ def work(case: Case, run: pathlib.Path, again: list[str]) -> Callable[[], object
 
 
 def _shift(self: Any, logits_fn: Any, images: Any, labels: Any, radius: Any, index: Any, targets: Any = None) -> Any:
-    """In place of `Attack.run`: a share of each image, by its number, the seed and the radius, goes a pixel right."""
+    """Replaces `Attack.run`: moves a share of each image, by its index, the seed and the radius, one pixel right."""
     import tensorflow as tf
 
     from wasser_tf.attacks import AttackResult
@@ -176,19 +177,19 @@ def _shift(self: Any, logits_fn: Any, images: Any, labels: Any, radius: Any, ind
 
 
 def finish(case: Case, run: pathlib.Path, log: pathlib.Path, again: list[str]) -> None:
-    """Runs the binary to its end; one that is through already may say that it is."""
+    """Runs the binary to its end. It may also exit with 1 because the run is already finished."""
     ended = forked.Process(work(case, run, again), log).wait(_SECONDS)
-    if ended.code != 0 and not (ended.code == 1 and through(ended.output)):
+    if ended.code != 0 and not (ended.code == 1 and is_finished(ended.output)):
         raise RuntimeError(f"{case.binary} ended with {ended.code}: {ended.output[-2000:]}")
 
 
-def through(said: str) -> bool:
-    """Whether a binary said that there is nothing left to do."""
-    return "holds another run" in said or "is there already" in said
+def is_finished(output: str) -> bool:
+    """Returns whether a binary reported that the run is already finished, or that the version already exists."""
+    return re.search(r"(holds|contains) another run|already exists", output) is not None
 
 
 def compare(wanted: Any, got: Any) -> float:
-    """Returns the largest difference of numbers in two equal structures, infinite where anything else differs."""
+    """Returns the largest difference of the numbers in two structures, or infinity if anything else differs."""
     if isinstance(wanted, Mapping):
         if not isinstance(got, Mapping) or wanted.keys() != got.keys():
             return float("inf")
@@ -201,12 +202,12 @@ def compare(wanted: Any, got: Any) -> float:
 
 
 def _exactly(array: np.ndarray) -> Any:
-    """Makes an array that has to come out bit by bit, as examples have."""
+    """Returns the bytes of an array, for arrays that must be equal bit by bit, such as examples."""
     return array.tobytes()
 
 
 def visible(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the files under a folder, without those that have not got their names yet."""
+    """Returns the files below a folder, without temporary ones (hidden, or in a hidden folder)."""
     if not folder.exists():
         return []
     hidden = {path for path in folder.rglob(".*")}
@@ -215,7 +216,7 @@ def visible(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def unreadable(folder: pathlib.Path) -> list[str]:
-    """Returns those visible files that are not whole, and why."""
+    """Returns the visible files that are incomplete or corrupt, with the reasons."""
     found = []
     for path in visible(folder):
         try:
@@ -252,7 +253,7 @@ def _trained(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _weights(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads the weights of a .keras file; Keras itself would start TensorFlow here, and no fork would live after it."""
+    """Reads the weights of a .keras file without Keras, which would start TensorFlow and break later forks."""
     import h5py
 
     found: dict[str, np.ndarray] = {}
@@ -291,7 +292,7 @@ def _exported(folder: pathlib.Path) -> dict[str, Any]:
     from wasser_tf.runtime import storage
 
     path = folder / "m" / "1"
-    # The graph, the weights, the card and the warm-up; the checkpoint's index orders nothing by time.
+    # Names, card and weights; other files contain times.
     card = next(path.rglob("*.json"), None)
     weights = (path / "variables" / "variables.data-00000-of-00001").read_bytes()
     return {
@@ -306,7 +307,7 @@ def _tables(path: pathlib.Path) -> str:
 
 
 def _without_time(value: Any) -> Any:
-    """Leaves out what no two runs have in common: how long they took, and when they were."""
+    """Removes the values that differ between equal runs: durations, dates, folders and commands."""
     if isinstance(value, dict):
         times = ("seconds", "created", "date", "output_dir", "exported", "command")
         return {key: _without_time(item) for key, item in value.items() if key not in times}

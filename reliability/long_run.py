@@ -1,4 +1,4 @@
-"""A long training and a large evaluation: do they grow in memory, or trace their functions again?"""
+"""Checks a long training and a large evaluation for growing memory and repeated tracing of functions."""
 
 import contextlib
 import dataclasses
@@ -14,16 +14,16 @@ import numpy as np
 
 
 def long_run(epochs: int, examples: int = 1197, *, control: bool = False) -> dict[str, Any]:
-    """Trains on the digits for so many epochs, with validation, checkpoints and the check of numbers, as a run does.
+    """Trains on the digits with validation, checkpoints and the check for non-finite numbers, as bin/train.py does.
 
     Args:
-      epochs: How many.
-      examples: Training images.
-      control: Whether the control attacks, which compiles in a third of the time, or mirror ascent.
+      epochs: Number of epochs.
+      examples: Number of training images.
+      control: Whether to use the control attack, which compiles in a third of the time, instead of mirror ascent.
 
     Returns:
-      The traces of the training step and of the attacks after the first epoch (which is the warm-up), and by how much
-      the resident memory grew over the second half, the mean of its last tenth against that of its first.
+      The number of traces of the training step and the attacks after the first epoch (the warm-up), and the growth of
+      the resident memory over the second half: the mean of its last tenth relative to the mean of its first tenth.
     """
     import keras
 
@@ -76,14 +76,14 @@ def long_run(epochs: int, examples: int = 1197, *, control: bool = False) -> dic
 
 
 def large(data_dir: str, count: int | None = None) -> dict[str, Any]:
-    """Evaluates the packaged classifier on MNIST's 60,000 training images, by the function that bin/evaluate.py calls.
+    """Evaluates the packaged classifier on MNIST's 60,000 training images, with the function of bin/evaluate.py.
 
     Args:
       data_dir: The parent of the prepared mnist/.
-      count: Only the first so many images.
+      count: Number of images; None for all.
 
     Returns:
-      As `long_run`; the halves are those of the time from the first batch to the written report.
+      The same values as `long_run`; the halves refer to the time from the first batch to the written report.
     """
     from wasser_tf import MirrorAscent, ThreatModel, data
     from wasser_tf.attacks import Attack, RandomPlan
@@ -93,7 +93,7 @@ def large(data_dir: str, count: int | None = None) -> dict[str, Any]:
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class AllTraining(ImageSource):
-        """Both parts that `data.load` makes of MNIST's training images."""
+        """MNIST's training images: the train and validation splits of `data.load`."""
 
         def load(self) -> Selection:
             loaded = data.load("mnist", data_dir=data_dir, splits=("train", "validation"))
@@ -103,7 +103,7 @@ def large(data_dir: str, count: int | None = None) -> dict[str, Any]:
 
     ball = ThreatModel(epsilon=0.5)
     attacks = {"mirror_ascent": MirrorAscent(ball, iterations=1, polish=1), "random_plan": RandomPlan(ball)}
-    told: list[tuple[float, int]] = []
+    logged: list[tuple[float, int]] = []
     started = time.monotonic()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -119,16 +119,16 @@ def large(data_dir: str, count: int | None = None) -> dict[str, Any]:
             sanity=False,
             batch_size=500,
         )
-        (report,) = run_evaluation(run, log=lambda line: told.append((time.monotonic(), traced[0])))
+        (report,) = run_evaluation(run, log=lambda line: logged.append((time.monotonic(), traced[0])))
         written = sum(path.stat().st_size for path in pathlib.Path(folder).rglob("*") if path.is_file())
-    # The line of the first batch under the second attack ends the warm-up.
-    chunks = (len(told) - 1) // len(attacks)
-    values = [mib for at, mib in memory if at >= told[0][0]]
+    # The warm-up ends with the first batch of the second attack.
+    chunks = (len(logged) - 1) // len(attacks)
+    values = [mib for at, mib in memory if at >= logged[0][0]]
     return {
         "what": f"evaluation of {report.records[0].num_images:,} MNIST images, two attacks",
         "steps": chunks * len(attacks),
-        "traces in the warm-up": told[chunks][1],
-        "retraces after it": told[-1][1] - told[chunks][1],
+        "traces in the warm-up": logged[chunks][1],
+        "retraces after it": logged[-1][1] - logged[chunks][1],
         **_second_half(values),
         "peak MiB": round(max(mib for _, mib in memory)),
         "MiB written": round(written / 2**20),
@@ -138,7 +138,7 @@ def large(data_dir: str, count: int | None = None) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def counted(owner: type, name: str) -> Iterator[list[int]]:
-    """Counts how often Python enters a method: of one that only graphs call, how often it was traced."""
+    """Counts the calls of a method. For a method that is only called in graphs, this is the number of traces."""
     inner, count = getattr(owner, name), [0]
 
     def outer(*arguments: Any, **options: Any) -> Any:
@@ -154,7 +154,7 @@ def counted(owner: type, name: str) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def _sampled(measure: Callable[[], float], seconds: float = 0.1) -> Iterator[list[tuple[float, float]]]:
-    """Measures every so many seconds, in a thread, while the block runs."""
+    """Calls `measure` in a thread every `seconds` while the block runs, and yields the list of (time, value)."""
     values: list[tuple[float, float]] = []
     done = threading.Event()
 
@@ -183,6 +183,6 @@ def _second_half(memory: list[float]) -> dict[str, Any]:
 
 
 def resident_mib() -> float:
-    """Returns the memory that this process holds, in MiB."""
+    """Returns the resident memory of this process in MiB."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

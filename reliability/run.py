@@ -1,12 +1,12 @@
-r"""Puts the binaries and the library under fire and writes docs/results/reliability.md, what they withstood.
+r"""Checks the reliability of the binaries and the library, and writes docs/results/reliability.md.
 
   python reliability/run.py             20 kills of each binary, 3,000 bad inputs, 200 epochs, 60,000 images
-  python reliability/run.py --resume    what an earlier, interrupted one at this commit has left
-  python reliability/run.py --quick     three kills each, 150 bad inputs, 6 epochs
+  python reliability/run.py --resume    only the parts that an interrupted run at this commit did not finish
+  python reliability/run.py --quick     3 kills of each binary, 150 bad inputs, 6 epochs
   python reliability/run.py --sections=kills --parts=train,export --output_dir=runs/reliability
 
-Every part is saved when it is done, in the output_dir's reliability.json, and parts that are not asked for keep what
-they have there. About an hour on one core.
+The result of each part is saved to reliability.json in the output_dir when the part ends. Parts that are not run keep
+their previous results. Takes about an hour on one core.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Nothing here needs a GPU, and forks must not share one.
+# The checks need no GPU, and forked processes must not share one.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT))
@@ -40,7 +40,7 @@ _SECTIONS = {
     "inputs": "Bad input",
     "long": "Long and large",
 }
-# What each is made of.
+# The parts of each section.
 _NAMES = {
     "kills": kills.BINARIES,
     "stops": stops.BINARIES,
@@ -53,13 +53,13 @@ _MARK = "<!-- {} -->"
 
 
 def main() -> None:
-    """Runs the parts of the sections, each in forked processes, and saves after each."""
+    """Runs the parts of the sections in forked processes and saves the results after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="less of everything")
-    parser.add_argument("--resume", action="store_true", help="leave out what was done at this commit")
-    parser.add_argument("--sections", default=",".join(_SECTIONS), help="some of them")
-    parser.add_argument("--parts", help="only these of a section: binaries, library, digits, mnist")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments and of the bad inputs")
+    parser.add_argument("--quick", action="store_true", help="run smaller versions of all parts")
+    parser.add_argument("--resume", action="store_true", help="skip the parts that were finished at this commit")
+    parser.add_argument("--sections", default=",".join(_SECTIONS), help="the sections to run")
+    parser.add_argument("--parts", help="the parts to run: names of binaries, library, digits, mnist")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments and of the bad inputs")
     parser.add_argument("--data_dir", default=_data_dir(), help="the parent of the prepared mnist/")
     parser.add_argument("--output_dir", type=pathlib.Path, default=_ROOT / "docs" / "results")
     given = parser.parse_args()
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def _parts(given: argparse.Namespace, folder: pathlib.Path) -> dict[str, dict[str, Callable[[], list[dict[str, Any]]]]]:
-    """Returns what there is to do, by section and name."""
+    """Returns the chosen parts, by section and name, as functions."""
     quick, seed, model = given.quick, given.seed, folder / "good.keras"
     count, rooms = (3, (0.5,)) if quick else (20, disks.ROOMS)
     partial = functools.partial
@@ -107,7 +107,8 @@ def _parts(given: argparse.Namespace, folder: pathlib.Path) -> dict[str, dict[st
     }
     chosen = given.parts.split(",") if given.parts else [name for names in parts.values() for name in names]
     if unknown := set(chosen) - {name for names in parts.values() for name in names}:
-        raise SystemExit(f"reliability.py: --parts names {', '.join(sorted(unknown))}, which there is not.")
+        known = sorted({name for names in parts.values() for name in names})
+        raise SystemExit(f"--parts must be some of {', '.join(known)}, got {', '.join(sorted(unknown))}.")
     return {
         section: {name: make for name, make in parts[section].items() if name in chosen}
         for section in given.sections.split(",")
@@ -115,7 +116,7 @@ def _parts(given: argparse.Namespace, folder: pathlib.Path) -> dict[str, dict[st
 
 
 def _inputs(folder: pathlib.Path, name: str, quick: bool, seed: int) -> list[dict[str, Any]]:
-    """Fuzzes the library or a binary, in a process of its own."""
+    """Fuzzes the library or a binary in a separate process."""
     count = (100 if name == "library" else 6) if quick else (3000 if name == "library" else 60)
     at = folder / f"fuzz_{name}"
     at.mkdir()
@@ -164,17 +165,17 @@ def _make_model(path: pathlib.Path) -> None:
 
 
 def _call(work: Callable[[], Any], folder: pathlib.Path, seconds: float) -> Any:
-    """Returns what a function returns in a forked process, through JSON."""
+    """Calls a function in a forked process and returns its result, which must be JSON."""
     answer = folder / "answer.json"
     answer.unlink(missing_ok=True)
     ended = forked.Process(lambda: answer.write_text(json.dumps(work())), folder / "output.txt").wait(seconds)
     if ended.code != 0 or not answer.exists():
-        raise RuntimeError(f"It ended with {ended.code}: {ended.output[-3000:]}")
+        raise RuntimeError(f"The forked process ended with {ended.code}: {ended.output[-3000:]}")
     return json.loads(answer.read_text())
 
 
 def _machine() -> str:
-    """Says what this runs on."""
+    """Describes the machine: processor, cores, system and versions."""
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -186,7 +187,7 @@ def _machine() -> str:
 
 
 def _page(results: dict[str, Any]) -> str:
-    """Puts the tables into the page's text, each where its section is marked."""
+    """Inserts the tables at the marks in the text of the page."""
     page = _PAGE.read_text(encoding="utf-8")
     for section, title in _SECTIONS.items():
         page = page.replace(_MARK.format(section), f"### {title}\n\n{_section(section, results.get(section, {}))}")

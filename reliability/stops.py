@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM to every binary that takes its time: is the batch at work saved, and is it told how to go on?"""
+"""Sends SIGINT and SIGTERM to long-running binaries, and checks that they save, report how to resume, and resume."""
 
 import pathlib
 import random
@@ -9,8 +9,8 @@ from typing import Any
 
 from reliability import forked, kills
 
-# What a binary prints when it is at work, and the part of its time in which the signal comes then. An export is one
-# batch, and ends.
+# The output after which a binary is at work, and the share of its run time within which the signal is then sent.
+# Exports are missing, because they consist of a single batch.
 _AT_WORK = {"train": ("Devices: ", 0.3), "attack": ("[1/", 0.0), "evaluate": ("[1/", 0.03), "reproduce": ("[1/", 0.03)}
 BINARIES = tuple(_AT_WORK)
 _SECONDS = 900.0
@@ -19,14 +19,14 @@ _SECONDS = 900.0
 def stops(
     folder: pathlib.Path, model: pathlib.Path, binaries: Sequence[str] = BINARIES, each: int = 2, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Sends signals at random moments, and lets each run go on to its end.
+    """Sends signals at random moments, then resumes each run and lets it finish.
 
     Args:
-      folder: For what is written.
-      model: A classifier of the digits.
+      folder: Folder for all files.
+      model: Path of a classifier of the digits.
       binaries: Some of `BINARIES`.
-      each: How many of each signal.
-      seed: Of the moments.
+      each: Number of signals of each kind.
+      seed: Seed of the moments.
 
     Returns:
       A row for each binary.
@@ -43,7 +43,7 @@ def _stopped(case: kills.Case, at: pathlib.Path, each: int, chance: random.Rando
     started = time.monotonic()
     kills.finish(case, at / "whole", at / "whole.txt", [])
     length, wanted = time.monotonic() - started, case.result(at / "whole")
-    told = through = alike = 0
+    reported = finished = alike = 0
     for number in range(2 * each):
         run, log, sent = at / f"run_{number}", at / f"run_{number}.txt", (signal.SIGINT, signal.SIGTERM)[number % 2]
         process = forked.Process(kills.work(case, run, case.again), log)
@@ -57,20 +57,20 @@ def _stopped(case: kills.Case, at: pathlib.Path, each: int, chance: random.Rando
             code = process.ended()
         if code is None:
             process.kill(sent)
-            code, said = process.wait(_SECONDS)
-            saved = f"{case.binary}.py: stopped by {sent.name}, what was done is saved: " in said
-            told += (good := code == 128 + sent and saved and "Traceback" not in said)
-            through += code == 0
+            code, output = process.wait(_SECONDS)
+            saved = f"{case.binary}.py: stopped by {sent.name}, what was done is saved: " in output
+            reported += (good := code == 128 + sent and saved and "Traceback" not in output)
+            finished += code == 0
             if not good and code != 0:
-                print(f"{case.binary}, {sent.name}: exit {code}: {said[-500:]}", flush=True)
+                print(f"{case.binary}, {sent.name}: exit {code}: {output[-500:]}", flush=True)
         else:
-            through += code == 0
+            finished += code == 0
         kills.finish(case, run, log, case.again)
         alike += kills.compare(wanted, case.result(run)) <= 1e-6
     return {
         "binary": case.binary,
         "signals": 2 * each,
-        "saved and reported, exit 130 or 143": told,
-        "had finished": through,
+        "saved and reported, exit 130 or 143": reported,
+        "had finished": finished,
         "ends as an uninterrupted run": f"{alike} of {2 * each}",
     }

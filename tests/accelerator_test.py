@@ -9,7 +9,7 @@ from wasser_tf.runs import train
 from wasser_tf.training.config import TrainConfig
 
 
-def test_a_program_says_what_its_inputs_are(tmp_path):
+def test_the_metadata_of_a_program_describe_its_inputs(tmp_path):
     weight, count, scale = tf.Variable([1.0, 2.0]), tf.Variable(3), tf.Variable([5.0, 6.0])
 
     def step(given):
@@ -18,8 +18,8 @@ def test_a_program_says_what_its_inputs_are(tmp_path):
         return {"sum": tf.reduce_sum(weight)}
 
     program.export(tmp_path, step, [tf.constant([1.0, 1.0])], [count, weight], expected=True, seed=7)
-    metadata = json.loads((tmp_path / "about.json").read_text())
-    # In the order of their use: what is never changed, the weight, and the count.
+    metadata = json.loads((tmp_path / "metadata.json").read_text())
+    # In the order of use: the constant, the weight, and the count.
     assert metadata["inputs"] == [-1, 1, 0]
     assert metadata["returned"] == ["sum"] and metadata["variables"] == 2 and metadata["seed"] == 7
     with np.load(tmp_path / "state.npz") as state:
@@ -29,11 +29,11 @@ def test_a_program_says_what_its_inputs_are(tmp_path):
     np.testing.assert_array_equal(constant, [5.0, 6.0])
     with np.load(tmp_path / "example.npz") as example:
         assert example["sum"] == 1 + 5 + 2 + 6
-    # Nothing that a device without TensorFlow lacks.
+    # No operations that need TensorFlow.
     assert b"custom_call" not in (tmp_path / "program.mlirbc").read_bytes()
 
 
-def test_a_training_that_was_done_elsewhere_is_brought_back(tmp_path):
+def test_a_finished_training_is_imported(tmp_path):
     config = {
         "output_dir": str(tmp_path / "run"),
         "attack": MirrorAscent(ThreatModel(epsilon=0.1), iterations=1, polish=0),
@@ -67,7 +67,7 @@ def test_trainings_come_out_of_the_pack_as_they_went_in(tmp_path):
     whole = tmp_path / "exported"
     for name in ("one", "two"):
         (whole / name / "validation").mkdir(parents=True)
-        (whole / name / "about.json").write_text('{"dataset": "photographs"}')
+        (whole / name / "metadata.json").write_text('{"dataset": "photographs"}')
         (whole / name / "program.mlirbc").write_bytes(name.encode())
         np.savez(whole / name / "state.npz", variable_0000=shared, variable_0001=np.float64(len(name)))
         np.savez(whole / name / "validation" / "images.npz", images=images[:2])

@@ -1,4 +1,4 @@
-"""Wasserstein attacks and training for Keras image classifiers, every example with a feasibility record."""
+"""Wasserstein adversarial attacks and adversarial training for Keras image classifiers."""
 
 from wasser_tf import attacks
 from wasser_tf.attacks import AttackResult, Ensemble, MirrorAscent, RadiusSchedule, WasserAttack

@@ -1,1 +1,1 @@
-"""Compiled steps of this project on an accelerator that TensorFlow is not installed beside, but JAX is."""
+"""Runs compiled steps of wasser_tf on an accelerator whose machine has JAX but not TensorFlow."""

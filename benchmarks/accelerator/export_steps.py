@@ -1,6 +1,7 @@
-"""Exports what `time_steps` times: `python -m benchmarks.accelerator.export_steps OUT`.
+"""Exports the programs that `time_steps` times: `python -m benchmarks.accelerator.export_steps OUT`.
 
-The classifier's forward and backward pass, attacks of two lengths, and a step of plain training and of WasserTrain.
+They are the classifier's forward and backward pass, attacks with two numbers of iterations, and a step of plain
+training and of WasserTrain.
 """
 
 import pathlib
@@ -17,9 +18,9 @@ from wasser_tf.models.logits import as_logits_fn
 
 _BALL = ThreatModel(epsilon=0.5)
 _CASES = {"lenet": ((28, 28, 1), (128, 1024)), "resnet_small": ((32, 32, 3), (128,)), "resnet18": ((32, 32, 3), (128,))}
-# Whose results here go along, to be compared.
+# The models whose weights and CPU results are exported, for comparison.
 _SMALL = ("lenet", "resnet_small")
-# Of two lengths, so that what is done once an attack is told from an iteration.
+# Two numbers of iterations, to separate the cost of an iteration from the fixed cost of an attack.
 _LENGTHS = {"mirror_ascent": (5, 25), "wasser_attack": (5, 25)}
 
 
@@ -35,8 +36,8 @@ def main(out: pathlib.Path) -> None:
                 _trainings(out, f"{model}.{batch}", model, shape, given)
 
 
-def _taken(model: str) -> dict[str, bool]:
-    """What goes along: of large models neither weights nor results, which would take a CPU minutes."""
+def _exported(model: str) -> dict[str, bool]:
+    """Returns whether weights and results are exported; for large models, computing them takes minutes on a CPU."""
     return {"expected": model in _SMALL, "values": model in _SMALL}
 
 
@@ -46,7 +47,7 @@ def _attacks(
     classifier = material.build(model, shape)
     logits_fn, gradient = as_logits_fn(classifier, True), timing.gradient_in_images(classifier)
     program.export(
-        out / f"{name}.classifier", lambda *batch: {"gradient": gradient(*batch)}, given, [], **_taken(model)
+        out / f"{name}.classifier", lambda *batch: {"gradient": gradient(*batch)}, given, [], **_exported(model)
     )
     for attack, lengths in _LENGTHS.items():
         for iterations in lengths:
@@ -56,7 +57,7 @@ def _attacks(
                 found = made.run(logits_fn, images, labels)
                 return {"adversarial": found.adversarial}
 
-            program.export(out / f"{name}.{attack}.{iterations}", run, given, [], **_taken(model))
+            program.export(out / f"{name}.{attack}.{iterations}", run, given, [], **_exported(model))
 
 
 def _trainings(
@@ -75,7 +76,7 @@ def _trainings(
         known: dict[int, Any] = {}
         for variable in (*trained.variables, *trained.optimizer.variables, *trained.metrics_variables):
             known.setdefault(id(variable), variable)
-        program.export(out / f"{name}.{kind}", step, given, list(known.values()), **_taken(model))
+        program.export(out / f"{name}.{kind}", step, given, list(known.values()), **_exported(model))
 
 
 if __name__ == "__main__":

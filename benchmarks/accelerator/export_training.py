@@ -1,13 +1,13 @@
-"""Takes a training to an accelerator: the step of a run of bin/train.py, and where the run stands.
+"""Exports an interrupted training for an accelerator: the training step and the state of a run of bin/train.py.
 
   python -m benchmarks.accelerator.export_training RUN OUT
   python run_training.py OUT                                 # where JAX and the accelerator are
   python -m benchmarks.accelerator.import_training RUN OUT
   python bin/train.py … --output_dir=RUN --resume
 
-RUN is a run of bin/train.py that was stopped in the phase that is to go on. The step is train_step itself, augmentation
-before it and the average of weights after it; the order of the data and all seeds are those of bin/train.py. The run's
-validation attack goes along, as a program of its own, so that it is seen there what the training is worth.
+RUN is a run of bin/train.py that was stopped in the phase that continues on the accelerator. The exported step consists
+of the augmentation, train_step and the averaging of weights; the order of the data and all seeds are those of
+bin/train.py. The run's validation attack is exported as a separate program, to validate on the accelerator.
 """
 
 import pathlib
@@ -22,7 +22,7 @@ from wasser_tf import data
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.training import loop
 
-# Of the validation split: so many are attacked there, at each radius of the report.
+# Number of validation images that are attacked on the accelerator, at each radius of the report.
 _VALIDATED = 512
 
 
@@ -47,14 +47,15 @@ def main(run: pathlib.Path, out: pathlib.Path) -> None:
         return logs
 
     as_bytes = _as_bytes(train.images, config.dataset)
-    # As variables, so that the accelerator, which is what knows how long an epoch takes, can choose how many there are.
+    # The schedule consists of variables, so that run_training, which measures the time of an epoch, can choose the
+    # number of epochs.
     decay = trained.optimizer._learning_rate
     schedule = [tf.Variable(float(value)) for value in (decay.decay_steps, decay.warmup_steps)]
     decay.decay_steps, decay.warmup_steps = schedule
     count, zero = config.batch_size, tf.constant(0, tf.int64)
     number = tf.range(count, dtype=tf.int32)
     examples = [tf.constant(as_bytes[:count]), tf.constant(train.labels[:count]), number, zero, zero]
-    # Metrics make their variables in the first step.
+    # Metrics create their variables in the first step.
     tf.function(step, autograph=False).get_concrete_function(*examples)
     checkpoint = prepared.checkpoint
     checkpoint.on_epoch_begin(checkpoint.epochs_done)
@@ -64,7 +65,7 @@ def main(run: pathlib.Path, out: pathlib.Path) -> None:
         out,
         step,
         examples,
-        # The metrics', which begin each epoch at 0, are the last.
+        # The metrics' variables, which are reset in each epoch, are the last ones.
         [*known, *schedule, *trained.metrics_variables],
         kept=[places[id(variable)] for variable in prepared.kept.weights],
         schedule=len(known),
@@ -86,7 +87,7 @@ def main(run: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def _export_validation(out: pathlib.Path, resumed: ResumedRun) -> None:
-    """Writes what tells natural and robust accuracy of the weights that are kept."""
+    """Writes the program that computes natural and robust accuracy of the kept weights."""
     attack = loop.validation_attack(resumed.config)
     kept, split = resumed.prepared.kept, resumed.dataset.validation
     logits_fn = as_logits_fn(kept, True)
@@ -100,7 +101,7 @@ def _export_validation(out: pathlib.Path, resumed: ResumedRun) -> None:
     images, labels = _as_bytes(split.images[:_VALIDATED], resumed.config.dataset), split.labels[:_VALIDATED]
     radius = np.full(len(labels), resumed.config.radii[0], np.float32)
     examples = [tf.constant(array) for array in (images, labels, radius)]
-    # The weights are the training's, there.
+    # Without values, because the weights come from the training.
     program.export(out, scores, examples, kept.weights, values=False, radii=resumed.config.radii)
     np.savez_compressed(out / "images.npz", images=images, labels=labels)
 
@@ -108,7 +109,7 @@ def _export_validation(out: pathlib.Path, resumed: ResumedRun) -> None:
 def _as_bytes(images: np.ndarray, dataset: str) -> np.ndarray:
     as_bytes = np.round(images * 255).astype(np.uint8)
     if not np.array_equal(as_bytes.astype(np.float32) / np.float32(255), images):
-        raise ValueError(f"{dataset} has images that are no bytes: they cannot be taken along.")
+        raise ValueError(f"The images of {dataset} must be multiples of 1/255 to be exported as uint8.")
     return as_bytes
 
 

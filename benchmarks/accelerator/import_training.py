@@ -1,7 +1,8 @@
-"""Brings back a training that `run_training` finished: `python -m benchmarks.accelerator.import_training RUN AFTER`.
+"""Imports a training that `run_training` finished: `python -m benchmarks.accelerator.import_training RUN AFTER`.
 
-The run of bin/train.py gets a checkpoint in which the phase is done, and as its flag the epochs it had; `--resume` with
-that flag then goes on with what comes after: standard.keras, or best.keras and the report.
+Writes a checkpoint in which the phase is complete to the run of bin/train.py, and sets the number of epochs in its
+config. `bin/train.py --resume` with that number of epochs then continues after the phase: it writes standard.keras, or
+best.keras and the report.
 """
 
 import json
@@ -14,7 +15,12 @@ from wasser_tf.training import run_folder
 
 
 def main(run: pathlib.Path, after: pathlib.Path) -> None:
-    """Writes the checkpoint and the number of epochs."""
+    """Writes the checkpoint and the number of epochs.
+
+    Args:
+      run: The output_dir of bin/train.py.
+      after: The after.npz that `run_training` wrote.
+    """
     arrays = storage.read_arrays(after)
     history = json.loads(str(arrays["history"]))
     resumed = resumed_run(run)
@@ -25,7 +31,7 @@ def main(run: pathlib.Path, after: pathlib.Path) -> None:
     metadata = storage.read_json(run / run_folder.CONFIG)
     metadata["config"]["epochs" if resumed.phase == "wasser_train" else "standard_epochs"] = len(history)
     storage.write_json(run / run_folder.CONFIG, metadata)
-    print(f"{run}: {resumed.phase}, {len(history)} epochs, of which number {best_epoch} is kept")
+    print(f"{run}: {resumed.phase}, {len(history)} epochs, weights of epoch {best_epoch} kept")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Packs exported trainings small, where the way to the accelerator is slow, and unpacks them there.
+"""Compresses exported trainings for a slow connection to the accelerator, and restores them there.
 
-  python -m benchmarks.accelerator.pack OUT FOLDER…          # here; FOLDERs of export_training, side by side
-  python pack.py --unpack TO OUT                             # there: numpy and Pillow alone
+  python -m benchmarks.accelerator.pack OUT FOLDER…          # here; the FOLDERs of export_training share one parent
+  python pack.py --unpack TO OUT                             # on the accelerator; needs only numpy and Pillow
 
-An array that several hold goes along once, and coloured images as lossless WebP, many beside one another and of like
-colours: CIFAR-10's 48,000 take 76 MB, where an .npz of them takes 136.
+Arrays that occur several times are stored once. Colour images are sorted by brightness and stored in large lossless
+WebP pictures: CIFAR-10's 48,000 images take 76 MB instead of 136 MB in an .npz file.
 """
 
 import argparse
@@ -19,22 +19,22 @@ import numpy as np
 from PIL import Image
 
 _ARRAYS, _PLACES, _ORDERS = "arrays.npz", "places.json", "orders.npz"
-# Images of one picture: rows, and in a row.
+# Rows and columns of images in one picture.
 _ROWS, _COLUMNS = 24, 40
-# The slowest, smallest: 6 minutes of two cores for CIFAR-10.
+# The slowest setting with the smallest files: 6 minutes on two cores for CIFAR-10.
 _EFFORT = 6
-# Not needed to train.
-_LEFT_BEHIND = ("example.npz", "after.npz")
+# Files that the training does not need.
+_SKIPPED = ("example.npz", "after.npz")
 
 
 def pack(out: pathlib.Path, folders: Iterable[pathlib.Path]) -> None:
-    """Writes the folders and the images beside them to the folder `out`."""
+    """Writes the folders, and the datasets in their parent folder, to the new folder `out`."""
     out.mkdir(parents=True)
     folders = [folder.resolve() for folder in folders]
     arrays: dict[str, np.ndarray] = {}
     places: dict[str, dict[str, str]] = {}
     for folder in folders:
-        for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.name not in _LEFT_BEHIND):
+        for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.name not in _SKIPPED):
             name = file.relative_to(folder.parent).as_posix()
             if file.suffix == ".npz":
                 places[name] = _put(arrays, file)
@@ -43,7 +43,7 @@ def pack(out: pathlib.Path, folders: Iterable[pathlib.Path]) -> None:
                 shutil.copy(file, out / name)
     orders: dict[str, np.ndarray] = {}
     datasets = {
-        folder.parent / f"{json.loads((folder / 'about.json').read_text())['dataset']}.npz" for folder in folders
+        folder.parent / f"{json.loads((folder / 'metadata.json').read_text())['dataset']}.npz" for folder in folders
     }
     for file in sorted(datasets):
         with np.load(file) as stored:
@@ -57,7 +57,7 @@ def pack(out: pathlib.Path, folders: Iterable[pathlib.Path]) -> None:
 
 
 def unpack(out: pathlib.Path, to: pathlib.Path) -> None:
-    """Makes of what `pack` wrote, in one folder or gathered in it, what was there before, in the folder `to`."""
+    """Restores in the folder `to` the files that `pack` compressed to the folder `out`."""
     shutil.copytree(out, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.npz", "*.webp"))
     with np.load(out / _ARRAYS) as stored, np.load(out / _ORDERS) as orders:
         arrays = dict(stored)
@@ -71,7 +71,7 @@ def unpack(out: pathlib.Path, to: pathlib.Path) -> None:
 
 
 def _put(arrays: dict[str, np.ndarray], file: pathlib.Path, without: str = "") -> dict[str, str]:
-    """Puts a file's arrays among those that are known, and returns by their names what they are called there."""
+    """Adds a file's arrays to `arrays`, by their digests, and returns the digest of each array's name."""
     digests = {}
     with np.load(file) as stored:
         for key in stored.files:
@@ -83,14 +83,14 @@ def _put(arrays: dict[str, np.ndarray], file: pathlib.Path, without: str = "") -
 
 
 def _pack_images(folder: pathlib.Path, images: np.ndarray) -> np.ndarray:
-    """Writes uint8 images [n, H, W, 3] as pictures; returns the order they are in."""
+    """Writes uint8 images [n, H, W, 3] as pictures, and returns their order."""
     folder.mkdir()
     order = np.argsort(images.mean(axis=(1, 2, 3)), kind="stable").astype(np.int32)
     height, width = images.shape[1:3]
     many = _ROWS * _COLUMNS
 
     def write(number: int) -> None:
-        # The last is filled up.
+        # The last picture is filled with repeated images.
         rows = np.resize(order[number * many : (number + 1) * many], many)
         picture = images[rows].reshape(_ROWS, _COLUMNS, height, width, 3).swapaxes(1, 2)
         picture = picture.reshape(_ROWS * height, _COLUMNS * width, 3)
@@ -119,7 +119,7 @@ def _unpack_images(folder: pathlib.Path, order: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Packs, or unpacks."""
+    """Packs or unpacks, depending on the flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--unpack", type=pathlib.Path, metavar="TO")
     parser.add_argument("out", type=pathlib.Path)

@@ -1,4 +1,4 @@
-"""A tf.function as one StableHLO program, with the inputs and variables it needs, in a folder that JAX can run from."""
+"""Exports a tf.function as a StableHLO program, with its inputs and variables, to a folder that JAX can run."""
 
 import json
 import pathlib
@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from wasser_tf.transport import gibbs
 
-PROGRAM, STATE, ABOUT, EXAMPLE = "program.mlirbc", "state.npz", "about.json", "example.npz"
+PROGRAM, STATE, METADATA, EXAMPLE = "program.mlirbc", "state.npz", "metadata.json", "example.npz"
 
 
 def project_all_at_once() -> None:
-    """Lets projections go through as on an accelerator, not in parts for a CPU's cache. To be called before tracing."""
+    """Disables the splitting of projections for a CPU's cache. Call this before tracing."""
     gibbs._PIXELS_A_PART = 2**62
 
 
@@ -28,18 +28,18 @@ def export(
     values: bool = True,
     **metadata: Any,
 ) -> None:
-    """Writes a step that changes variables as a program that is given them and returns them, and what it returns.
+    """Writes a step that changes variables as a program that takes and returns their values.
 
     Args:
-      folder: Where program, variables and description go.
-      step: What is compiled, of tensors of static shapes; it returns tensors by name.
-      examples: Arguments of these shapes.
-      variables: All that the step reads or changes and that the next one shall find changed.
-      expected: Whether the folder gets, beside the examples, what the step returns for them here.
-      values: Whether the folder gets the values of variables; else only their shapes, and the runtime draws them.
-      **metadata: What else the description says.
+      folder: Folder for the program, the variables and the metadata.
+      step: The function to compile, of tensors with static shapes; it returns tensors by name.
+      examples: Example arguments, which determine the shapes.
+      variables: All variables that the step changes, and those whose values the caller changes between steps.
+      expected: Whether to store the step's results for the examples.
+      values: Whether to store the values of the variables; otherwise only their shapes, and the runtime draws values.
+      **metadata: More fields of the metadata.
     """
-    # Of Keras or of TensorFlow.
+    # Keras variables wrap TensorFlow variables.
     variables = [variable if isinstance(variable, tf.Variable) else variable.value for variable in variables]
     returned: list[str] = []
 
@@ -54,7 +54,7 @@ def export(
     others = {id(variable.handle): variable for variable in concrete.variables}
     inputs, constants = [], {}
     for number, captured in enumerate(concrete.captured_inputs):
-        # Of each input after the arguments: the number of the variable it is, or −1 for a constant.
+        # For each input after the arguments: the number of its variable, or −1 for a constant.
         inputs.append(places.get(id(captured), -1))
         if inputs[-1] < 0:
             value = others[id(captured)].value() if id(captured) in others else captured
@@ -73,4 +73,4 @@ def export(
         given |= {name: value.numpy() for name, value in zip(returned, found, strict=True)}
     np.savez_compressed(folder / EXAMPLE, **given)
     description = {"inputs": inputs, "variables": len(variables), "returned": returned, **metadata}
-    (folder / ABOUT).write_text(json.dumps(description, indent=1))
+    (folder / METADATA).write_text(json.dumps(description, indent=1))

@@ -1,4 +1,4 @@
-"""Where a run of bin/train.py stands: its models, compiled, and its data, as the run itself would have them next."""
+"""Restores an interrupted run of bin/train.py: its compiled models and its data, in the state of the next step."""
 
 import dataclasses
 import pathlib
@@ -18,36 +18,48 @@ class ResumedRun:
     """A run that was stopped.
 
     Attributes:
-      phase: The name of the phase it is in.
-      epochs: How many epochs that has.
-      trained: The compiled model whose steps are taken.
-      prepared: What the phase trains with.
+      context: The settings, the dataset and the folder of the run.
+      phase: The name of the phase that it is in.
+      trained: The compiled model of that phase.
+      prepared: The other parts of that phase.
     """
 
-    config: TrainConfig
-    dataset: Dataset
+    context: loop.TrainingContext
     phase: str
-    epochs: int
     trained: keras.Model
     prepared: loop.Prepared
 
+    @property
+    def config(self) -> TrainConfig:
+        """The settings of the run."""
+        return self.context.config
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset of the run."""
+        return self.context.dataset
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs of the phase."""
+        return self.context.epochs_of(self.trained)
+
 
 def resumed_run(run: pathlib.Path) -> ResumedRun:
-    """Reads a run's folder, which must hold the end of its standard training or a checkpoint within it."""
+    """Reads a run's folder, which must contain standard.keras or a checkpoint of the standard training."""
     metadata = storage.read_json(run / run_folder.CONFIG)
-    # XLA has no reproducible gradient of max pooling on GPUs.
-    place = {"output_dir": str(run), "data_dir": metadata["data_dir"], "resume": True, "deterministic": False}
-    given = {**metadata["config"], **place}
+    # deterministic=False, because XLA has no reproducible gradient of max pooling on GPUs.
+    overrides = {"output_dir": str(run), "data_dir": metadata["data_dir"], "resume": True, "deterministic": False}
+    given = {**metadata["config"], **overrides}
     for name in ("attack", "validation_attack"):
         given[name] = given[name] and attacks.deserialize(given[name])
     config = TrainConfig(**given)
     distribution = train.prepare_process(config)
     dataset = train.load_dataset(config, distribution)
     first, robust = train.build_models(config, dataset, distribution)
+    context = loop.TrainingContext(config=config, dataset=dataset, distribution=distribution, folder=run)
     standard = run / run_folder.STANDARD
     if not standard.exists():
-        prepared = loop.prepare("standard", first, first, config, dataset, distribution, run)
-        return ResumedRun(config, dataset, "standard", config.standard_epochs, first, prepared)
+        return ResumedRun(context, "standard", first, loop.prepare(context, "standard", first))
     robust.classifier.set_weights(keras.models.load_model(standard).get_weights())
-    prepared = loop.prepare("wasser_train", robust, robust.classifier, config, dataset, distribution, run)
-    return ResumedRun(config, dataset, "wasser_train", config.epochs, robust, prepared)
+    return ResumedRun(context, "wasser_train", robust, loop.prepare(context, "wasser_train", robust))

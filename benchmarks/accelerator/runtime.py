@@ -1,4 +1,4 @@
-"""Loads what `program.export` wrote and runs it on JAX's first device; TensorFlow and this project are not needed."""
+"""Loads and runs a program of `program.export` on JAX's first device, without TensorFlow and wasser_tf."""
 
 import json
 import pathlib
@@ -12,20 +12,20 @@ from jax._src.lib.mlir import ir
 
 
 class Program:
-    """A compiled step, and the variables it changes.
+    """A compiled step and its variables.
 
     Attributes:
-      metadata: The description.
-      variables: Their values now, as arrays on the device.
+      metadata: The content of metadata.json.
+      variables: The current values of the variables, as arrays on the device.
     """
 
     def __init__(self, folder: pathlib.Path):
         """Compiles a folder's program."""
-        self.metadata = json.loads((folder / "about.json").read_text())
+        self.metadata = json.loads((folder / "metadata.json").read_text())
         device = jax.devices()[0]
         state = {name: jax.device_put(value, device) for name, value in sorted(_state(folder, self.metadata).items())}
         self.variables = [value for name, value in state.items() if name.startswith("variable_")]
-        # Of the inputs that are no variables, in their order.
+        # The values of the constant inputs, in their order.
         self._constants = [value for name, value in state.items() if name.startswith("constant_")]
         with mlir.make_ir_context() as context, ir.Location.unknown(context):
             module = ir.Module.parse((folder / "program.mlirbc").read_bytes())
@@ -35,10 +35,10 @@ class Program:
             )
 
     def __call__(self, *arguments: jax.Array) -> dict[str, jax.Array]:
-        """Takes a step, and returns by name what it returns; nothing is waited for."""
+        """Runs a step and returns its results by name, without waiting for them."""
         constants = iter(self._constants)
         captured = [next(constants) if number < 0 else self.variables[number] for number in self.metadata["inputs"]]
-        # What is captured lies on the device.
+        # The captured arrays are already on the device.
         given = [*(jax.device_put(argument) for argument in arguments), *captured]
         found = self._executable.execute_sharded(given).disassemble_into_single_device_arrays()
         count = self.metadata["variables"]
@@ -46,16 +46,16 @@ class Program:
         return dict(zip(self.metadata["returned"], (value[0] for value in found[count:]), strict=False))
 
     def reset(self, first: int) -> None:
-        """Sets the variables from the first on to 0."""
+        """Sets all variables from number `first` on to 0."""
         self.variables[first:] = [jax.numpy.zeros_like(value) for value in self.variables[first:]]
 
     def values(self) -> list[np.ndarray]:
-        """Waits for the steps, and returns the variables."""
+        """Waits for all steps and returns the values of the variables."""
         return [np.array(value) for value in self.variables]
 
 
 def _without_copies(module: ir.Module) -> None:
-    """Takes out TensorFlow's copies of results, which are no StableHLO: compilers of accelerators refuse them."""
+    """Removes TensorFlow's copy operations, which do not belong to StableHLO: accelerators' compilers reject them."""
     copies = []
 
     def collect(operation: ir.Operation) -> ir.WalkResult:
@@ -73,7 +73,7 @@ def _state(folder: pathlib.Path, metadata: dict) -> dict[str, np.ndarray]:
     if "drawn" not in metadata:
         with np.load(folder / "state.npz") as arrays:
             return dict(arrays)
-    # What only the shapes of were taken along: how long a step takes does not depend on the values.
+    # Only the shapes were exported: the time of a step does not depend on the values.
     random = np.random.RandomState(0)
     return {
         name: (0.03 * random.standard_normal(shape)).astype(dtype) if dtype == "float32" else np.zeros(shape, dtype)

@@ -1,7 +1,7 @@
-"""Compiles and times what `export_steps` wrote, on JAX's first device: `python time_steps.py FOLDER [OUT.json]`.
+"""Compiles and times the programs of `export_steps` on JAX's first device: `python time_steps.py FOLDER [OUT.json]`.
 
-Prints for each program the median, the fastest and the slowest of its runs, and how far its first result is from
-TensorFlow's on the CPU. All programs are compiled side by side first.
+Compiles all programs concurrently. Then prints, for each program, the median, shortest and longest time of its runs,
+and the difference between its first result and TensorFlow's on the CPU.
 """
 
 import concurrent.futures
@@ -53,7 +53,7 @@ def _time(folder: pathlib.Path, program: Program, compiled: float) -> dict:
 
 
 def main(root: pathlib.Path, out: pathlib.Path | None = None) -> None:
-    """Prints a line for each program, and writes them all."""
+    """Prints a line of JSON for each program, and writes all of them to `out`."""
     folders = sorted(path.parent for path in root.glob("*/example.npz"))
     device = jax.devices()[0].device_kind
     print(device, flush=True)

@@ -12,8 +12,8 @@ from wasser_tf.attacks import serialize
 from wasser_tf.data import Dataset
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.config import EvaluationRun
+from wasser_tf.paper.context import Reproduction
 from wasser_tf.paper.presets import FULL, QUICK
-from wasser_tf.paper.reproduce import Reproduction
 from wasser_tf.publishing.leaderboard import RADII
 from wasser_tf.runs.attack import AttackRun
 from wasser_tf.runs.leaderboard import Board

@@ -11,8 +11,8 @@ from wasser_tf import ThreatModel, models
 from wasser_tf.evaluation.metrics import Scores
 from wasser_tf.evaluation.record import Record
 from wasser_tf.paper import drawings, experiments
+from wasser_tf.paper.context import ExperimentContext, Reproduction, reproduce
 from wasser_tf.paper.presets import QUICK
-from wasser_tf.paper.reproduce import ExperimentContext, Reproduction, reproduce
 from wasser_tf.reporting import figures
 from wasser_tf.reporting.report import ModelReport
 from wasser_tf.runtime import storage

@@ -10,9 +10,9 @@ from wasser_tf import ThreatModel, attacks, models
 from wasser_tf.data.selection import ImageSource, Selection
 from wasser_tf.paper import experiments, reproduce
 from wasser_tf.paper.classifiers import ClassifierTrainer
+from wasser_tf.paper.context import ExperimentContext
 from wasser_tf.paper.experiment_output import ExperimentOutput
 from wasser_tf.paper.presets import FULL, QUICK
-from wasser_tf.paper.reproduce import ExperimentContext
 
 
 def test_the_context_passes_on_its_settings(tmp_path, monkeypatch):
@@ -51,7 +51,7 @@ def test_attacks_of_the_context(tmp_path):
 
 def test_evaluations_of_the_context(tmp_path, monkeypatch):
     runs = []
-    monkeypatch.setattr(reproduce, "run_evaluation", lambda run, **options: runs.append((run, options)) or ["report"])
+    monkeypatch.setattr(context_module, "run_evaluation", lambda run, **options: runs.append((run, options)) or ["report"])
     context = ExperimentContext(reproduction(tmp_path), print)
     assert context.evaluation("mine", ["mirror_ascent", "random_plan"]) == "report"
     ((run, options),) = runs

@@ -9,8 +9,8 @@ from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation import fingerprint
 from wasser_tf.evaluation.metrics import Predictions
 from wasser_tf.paper import drawings, experiment_output, experiments, results_page
+from wasser_tf.paper.context import ExperimentContext
 from wasser_tf.paper.presets import QUICK
-from wasser_tf.paper.reproduce import ExperimentContext
 
 
 def test_fig1_draws_images_that_are_classified_correctly(tmp_path, monkeypatch):

@@ -92,7 +92,7 @@ def test_raw_and_feasible(axes, records):
         for kind in ("raw", "feasible")
         for what in ("attack success rate [%]", "mean cross-entropy [nats]", "mean precision error")
     ]
-    assert axes[6][2].endswith("Feasible: feasible, every one.") and "4 images." in axes[6][2]
+    assert axes[6][2].endswith("Feasible: after rounding; all examples are feasible.") and "4 images." in axes[6][2]
     with pytest.raises(ValueError, match="records must hold at least one to draw"):
         drawings.save_raw_and_feasible("p.png", {})
 

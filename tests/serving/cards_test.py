@@ -45,7 +45,7 @@ _MEASURED = {
 
 
 @pytest.mark.parametrize("name", ["best.keras", "best_saved_model", "standard.keras", "other.keras"])
-def test_what_a_run_tells_of_its_classifiers(tmp_path, name):
+def test_metadata_of_a_run(tmp_path, name):
     ball = ThreatModel(epsilon=0.1).get_config()
     metadata = {"config": {"dataset": "mnist", "seed": 3}, "data_dir": "sets", "threat_model": ball}
     assert model_card.of_run(tmp_path / name) == {}
@@ -187,7 +187,7 @@ def test_folders_of_saved_models(monkeypatch, tmp_path):
     (tmp_path / "12").touch()
     assert saved_model._latest_version(tmp_path) == tmp_path / "10"
     assert saved_model._latest_version(tmp_path / "9") == tmp_path / "9"
-    with pytest.raises(ValueError, match="10 holds no saved_model.pb: give the path"):
+    with pytest.raises(ValueError, match="10 does not contain saved_model.pb: give the path"):
         SavedModelClassifier(tmp_path)
 
     def broken(path):
@@ -199,7 +199,7 @@ def test_folders_of_saved_models(monkeypatch, tmp_path):
         SavedModelClassifier(tmp_path)
 
 
-def test_exporting_is_quiet_and_tells_of_the_path_that_is_known(tmp_path):
+def test_exporting_prints_nothing_and_reports_the_final_path(tmp_path):
     before = saved_model.logging.get_verbosity(), tf.get_logger().level
     with pytest.raises(OSError, match="known.* cannot be written"), saved_model.exporting(tmp_path / "known"):
         assert saved_model.logging.get_verbosity() == saved_model.logging.ERROR
@@ -258,7 +258,7 @@ def _loaded(logits, names=("serving_default",)):
         ([[0.01, 0.0]], [[np.nan, 0.0]], False),
     ],
 )
-def test_what_was_exported_is_compared(monkeypatch, wanted, got, passed):
+def test_the_export_is_compared_with_the_classifier(monkeypatch, wanted, got, passed):
     replayed = []
     monkeypatch.setattr(tf.saved_model, "load", lambda path: _loaded(got))
     monkeypatch.setattr(export.warmup, "replay_warmup", lambda *given: replayed.append(given))
@@ -287,7 +287,7 @@ def test_outputs_of_classifiers():
         export._call(fails, probes)
 
 
-def test_a_new_folder_goes_with_what_failed(tmp_path):
+def test_a_new_folder_is_removed_after_a_failure(tmp_path):
     (tmp_path / "old").mkdir()
     for name, fails in (("new", True), ("old", True), ("kept", False)):
         try:
@@ -300,7 +300,7 @@ def test_a_new_folder_goes_with_what_failed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "old"]
 
 
-def test_probes_say_what_they_are():
+def test_configs_of_probes():
     probe = RobustnessProbe(threat_model=ThreatModel())
     assert (probe.largest, probe.rounds, probe.iterations) == (1.0, 6, 10)
     assert probe.get_config()["threat_model"] == ThreatModel().get_config()

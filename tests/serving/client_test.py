@@ -19,13 +19,13 @@ from wasser_tf.serving.client import PROTOCOLS, RequestRefused, ServerUnavailabl
 
 
 def _connect(protocol, server, model="digits", **options):
-    # Long, for a busy machine; what is late is tested by itself.
+    # Long, for a busy machine; timeouts have a test of their own.
     address = server.grpc if protocol == "grpc" else server.rest
     return connect(protocol, address, model, retries=0, timeout=120, **options)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_every_protocol_answers_what_the_classifier_answers(server, classifier, images, files, protocol):
+def test_every_protocol_returns_the_classifiers_outputs(server, classifier, images, files, protocol):
     logits = classifier(images, training=False).numpy()
     with _connect(protocol, server) as client:
         assert set(client.signatures()) == {"serving_default", "uint8", "encoded", "robustness", "logits"}
@@ -46,7 +46,7 @@ def test_every_protocol_answers_what_the_classifier_answers(server, classifier, 
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_is_wrong_is_told_before_it_is_sent(server, images, protocol):
+def test_invalid_requests_are_refused_before_they_are_sent(server, images, protocol):
     with _connect(protocol, server) as client:
         for inputs, message in [
             ({"image": images[:, :4]}, r"image must be float32 \[n, 8, 8, 1\], got the shape \[8, 4, 8, 1\]"),
@@ -80,7 +80,7 @@ def test_a_missing_model_or_version(server, protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_server_that_is_away_or_late(monkeypatch, protocol):
+def test_a_server_that_is_unavailable_or_slow(monkeypatch, protocol):
     pauses = []
     monkeypatch.setattr(clients.time, "sleep", pauses.append)
     with socket.socket() as silent:
@@ -96,7 +96,7 @@ def test_a_server_that_is_away_or_late(monkeypatch, protocol):
                 client.signatures()
 
 
-def test_a_client_finds_the_server_again(exported, base_dir, images):
+def test_a_client_reconnects_after_a_restart(exported, base_dir, images):
     with ModelServer(base_dir) as first:
         over_grpc = connect("grpc", first.grpc, "digits", retries=6, timeout=60)
         over_rest = connect("rest_rows", first.rest, "digits", retries=6, timeout=60)

@@ -6,7 +6,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from wasser_tf.serving import deployment
 
 
-def test_models_config_gets_every_model_and_keeps_what_is_there(tmp_path):
+def test_models_config_lists_every_model_and_keeps_existing_settings(tmp_path):
     text = 'model_config_list { config { name: "old" base_path: "/elsewhere" model_version_policy { all {} } } }'
     (tmp_path / "models.config").write_text(text)
     deployment.write_deployment(tmp_path, "new")
@@ -18,7 +18,7 @@ def test_models_config_gets_every_model_and_keeps_what_is_there(tmp_path):
     assert config[0].model_version_policy.HasField("all") and config[1].model_platform == "tensorflow"
 
 
-def test_templates_name_the_model_and_are_the_users_to_change(tmp_path):
+def test_templates_name_the_model_and_keep_users_changes(tmp_path):
     files = deployment.write_deployment(tmp_path, "digits")
     assert [path.name for path in files] == [
         "models.config",

@@ -1,4 +1,4 @@
-"""What is exported: equal to Keras, loadable without it, whole or not there."""
+"""Exports: equal to Keras, loadable without Keras, complete or absent."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ json.dump([sorted(signatures), got["probabilities"].numpy().tolist()], sys.stdou
 """
 
 
-def test_answers_what_keras_answers(exported, classifier, images, files):
+def test_served_outputs_equal_keras(exported, classifier, images, files):
     loaded = tf.saved_model.load(str(exported.path)).signatures
     logits = classifier(images, training=False).numpy()
     for signature, inputs in [
@@ -53,7 +53,7 @@ def test_loads_in_a_fresh_process_without_wasser_tf_and_keras(exported, classifi
     np.testing.assert_allclose(probabilities, tf.nn.softmax(classifier(images, training=False)), atol=1e-6)
 
 
-def test_the_c_api_answers_and_refuses(exported, c_api, images, files):
+def test_the_c_api_classifies_and_rejects(exported, c_api, images, files):
     """Calls TensorFlow Serving's loader: the graph rejects invalid images, and the session remains usable."""
     pixels = np.round(images * 255).astype(np.uint8)
     broken = images.copy()
@@ -86,7 +86,7 @@ def test_the_c_api_answers_and_refuses(exported, c_api, images, files):
     assert np.isfinite(answers[3]["radius"]).any() and (answers[3]["margin"] >= 0).all()
 
 
-def test_encoded_images_are_resized_and_jpegs_taken(exported):
+def test_encoded_images_are_resized_and_jpegs_accepted(exported):
     loaded = tf.saved_model.load(str(exported.path)).signatures
     big = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
     grey = tf.io.decode_png(tf.io.encode_png(big), channels=1)
@@ -97,8 +97,8 @@ def test_encoded_images_are_resized_and_jpegs_taken(exported):
     assert np.isfinite(got["logits"]).all()
 
 
-def test_the_graph_asks_for_no_xla(exported):
-    """TensorFlow Serving refuses functions that must be compiled by XLA, unless a flag turns that on."""
+def test_the_graph_needs_no_xla(exported):
+    """Without a flag, TensorFlow Serving rejects functions that must be compiled by XLA."""
     assert b"_XlaMustCompile" not in (exported.path / "saved_model.pb").read_bytes()
 
 
@@ -109,7 +109,7 @@ def test_warmup_requests_are_replayed(exported):
     assert warmup.replay_warmup(exported.path, tf.saved_model.load(str(exported.path))) == len(requests)
 
 
-def test_the_model_card_tells_what_it_is(exported):
+def test_the_model_card_describes_the_export(exported):
     card = json.loads((exported.path / "model_card.json").read_text())
     assert card["class_names"] == list(NAMES) and card["version"] == 1 and card["image_shape"] == [8, 8, 1]
     assert card["signatures"]["robustness"] == ["class_id", "label", "margin", "radius"]
@@ -117,7 +117,7 @@ def test_the_model_card_tells_what_it_is(exported):
     assert "# digits, version 1" in (exported.path / "model_card.md").read_text()
 
 
-def test_attacks_can_be_run_on_what_is_served(exported, classifier, images):
+def test_attacks_run_on_an_export(exported, classifier, images):
     served = models.load_classifier(exported.path.parent)
     np.testing.assert_allclose(served(images), classifier(images, training=False), atol=1e-6)
 
@@ -199,7 +199,7 @@ def test_bad_input_writes_nothing(make, options, message, tmp_path):
     assert not (tmp_path / "served").exists()
 
 
-def test_a_bad_place_is_refused(tmp_path):
+def test_an_invalid_folder_is_refused(tmp_path):
     model = models.build("linear", (4, 4, 1), 2, seed=0)
     for name in ("", "../m", "a b", "1"):
         with pytest.raises(ValueError, match="name must be letters"):

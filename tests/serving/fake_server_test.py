@@ -64,7 +64,7 @@ _SIGNATURES = {
 
 
 class _Connection:
-    """Answers by HTTP what is laid down, and remembers the requests."""
+    """An HTTP connection with prepared answers, which records the requests."""
 
     def __init__(self):
         self.answers, self.asked, self.closed = [], [], 0
@@ -172,7 +172,7 @@ def test_requests_are_repeated_as_often_as_asked(rest, monkeypatch):
     client._connection.answers = [(503, {"error": "busy"})] * 9
     with pytest.raises(ServerUnavailable, match="after 4 attempts"):
         client.predict({"image": _IMAGES}, "one")
-    # What is refused is not asked again.
+    # Refused requests are not sent again.
     client._connection.answers, client._connection.asked = [(400, {"error": "no"})] * 2, []
     with pytest.raises(RequestRefused):
         client.predict({"image": _IMAGES}, "one")
@@ -278,7 +278,7 @@ def test_connecting(monkeypatch):
     assert connect("rest_rows", "a:1", "a/b", timeout=0.5)._path == "/v1/models/a%2Fb"
 
 
-def test_a_signature_that_is_not_there(rest):
+def test_an_unknown_signature(rest):
     with pytest.raises(RequestRefused, match="Model 'the model' has no signature 'x'; it has one, two."):
         rest().predict({"image": _IMAGES}, "x")
     with pytest.raises(RequestRefused, match="The signature takes image, got a, b."):
@@ -321,7 +321,7 @@ def _answered(**changes):
     return ServedPredictions(**{**fields, **changes})
 
 
-def test_what_was_answered():
+def test_outputs_of_a_run():
     found = _answered()
     assert found.accuracy == 0.5 and _answered(truth=None).accuracy is None
     assert _answered(truth=np.array([1, 0])).accuracy == 1 and _answered(truth=np.array([0, 1])).accuracy == 0
@@ -340,7 +340,7 @@ def test_what_was_answered():
 
 
 class _Client:
-    """Classifies an image by its first pixel, and remembers what it was asked."""
+    """Classifies an image by its first pixel, and records the requests."""
 
     def __init__(self, signatures):
         self.known, self.asked = signatures, []
@@ -422,7 +422,7 @@ def test_a_run_over_files(served, tmp_path):
         ("grpc", None, np.full([1, 2, 2, 1], 51, np.uint8), None, ("image", "uint8", 1)),
     ],
 )
-def test_what_goes_as_png(served, tmp_path, protocol, signature, pixels, names, asked):
+def test_images_that_are_sent_as_png(served, tmp_path, protocol, signature, pixels, names, asked):
     np.save(tmp_path / "a.npy", pixels)
     client = served(names or ("serving_default", "encoded"))
     options = {"protocol": protocol, "signature": signature, "images": [str(tmp_path / "a.npy")]}
@@ -431,7 +431,7 @@ def test_what_goes_as_png(served, tmp_path, protocol, signature, pixels, names, 
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 1), (0, 2, 2, 1)])
-def test_arrays_that_are_no_images(served, tmp_path, shape):
+def test_arrays_that_are_not_images_are_refused(served, tmp_path, shape):
     served()
     np.save(tmp_path / "a.npy", np.zeros(shape))
     with pytest.raises(ValueError, match=r"must hold images \[n, height, width, channels\], got"):

@@ -8,7 +8,7 @@ from wasser_tf import ThreatModel
 from wasser_tf.serving.robustness import RobustnessProbe, smallest_radius
 
 
-def test_margins_and_radii_of_what_is_served(exported, classifier, images):
+def test_served_margins_and_radii(exported, classifier, images):
     loaded = tf.saved_model.load(str(exported.path)).signatures["robustness"]
     got = {name: value.numpy() for name, value in loaded(image=tf.constant(images)).items()}
     logits = np.sort(classifier(images, training=False).numpy(), axis=1)
@@ -17,7 +17,7 @@ def test_margins_and_radii_of_what_is_served(exported, classifier, images):
     assert found.any() and (got["radius"][found] > 0).all() and (got["radius"][found] <= 2.0).all()
 
 
-def test_one_image_is_answered_as_among_others(exported, images):
+def test_the_radius_of_an_image_does_not_depend_on_its_batch(exported, images):
     loaded = tf.saved_model.load(str(exported.path)).signatures["robustness"]
     together = loaded(image=tf.constant(images))["radius"]
     alone = [loaded(image=tf.constant(images[place : place + 1]))["radius"][0] for place in range(3)]

@@ -56,6 +56,6 @@ def test_files_and_strings():
         {"dtype": tf.uint8.as_datatype_enum, "int_val": [300]},
     ],
 )
-def test_a_message_that_does_not_hold_what_it_says(message):
+def test_an_inconsistent_message_is_refused(message):
     with pytest.raises((ValueError, OverflowError)):
         from_proto(tensor_pb2.TensorProto(**message))

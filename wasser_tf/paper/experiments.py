@@ -13,10 +13,10 @@ from wasser_tf import attacks, data, models
 from wasser_tf.evaluation import fingerprint, metrics
 from wasser_tf.evaluation.record import WORST_CASE, Record
 from wasser_tf.paper import drawings
+from wasser_tf.paper.context import ExperimentContext
 from wasser_tf.paper.drawings import Attacked
 from wasser_tf.paper.experiment_output import ExperimentOutput, pivot
 from wasser_tf.paper.published_numbers import PAPERS, PGD, WASSER
-from wasser_tf.paper.reproduce import ExperimentContext
 from wasser_tf.reporting import figures, tables
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.formatting import percent
