@@ -99,5 +99,5 @@ def test_attacks_that_cannot_be_bisected_are_refused():
     given = (lambda images, training: images, np.zeros([1, 2, 2, 1], np.float32), np.zeros(1, int))
     with pytest.raises(ValueError, match="without a radius schedule"):
         minimal_radii(attacks.make("random_plan", ThreatModel(), schedule=RadiusSchedule()), *given)
-    with pytest.raises(ValueError, match="is no Wasserstein attack"):
+    with pytest.raises(ValueError, match="is not a Wasserstein attack"):
         minimal_radii(attacks.make("linf_pgd", ThreatModel()), *given)

@@ -164,7 +164,7 @@ def test_a_record_is_of_the_attacks_capacity():
     options = {"radius": None, "model_name": "m", "dataset_name": "d", "seconds": 1}
     made = make_record(attack, _RESULT._replace(feasibility=_RAW), _CLEAN, **options)
     assert made.feasible.feasible_share == made.raw.feasible_share == 0.5
-    with pytest.raises(ValueError, match="is no Wasserstein attack"):
+    with pytest.raises(ValueError, match="is not a Wasserstein attack"):
         make_record(attacks.make("linf_pgd", ThreatModel()), _RESULT, _CLEAN, **options)
 
 
@@ -198,7 +198,7 @@ def test_evaluating_hands_everything_to_the_attack(monkeypatch):
         "radius": None, "index": None, "from_logits": False, "batch_size": 128, "verbose": False,
     } and made.epsilon == 0.3  # fmt: skip
     assert (made.model, made.dataset) == ("classifier", "images")
-    with pytest.raises(ValueError, match="is no Wasserstein attack"):
+    with pytest.raises(ValueError, match="is not a Wasserstein attack"):
         evaluate_attack(_classifier, attacks.make("linf_pgd", ThreatModel()), images, labels)
 
 
