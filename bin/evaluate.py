@@ -54,6 +54,10 @@ flags.DEFINE_string(
     "The attack for --sanity and --minimal_radius, one of --attacks (default: mirror_ascent if given, or the first).",
 )
 flags.DEFINE_integer("sanity_examples", 100, "Number of images for the sanity checks.", lower_bound=1)
+flags.DEFINE_string(
+    "certification", "", "Output_dir of bin/certify.py on the same images: the report then states the bracket."
+)
+flags.DEFINE_integer("sanity_examples", 100, "On how many images the sanity checks are made.", lower_bound=1)
 _flags.define_data()
 _flags.define_selection()
 _flags.define_threat_model()
@@ -72,6 +76,7 @@ def main() -> None:
         overwrite=FLAGS.overwrite,
         rescore_only=FLAGS.rescore,
         verify_exact=FLAGS.verify_examples if FLAGS.verify_exact else None,
+        certification=FLAGS.certification,
         log=lambda line: print(line, flush=True),
     )
     for report in reports:

@@ -14,6 +14,7 @@ from absl import flags
 
 from wasser_tf import ThreatModel, data, models
 from wasser_tf.serving import model_card
+from wasser_tf.serving.certified import CertifiedProbe
 from wasser_tf.serving.export import export_classifier
 from wasser_tf.serving.robustness import RobustnessProbe
 
@@ -41,6 +42,10 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "robustness_iterations", RobustnessProbe.iterations, "Mirror steps of the robustness signature at each radius."
 )
+flags.DEFINE_bool("certify", False, "Whether to add the signature that returns the class and its certified radius.")
+flags.DEFINE_enum("certify_method", "ibp", ["ibp", "crown"], "How --certify bounds: intervals, or linear bounds.")
+flags.DEFINE_float("certify_largest", CertifiedProbe.largest, "The largest radius that --certify tries.")
+flags.DEFINE_integer("certify_rounds", CertifiedProbe.rounds, "How often --certify halves the radius.")
 _flags.define_threat_model()
 flags.adopt_module_key_flags(_flags)
 
@@ -60,6 +65,7 @@ def main() -> None:
         image_shape=_image_shape(),
         class_names=_class_names(card),
         robustness=_probe(card) if FLAGS.robustness else None,
+        certified=_certified(card) if FLAGS.certify else None,
         card={**card, "source": str(path)},
     )
     print(f"{exported.path}: {', '.join(exported.signatures)}")
@@ -80,13 +86,25 @@ def _class_names(card: dict) -> tuple[str, ...] | None:
         ) from error
 
 
-def _probe(card: dict) -> RobustnessProbe:
-    """Returns the probe for the threat model of the training, or for that of the flags if any is given."""
+def _ball(card: dict) -> ThreatModel:
+    """The rules are those the classifier was trained for, unless flags give others."""
     given = any(FLAGS[name].present for name in _BALL)
     trained = card.get("threat_model")
-    ball = ThreatModel.from_config(trained) if trained and not given else _flags.threat_model(0.0)
+    return ThreatModel.from_config(trained) if trained and not given else _flags.threat_model(0.0)
+
+
+def _certified(card: dict) -> CertifiedProbe:
+    return CertifiedProbe(
+        threat_model=_ball(card),
+        method=FLAGS.certify_method,
+        largest=FLAGS.certify_largest,
+        rounds=FLAGS.certify_rounds,
+    )
+
+
+def _probe(card: dict) -> RobustnessProbe:
     return RobustnessProbe(
-        threat_model=ball,
+        threat_model=_ball(card),
         largest=FLAGS.robustness_largest,
         rounds=FLAGS.robustness_rounds,
         iterations=FLAGS.robustness_iterations,

@@ -2,6 +2,8 @@
 
 from wasser_tf import attacks
 from wasser_tf.attacks import AttackResult, Ensemble, MirrorAscent, RadiusSchedule, WasserAttack
+from wasser_tf.certification.prover import certify
+from wasser_tf.certification.result import CertificationResult
 from wasser_tf.certification.smoothed import Smoothed
 from wasser_tf.models import load_pretrained
 from wasser_tf.threat_model import ThreatModel
@@ -13,6 +15,8 @@ __all__ = [
     "__version__",
     "AttackResult",
     "Feasibility",
+    "Feasibility record",
+    "CertificationResult",
     "Ensemble",
     "MirrorAscent",
     "RadiusSchedule",
@@ -21,5 +25,6 @@ __all__ = [
     "WasserAttack",
     "WasserTrain",
     "attacks",
+    "certify",
     "load_pretrained",
 ]

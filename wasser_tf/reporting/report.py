@@ -16,6 +16,7 @@ from wasser_tf.evaluation.fingerprint import safe_name
 from wasser_tf.evaluation.record import WORST_CASE, Record, make_record
 from wasser_tf.evaluation.verification import ExactCheck
 from wasser_tf.reporting import figures, tables
+from wasser_tf.reporting.bracket import Bracket, bracket_table, save_bracket
 from wasser_tf.runtime import provenance, run_files, storage
 from wasser_tf.runtime.formatting import percent
 from wasser_tf.threat_model import ThreatModel
@@ -49,6 +50,7 @@ class ModelReport:
       minimal_radii: Upper bounds of the minimal radii, [n], see `worst_case.least_costs`.
       bisected: Whether the minimal radii were found by bisection. Otherwise they cluster just below the tested radii,
         and neither their median nor their histogram is shown.
+      certified_radii: The certified radius of each image, [n]; None without a certification.
       pictures: Examples to draw, by radius.
     """
 
@@ -60,6 +62,7 @@ class ModelReport:
     checks: list[Check] = dataclasses.field(default_factory=list)
     minimal_radii: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     bisected: bool = False
+    certified_radii: np.ndarray | None = None
     pictures: dict[float, Pictures] = dataclasses.field(default_factory=dict)
 
     def add(
@@ -153,6 +156,11 @@ def _to_json(model: ModelReport) -> dict[str, Any]:
         "gradient_masking": gradient_masking(model.checks),
         "minimal_radius_median": _median(radii) if model.bisected else None,
         "minimal_radius": [float(radius) for radius in radii],
+        **(
+            {}
+            if model.certified_radii is None
+            else {"certified_radius": [float(radius) for radius in model.certified_radii]}
+        ),
     }
 
 
@@ -194,6 +202,10 @@ def _draw(
     figures.save_accuracy_curves(
         path, radii, threat_model=threat_model, title=f"Robust accuracy on {images.name}", max_radius=largest or None
     )
+    if brackets := _brackets(reports):
+        path = place("Certified and not fooled", "bracket")
+        title = f"Certified and not fooled on {images.name}"
+        save_bracket(path, brackets, threat_model=threat_model, title=title, max_radius=largest or None)
     if images.images.shape[-1] in (1, 3):
         for model in reports:
             for radius, pictures in model.pictures.items():
@@ -233,9 +245,27 @@ def _markdown(
             parts.append(f"### Sanity checks\n\n{_sanity_table(model.checks)}")
         if model.exact:
             parts.append(f"### Exact transport\n\n{_exact_table(model)}")
+    if brackets := _brackets(reports):
+        radii = sorted({record.epsilon for model in reports for record in model.records})
+        parts.append(f"## Bracket\n\n{_bracket_words(brackets)}\n\n{bracket_table(brackets, radii)}")
     parts.append(f"## All scores\n\n{tables.to_markdown([record for model in reports for record in model.records])}")
     parts.append("## Pictures\n\n" + "\n\n".join(f"![{caption}]({path})" for caption, path in drawn.items()) + "\n")
     return "\n".join(parts)
+
+
+def _brackets(reports: Sequence[ModelReport]) -> dict[str, Bracket]:
+    """Returns the radii from both sides of those classifiers that a certification was given of."""
+    return {
+        model.name: Bracket(model.certified_radii, model.minimal_radii)
+        for model in reports
+        if model.certified_radii is not None
+    }
+
+
+def _bracket_words(brackets: dict[str, Bracket]) -> str:
+    wrong = {name: count for name, bracket in brackets.items() if (count := bracket.contradictions())}
+    words = "Share of images certified at ε, and share that no attack above fooled: robust accuracy lies between them."
+    return words + (f" **Images fooled within their certified radius: {wrong}.**" if wrong else "")
 
 
 def overview(model: ModelReport) -> str:

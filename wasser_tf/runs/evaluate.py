@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from wasser_tf.evaluation.surrogate import train_surrogate
 from wasser_tf.evaluation.sweep import Model, Sweep
 from wasser_tf.evaluation.verification import summarize_exact_checks, verify
 from wasser_tf.evaluation.worst_case import least_costs, update_worst_case
+from wasser_tf.reporting.bracket import read_certified
 from wasser_tf.reporting.report import FIGURES, PICTURES, ModelReport, write_report
 from wasser_tf.runtime import interruption, storage
 from wasser_tf.runtime.output_folder import check_output_dir
@@ -37,6 +38,7 @@ def run_evaluation(
     overwrite: bool = False,
     rescore_only: bool = False,
     verify_exact: int | None = None,
+    certification: str = "",
     log: Callable[[str], None] | None = None,
 ) -> list[ModelReport]:
     """Runs an evaluation: attacks all missing cells and writes the reports.
@@ -69,6 +71,7 @@ def run_evaluation(
       rescore_only: Whether to attack nothing and evaluate the classifiers on the stored examples again.
       verify_exact: The number of feasible examples of each model, attack and radius to verify by exact transport;
         0 for all, None for none.
+      certification: The output_dir of a certification of the same images; the report then states the bracket.
       log: Takes lines of progress.
 
     Returns:
@@ -86,7 +89,9 @@ def run_evaluation(
             "Rescoring needs the stored results in the output_dir: give --rescore or --overwrite, not both."
         )
     _check_folder(config, folder, resume, overwrite)
-    run = _Context(config, folder, _make_sweep(config, folder), rescore_only, log or (lambda line: None))
+    run = _Context(config, folder, _make_sweep(config, folder), rescore_only, log or (lambda line: None), {})
+    if certification:
+        run = run._replace(certified=read_certified(certification, run.sweep.images, config.threat_model))
     if rescore_only and (missing := run.sweep.missing()):
         raise ValueError(
             f"{len(missing)} results are missing, the first {missing[0].relative_to(folder)}: "
@@ -114,6 +119,8 @@ class _Context(NamedTuple):
     sweep: Sweep
     stored_only: bool
     log: Callable[[str], None]
+    # The certified radii [n] by the fingerprint of the model; empty without a certification.
+    certified: Mapping[str, np.ndarray]
 
 
 def _make_sweep(config: EvaluationRun, folder: pathlib.Path) -> Sweep:
@@ -139,6 +146,7 @@ def _report_on(run: _Context, model: Model, verify_exact: int | None) -> ModelRe
     interruption.raise_if_requested()
     run.log(f"Scoring {model.name}")
     report = _score_cells(run, model, verify_exact)
+    report.certified_radii = run.certified.get(model.fingerprint)
     if report.exact:
         run.log(summarize_exact_checks(report.exact.values()))
     if run.config.minimal_radius:

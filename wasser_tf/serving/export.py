@@ -6,6 +6,7 @@ complete version or none.
 """
 
 import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -24,6 +25,7 @@ from wasser_tf.models.saved_model import SavedModelClassifier, exporting
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.arguments import first_line, is_whole
 from wasser_tf.serving import deployment, model_card, warmup
+from wasser_tf.serving.certified import CertifiedProbe, certified_radius
 from wasser_tf.serving.robustness import RobustnessProbe
 from wasser_tf.serving.signatures import DEFAULT, make_signatures
 
@@ -56,6 +58,7 @@ def export_classifier(
     image_shape: Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
     robustness: RobustnessProbe | None = None,
+    certified: CertifiedProbe | None = None,
     card: dict[str, Any] | None = None,
 ) -> Exported:
     """Exports a classifier for TensorFlow Serving, with warm-up requests and a model card.
@@ -69,6 +72,8 @@ def export_classifier(
       image_shape: (H, W, C); needed only if the classifier has no input shape, as subclassed models have not.
       class_names: A name for each class; adds the output "label".
       robustness: Settings of the signature `robustness`; None to leave the signature out.
+      certified: Settings of the signature `certified`; None to leave the signature out. Every layer of the classifier
+        needs a rule (wasser_tf.certification.rules).
       card: More fields for the model card, such as those that `model_card.of_run` returns.
 
     Returns:
@@ -102,9 +107,12 @@ def export_classifier(
     wanted = _call(logits_fn, probes)
     if names is not None and len(names) != wanted.shape[1]:
         raise ValueError(f"class_names must name the {wanted.shape[1]} classes, got {len(names)}: {', '.join(names)}.")
+    radius_fn = None
+    if certified is not None:
+        radius_fn = functools.partial(certified_radius, certified, certified.bounds(classifier))
     signatures = {
         key: tf.function(made.function, input_signature=[made.spec], autograph=False).get_concrete_function()
-        for key, made in make_signatures(logits_fn, shape, names, robustness).items()
+        for key, made in make_signatures(logits_fn, shape, names, robustness, radius_fn).items()
     }
     with _folder(base_dir), _folder(folder), storage.locked(folder):
         storage.remove_leftovers(folder)
@@ -113,6 +121,7 @@ def export_classifier(
             _write(signatures, temporary, folder / str(version))
             warmup.write_warmup(temporary, name, signatures, probes)
             metadata = model_card.describe(name, version, signatures, shape, names, robustness, card or {})
+            metadata["certified_signature"] = None if certified is None else certified.get_config()
             model_card.write_model_card(temporary, metadata)
             _verify(temporary, signatures, probes, wanted)
             # Before the folder is renamed: if the process is killed between the two, the same command does both.

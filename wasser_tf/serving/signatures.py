@@ -13,6 +13,7 @@ from wasser_tf.models.logits import LogitsFn
 from wasser_tf.serving.robustness import RobustnessProbe, smallest_radius
 
 DEFAULT, UINT8, ENCODED, ROBUSTNESS, LOGITS = "serving_default", "uint8", "encoded", "robustness", "logits"
+CERTIFIED = "certified"
 
 # A small file can decode to gigabytes, so both the size of the file and the size in its header are bounded.
 MAX_IMAGE_BYTES = 8 * 2**20
@@ -41,6 +42,7 @@ def make_signatures(
     image_shape: tuple[int, int, int],
     class_names: Sequence[str] | None = None,
     robustness: RobustnessProbe | None = None,
+    radius_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
 ) -> dict[str, Signature]:
     """Makes the signatures of a classifier.
 
@@ -49,6 +51,7 @@ def make_signatures(
       image_shape: (H, W, C), fixed; the number of images is free.
       class_names: A name for each class; adds the output "label".
       robustness: Settings of the signature `robustness`; None to leave the signature out.
+      radius_fn: Adds the signature `certified`: images and their classes to certified radii, float32 [n].
 
     Returns:
       The signatures by name. All but `logits` return probabilities and logits [n, classes], class_id [n] and label [n]
@@ -58,6 +61,7 @@ def make_signatures(
         encoded: "image_bytes", PNG or JPEG files [n], resized to H×W; only with 1 or 3 channels;
         robustness: as serving_default;
         logits: "image", returns only logits and accepts any values: for attacks, whose iterates may leave [0, 1].
+        certified: as serving_default; returns only class_id, label and the certified radius.
     """
     # All signatures share one function, so that its graph is stored once.
     classify = tf.function(
@@ -87,6 +91,13 @@ def make_signatures(
         margin, radius = smallest_radius(robustness, classify, images, logits)
         return {**_classes(logits, class_names), "margin": margin, "radius": radius}
 
+    def of_certified(image: tf.Tensor) -> Outputs:
+        if radius_fn is None:
+            raise ValueError("There is no certificate.")
+        images = checked(image, image_shape)
+        classes = _classes(classify(images), class_names)
+        return {**classes, "radius": radius_fn(images, classes["class_id"])}
+
     def of_logits(image: tf.Tensor) -> Outputs:
         return {"logits": classify(of_shape(image, image_shape))}
 
@@ -100,6 +111,8 @@ def make_signatures(
         made[ENCODED] = Signature(of_files, tf.TensorSpec([None], tf.string, name="image_bytes"))
     if robustness is not None:
         made[ROBUSTNESS] = Signature(of_robustness, floats)
+    if radius_fn is not None:
+        made[CERTIFIED] = Signature(of_certified, floats)
     return made
 
 

@@ -1,0 +1,260 @@
+"""`certify`: deterministic certificates of a Keras classifier on images."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from wasser_tf.attacks.inputs import check_batch
+from wasser_tf.certification.bounds import METHODS, Batch, Bounds
+from wasser_tf.certification.network import Network
+from wasser_tf.certification.result import CertificationResult
+from wasser_tf.runtime.arguments import check_number, is_whole
+from wasser_tf.threat_model import ThreatModel
+from wasser_tf.transport.support_function import largest_cost
+
+# CROWN holds a functional of every unit for every image of a batch.
+_CROWN_BATCH = 8
+# "auto" tries CROWN on so many images, and takes it where it proves this much more than IBP.
+_PROBES, _WORTHWHILE = 8, 1.1
+# Beyond so many numbers in one image's functionals, "auto" does not try CROWN: it would take minutes an image.
+_MOST_CROWN_ENTRIES = 2**24
+# The radius is bisected to this share of ε.
+_RESOLUTION = 1 / 200
+# The smallest ε: below, the rounding of float32 is larger than what can be moved.
+_LEAST_EPSILON = 1e-9
+
+
+def certify(
+    classifier: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    threat_model: ThreatModel,
+    *,
+    method: str = "auto",
+    batch_size: int = 256,
+    resolution: float | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CertificationResult:
+    """Proves that no legal transport plan of small cost changes a classifier's answer.
+
+    The bounds are those of a larger ball, without the capacity, and of what the classifier computes in float32; see
+    docs/design/certification.md for what is proved and how.
+
+    Args:
+      classifier: A keras.Model made of layers that have a rule (wasser_tf.certification.rules), from images [n, H, W,
+        C] in [0, 1] to logits or, by a softmax, probabilities [n, classes].
+      images: Float [n, H, W, C] in [0, 1].
+      labels: Class indices [n], or one-hot [n, classes].
+      threat_model: The ball, and ε.
+      method: "ibp" (intervals: fast, tight on networks trained by it), "crown" (linear bounds: tighter on others, and
+        hundreds of times as slow), or "auto": CROWN where it proves more on the first images and the network is small.
+      batch_size: Images at a time; it bounds memory and does not change the result.
+      resolution: How far the radius may be below the largest provable one, > 0; a 200th of ε by default.
+      progress: Is given a line for each batch.
+
+    Returns:
+      The certificates, of confidence 1.
+
+    Raises:
+      ValueError: A layer has no rule, the classifier is not deterministic, an answer is not finite, or an argument is
+        not what is needed; the message says how to correct it.
+    """
+    prover = Prover(classifier, threat_model, batch_size=batch_size)
+    images, labels = prover.check(images, labels)
+    if method not in (*METHODS, "auto"):
+        raise ValueError(f"method must be ibp, crown or auto, got {method!r}.")
+    if resolution is not None:
+        check_number("resolution", resolution, above=0)
+    chosen = prover.choose(images, labels) if method == "auto" else method
+    return prover.certify(images, labels, chosen, resolution, progress)
+
+
+class Prover:
+    """Certifies any number of images with one classifier: weights are read, and functions compiled, once.
+
+    Attributes:
+      bounds: Of the classifier.
+      threat_model: The ball, and ε.
+
+    Raises:
+      ValueError: As `certify`.
+    """
+
+    def __init__(
+        self, classifier: Any, threat_model: ThreatModel, *, batch_size: int = 256, dtype: tf.DType = tf.float64
+    ):
+        if not isinstance(threat_model, ThreatModel):
+            raise ValueError(f"threat_model must be a wasser_tf.ThreatModel, got {threat_model!r}.")
+        if not is_whole(batch_size, 1):
+            raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+        self._classifier = getattr(classifier, "classifier", classifier)
+        self.threat_model = threat_model
+        self.bounds = Bounds(Network(self._classifier), threat_model, dtype)
+        self._batch_size = batch_size
+        self._prepare = tf.function(self.bounds.prepare, autograph=False)
+        self._margins = tf.function(self.bounds.margins, autograph=False)
+        self._logits = tf.function(self.bounds.logits, autograph=False)
+        most = largest_cost(threat_model, self.bounds.network.image_shape)
+        if threat_model.epsilon and not _LEAST_EPSILON <= threat_model.epsilon < 1e9:
+            raise ValueError(
+                f"epsilon must be 0 or from {_LEAST_EPSILON:g} to 1e9 to be certified, got {threat_model.epsilon:g}: "
+                f"below, float32's rounding outweighs it, and no plan of this ball moves mass further than {most:g}."
+            )
+
+    def check(self, images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Returns images as float32 [n, H, W, C] and labels as int32 [n].
+
+        Raises:
+          ValueError: They are not what the classifier takes.
+        """
+        return check_batch(self._classifier, images, labels)
+
+    def choose(self, images: np.ndarray, labels: np.ndarray) -> str:
+        """Returns "crown" where it proves more than IBP on the first images that are classified right, else "ibp"."""
+        network = self.bounds.network
+        sizes = [math.prod(node.shape) for node in network.nodes if not node.affine_in_image]
+        widest = max(math.prod(node.shape) for node in network.nodes)
+        if not sizes or sum(sizes) * widest > _MOST_CROWN_ENTRIES:
+            return "ibp"
+        images, labels = images[: 4 * _PROBES], labels[: 4 * _PROBES]
+        right = np.flatnonzero(self._predict(images)[1] == labels)[:_PROBES]
+        if not len(right):
+            return "ibp"
+        images, labels = images[right], labels[right]
+        radius = self.certify(images, labels, "ibp").radius
+        finite = np.where(np.isfinite(radius), radius, 0.0)
+        tried = np.maximum(_WORTHWHILE * finite, (self.threat_model.epsilon or 1.0) * _RESOLUTION)
+        better = self.margins(images, labels, tried, "crown") > 0
+        return "crown" if better[np.isfinite(radius)].mean() > 0.5 else "ibp"
+
+    def certify(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        method: str,
+        resolution: float | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> CertificationResult:
+        """Certifies checked images by "ibp" or "crown"; see the function `certify`."""
+        size = self._size(len(images), method)
+        parts = []
+        for start in range(0, len(images), size):
+            stop = min(start + size, len(images))
+            rows = np.minimum(np.arange(start, start + size), len(images) - 1)
+            found = self._certify_batch(images[rows], labels[rows], method, resolution)
+            parts.append([field[: stop - start] for field in found])
+            if progress:
+                progress(f"{stop} of {len(images)} images, {sum(part[0].sum() for part in parts)} certified")
+        fields = [np.concatenate(field) for field in zip(*parts, strict=True)]
+        certified, radius, margin, predicted, correct = fields
+        return CertificationResult(certified, radius, margin, predicted, correct, method, 1.0)
+
+    def margins(self, images: np.ndarray, labels: np.ndarray, epsilon: Any, method: str) -> np.ndarray:
+        """Returns lower bounds of the margins of checked images at a radius, or one for each, float64 [n]."""
+        epsilon = np.broadcast_to(np.asarray(epsilon, np.float64), [len(images)])
+        size, parts = self._size(len(images), method), []
+        for start in range(0, len(images), size):
+            rows = np.minimum(np.arange(start, start + size), len(images) - 1)
+            batch = self._prepare(tf.constant(images[rows]))
+            parts.append(self._bounded(batch, tf.constant(labels[rows]), epsilon[rows], method))
+        return np.concatenate(parts)[: len(images)]
+
+    def _size(self, count: int, method: str) -> int:
+        size = min(self._batch_size, _CROWN_BATCH) if method == "crown" else self._batch_size
+        return min(size, 1 << (count - 1).bit_length())
+
+    def _bounded(self, batch: Batch, labels: tf.Tensor, epsilon: np.ndarray, method: str) -> np.ndarray:
+        # CROWN's last bound can be looser than that of intervals; both are right.
+        epsilon = tf.constant(epsilon)
+        found = self._margins(batch, labels, epsilon, "ibp").numpy().astype(np.float64)
+        if method == "crown":
+            found = np.maximum(found, self._margins(batch, labels, epsilon, "crown").numpy())
+        return found
+
+    def _certify_batch(
+        self, images: np.ndarray, labels: np.ndarray, method: str, resolution: float | None
+    ) -> tuple[np.ndarray, ...]:
+        batch, answers = self._prepare(tf.constant(images)), tf.constant(labels)
+        predicted = self._predict(images, batch)[1]
+        correct = predicted == labels
+
+        def holds(epsilon: np.ndarray) -> np.ndarray:
+            return correct & (self._bounded(batch, answers, epsilon, method) > 0)
+
+        epsilon = self.threat_model.epsilon
+        margin = self._bounded(batch, answers, np.full(len(images), epsilon), method)
+        certified = correct & (margin > 0)
+        radius = self._radii(images, certified, holds, resolution)
+        return certified, radius, margin, predicted, correct
+
+    def _radii(
+        self, images: np.ndarray, certified: np.ndarray, holds: Callable, resolution: float | None
+    ) -> np.ndarray:
+        """Returns the largest radius proved for each image, by doubling and bisection, of all images at once."""
+        epsilon = self.threat_model.epsilon
+        mass = images.sum(axis=(1, 2, 3), dtype=np.float64)
+        # A budget of this binds no plan, and a certificate at it is one at every radius.
+        most = largest_cost(self.threat_model, self.bounds.network.image_shape) * (1 + 1e-6)
+        most = np.maximum(np.full(len(images), most) if self.threat_model.normalize_mass else most * mass, 0.0)
+        resolution = resolution or (epsilon or float(most.max())) * _RESOLUTION or _RESOLUTION
+        low = np.where(certified, np.minimum(epsilon, most), 0.0)
+        high = np.where(certified, np.inf, min(epsilon, float("inf")))
+        # Whoever is certified at ε goes on to what binds nothing.
+        at_most = holds(most)
+        low, high = np.where(at_most, np.inf, low), np.where(np.isinf(high), most, np.minimum(high, most))
+        if epsilon == 0:
+            high = most
+        tried = np.where(certified & (epsilon > 0), np.minimum(2 * epsilon, 0.5 * (low + high)), 0.5 * (low + high))
+        # Where nothing holds at 0, for rounding or a wrong answer, nothing is to be found.
+        open_ones = ~at_most & (certified | holds(np.zeros(len(images))))
+        while np.any(open_ones := open_ones & (high - low > resolution)):
+            tried = np.where(open_ones, tried, 0.0)
+            good = holds(tried)
+            low = np.where(open_ones & good, tried, low)
+            high = np.where(open_ones & ~good, tried, high)
+            middle = 0.5 * (low + high)
+            # From ε upwards by doubling, since most radii are not far above.
+            tried = np.where((low > 0) & (high >= most), np.minimum(2 * low, middle), middle)
+        return np.where(certified | (low > 0), low, 0.0)
+
+    def _predict(self, images: np.ndarray, batch: Batch | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the classifier's outputs and classes, and checks that they are those that are proved about.
+
+        Raises:
+          ValueError: They are not finite, change from call to call, or differ from those of the layers' rules.
+        """
+        outputs = np.asarray(self._classifier(tf.constant(images), training=False), np.float64)
+        if not np.isfinite(outputs).all():
+            raise ValueError(
+                "The classifier's outputs are not finite for some of the images: correct the classifier, or "
+                "leave these out."
+            )
+        again = np.asarray(self._classifier(tf.constant(images), training=False), np.float64)
+        if not np.allclose(outputs, again, rtol=1e-4, atol=1e-4):
+            raise ValueError(
+                "The classifier answers the same images differently each time, so nothing can be proved about it: "
+                "build it without randomness in inference mode, or certify it by smoothing."
+            )
+        if batch is not None:
+            self._check_outputs(outputs, batch)
+        return outputs, outputs.argmax(axis=1)
+
+    def _check_outputs(self, outputs: np.ndarray, batch: Batch) -> None:
+        low, high = (side.numpy() for side in self._logits(batch, tf.zeros(len(outputs), tf.float64)))
+        low, high = np.nan_to_num(low, nan=-np.inf), np.nan_to_num(high, nan=np.inf)
+        if self.bounds.network.softmax:
+            # Each probability lies between those of the most unfavourable and the most favourable logits.
+            outputs, width = np.log(np.maximum(outputs, 1e-30)), (high - low).max(axis=1, keepdims=True)
+            middle = 0.5 * (low + high)
+            peak = middle.max(axis=1, keepdims=True)
+            log_sum = peak + np.log(np.exp(middle - peak).sum(axis=1, keepdims=True))
+            low, high = low - log_sum - width - 1e-3, high - log_sum + width + 1e-3
+            low = np.where(low < -60, -np.inf, low)
+        if not ((outputs >= low) & (outputs <= high)).all():
+            raise ValueError(
+                "The classifier's outputs are not those that its layers should give, so nothing is proved about it: it "
+                "is not deterministic, or a layer computes something else than its rule in wasser_tf.certification."
+            )

@@ -1,0 +1,171 @@
+"""The bracket: the share of images certified at ε, and the share not fooled; robust accuracy lies between the two."""
+
+import hashlib
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from wasser_tf.data.selection import Selection
+from wasser_tf.reporting import drawing, tables
+from wasser_tf.runtime import storage
+from wasser_tf.threat_model import ThreatModel
+
+# Of a certification; written last: where it is there, all is there.
+REPORT = "report.json"
+
+
+class Bracket(NamedTuple):
+    """Radii of one classifier's images from both sides.
+
+    Attributes:
+      certified: The largest radius proved for each image, [n]: 0 where the answer is wrong.
+      fooled: The smallest radius known to fool each image, [n]: 0 where the answer is wrong, infinite where none is
+        known; or None where nothing was attacked.
+    """
+
+    certified: np.ndarray
+    fooled: np.ndarray | None = None
+
+    def certified_share(self, epsilon: float) -> float:
+        """Returns the share of images whose answer is proved to be right in the whole ball of a radius."""
+        return float(np.mean((self.certified >= epsilon) & (self.certified > 0)))
+
+    def not_fooled_share(self, epsilon: float) -> float:
+        """Returns the share of images that nothing known fools within a radius: 1 where nothing was attacked."""
+        return 1.0 if self.fooled is None else float(np.mean(self.fooled > epsilon))
+
+    def contradictions(self) -> int:
+        """Returns the number of images fooled within their certified radius, which is 0 unless something is wrong."""
+        return 0 if self.fooled is None else int(np.sum((self.fooled < self.certified) & (self.certified > 0)))
+
+
+def bracket_table(brackets: Mapping[str, Bracket], radii: Sequence[float]) -> str:
+    """Returns a Markdown table: certified, or certified to not fooled, a classifier a row and a radius a column."""
+
+    def cell(bracket: Bracket, radius: float) -> str:
+        low = f"{100 * bracket.certified_share(radius):.1f}"
+        return low if bracket.fooled is None else f"{low} to {100 * bracket.not_fooled_share(radius):.1f}"
+
+    def median(values: np.ndarray) -> str:
+        return f"{float(np.quantile(values, 0.5, method='inverted_cdf')):.4g}"
+
+    attacked = any(bracket.fooled is not None for bracket in brackets.values())
+    header = ["certified" + (" to not fooled" if attacked else "") + " [%]", *(f"ε = {radius:g}" for radius in radii)]
+    header.append("median radius")
+    rows = []
+    for name, bracket in brackets.items():
+        medians = median(bracket.certified)
+        medians += "" if bracket.fooled is None else f" to {median(bracket.fooled)}"
+        rows.append([name, *(cell(bracket, radius) for radius in radii), medians])
+    return tables.markdown_table(header, rows)
+
+
+def save_bracket(
+    path: drawing.Path,
+    brackets: Mapping[str, Bracket],
+    *,
+    threat_model: ThreatModel | None = None,
+    title: str = "",
+    max_radius: float | None = None,
+) -> None:
+    """Draws the share certified and the share not fooled against ε, and shades the undecided between them.
+
+    Args:
+      path: The file to write.
+      brackets: By classifier, one panel each.
+      threat_model: Written below; its epsilon is not.
+      title: Written above.
+      max_radius: Where the axis ends; at the largest finite radius by default.
+
+    Raises:
+      ValueError: There is nothing to draw.
+    """
+    drawing.check_some(brackets, "brackets")
+    values = [side for bracket in brackets.values() for side in bracket if side is not None]
+    finite = np.concatenate([side[np.isfinite(side)] for side in values])
+    end = max_radius or float(finite.max(initial=0)) or 1.0
+    figure = drawing.new_figure(max(6.4, 4.2 * len(brackets)), 4.4)
+    axes = figure.subplots(1, len(brackets), sharey=True, squeeze=False)[0]
+    for axis, (name, bracket) in zip(axes, brackets.items(), strict=True):
+        places = np.unique(np.concatenate([side[side <= end] for side in bracket if side is not None] + [[0.0, end]]))
+        certified = np.array([100 * bracket.certified_share(place) for place in places])
+        axis.step(places, certified, where="pre", color="#009E73", label="certified")
+        axis.fill_between(places, 0, certified, step="pre", color="#009E73", alpha=0.15, linewidth=0)
+        if bracket.fooled is not None:
+            not_fooled = np.array([100 * bracket.not_fooled_share(place) for place in places])
+            axis.step(places, not_fooled, where="post", color="#D55E00", label="not fooled")
+            # Steps go down after a radius on one side and at it on the other: shade on a fine grid of both.
+            grid = np.linspace(0, end, 1000)
+            low = np.array([100 * bracket.certified_share(place) for place in grid])
+            high = np.array([100 * bracket.not_fooled_share(place) for place in grid])
+            axis.fill_between(grid, low, high, color="#999999", alpha=0.3, linewidth=0, label="undecided")
+        axis.set_title(name, fontsize=10)
+        drawing.radius_axis(axis, threat_model)
+        axis.set_xlim(0, end)
+        axis.legend(fontsize=9, frameon=False, loc="upper right")
+    drawing.percent_axis(axes[0], "share of images [%]")
+    counts = {len(bracket.certified) for bracket in brackets.values()}
+    words = drawing.caption(threat_model, counts.pop() if len(counts) == 1 else None)
+    drawing.save_figure(figure, path, title, words)
+
+
+def save_radii_by_image(
+    path: drawing.Path, bracket: Bracket, *, threat_model: ThreatModel | None = None, title: str = ""
+) -> None:
+    """Draws the minimal radius of each image from both sides, images by the certified one, as vertical lines."""
+    order = np.lexsort((bracket.certified if bracket.fooled is None else bracket.fooled, bracket.certified))
+    places = np.arange(len(order))
+    figure = drawing.new_figure(6.4, 4.0)
+    axis = figure.subplots()
+    axis.plot(places, bracket.certified[order], color="#009E73", linewidth=1.2, label="certified radius")
+    if bracket.fooled is not None:
+        fooled = bracket.fooled[order]
+        axis.plot(places, fooled, ".", color="#D55E00", markersize=2, label="smallest radius that fooled")
+        axis.vlines(places, bracket.certified[order], fooled, color="#999999", alpha=0.3, linewidth=0.5)
+    axis.set_xlabel("image")
+    axis.set_ylabel("radius ε" + drawing.unit(threat_model))
+    axis.legend(fontsize=9, frameon=False, loc="upper left")
+    drawing.clear_axes(axis)
+    drawing.save_figure(figure, path, title, drawing.caption(threat_model, len(order)))
+
+
+def read_certified(folder: str, images: Selection, threat_model: ThreatModel) -> dict[str, np.ndarray]:
+    """Reads the certified radii of a run, by the fingerprint of the classifier's file.
+
+    Args:
+      folder: The output_dir of the run.
+      images: The images that they are needed of.
+      threat_model: The ball that they are needed of.
+
+    Raises:
+      ValueError: The folder holds no certification, or one of other images or of another ball.
+    """
+    path = pathlib.Path(folder).expanduser() / REPORT
+    if not path.exists():
+        raise ValueError(f"{folder} holds no certification ({REPORT} is not there): make one by bin/certify.py.")
+    stored = storage.read_json(path)
+    try:
+        ball, digest = stored["config"]["threat_model"], stored["images_digest"]
+        radii = {
+            values["fingerprint"]: np.array(list(map(float, values["radius"]))) for values in stored["models"].values()
+        }
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not of a certification ({error}): give the output_dir of bin/certify.py."
+        ) from error
+    if digest != digest_of(images.images, images.labels):
+        raise ValueError(f"{folder} is of other images: certify those that are evaluated, by the same flags.")
+    if ball != storage.through_json(threat_model.rules.get_config()):
+        raise ValueError(f"{folder} is of another ball ({ThreatModel.from_config(ball)}): certify the one evaluated.")
+    return radii
+
+
+def digest_of(*arrays: np.ndarray) -> str:
+    """Returns a hash of arrays: their types, shapes and values."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
