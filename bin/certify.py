@@ -1,4 +1,4 @@
-r"""Certifies saved classifiers: the radius within which no legal plan changes each image's answer.
+r"""Certifies saved classifiers: the radius within which no feasible plan changes each image's answer.
 
   python bin/certify.py --models=robust=a.keras,pretrained:mnist_wassertrain --radii=0.05,0.1,0.2 \
     --dataset=digits --num_examples=100 --output_dir=runs/certificates

@@ -10,7 +10,7 @@ from wasser_tf.transport.plan import transport_budget, transport_cost
 
 
 def feasible_images(image, threat_model, count, seed=0):
-    """Returns images [count, H, W, C] of random legal plans that spend all of the budget, without a capacity."""
+    """Returns images [count, H, W, C] of random feasible plans that spend all of the budget, without a capacity."""
     rng = np.random.default_rng(seed)
     support = make_support(threat_model, image.shape)
     shape = (count, support.num_targets, *image.shape)

@@ -194,7 +194,7 @@ def test_lines_are_told_apart_and_captions_are_wrapped():
     styles = [tuple(drawing.style(number).items()) for number in range(24)]
     assert len(set(styles)) == 24 and drawing.style(24) == drawing.style(0)
     assert drawing.caption(None, None) == "" and drawing.caption(None, 3) == "3 images."
-    assert drawing.unit(None) == "" and drawing.unit(ThreatModel()) == " [pixel per unit of mass]"
+    assert drawing.radius_unit(None) == "" and drawing.radius_unit(ThreatModel()) == " [pixel per unit of mass]"
     lines = drawing._wrapped("word " * 40, 5)
     assert (
         len(lines) == 3 and max(map(len, lines)) - min(map(len, lines)) <= 10 and drawing._wrapped("one", 5) == ["one"]

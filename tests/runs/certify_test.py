@@ -9,7 +9,7 @@ import pytest
 
 from wasser_tf.certification.prover import Prover
 from wasser_tf.data.selection import ImageSource
-from wasser_tf.evaluation.sweep import fingerprint
+from wasser_tf.evaluation.fingerprint import fingerprint
 from wasser_tf.models import build
 from wasser_tf.reporting.bracket import Bracket, bracket_table, digest_of, read_certified, save_bracket
 from wasser_tf.runs.certify import CertificationRun, run_certification

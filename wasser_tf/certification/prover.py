@@ -38,7 +38,7 @@ def certify(
     resolution: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CertificationResult:
-    """Proves that no legal transport plan of small cost changes a classifier's answer.
+    """Proves that no feasible transport plan of small cost changes a classifier's answer.
 
     The bounds are those of a larger ball, without the capacity, and of what the classifier computes in float32; see
     docs/design/certification.md for what is proved and how.

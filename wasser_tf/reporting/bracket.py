@@ -125,7 +125,7 @@ def save_radii_by_image(
         axis.plot(places, fooled, ".", color="#D55E00", markersize=2, label="smallest radius that fooled")
         axis.vlines(places, bracket.certified[order], fooled, color="#999999", alpha=0.3, linewidth=0.5)
     axis.set_xlabel("image")
-    axis.set_ylabel("radius ε" + drawing.unit(threat_model))
+    axis.set_ylabel("radius ε" + drawing.radius_unit(threat_model))
     axis.legend(fontsize=9, frameon=False, loc="upper left")
     drawing.clear_axes(axis)
     drawing.save_figure(figure, path, title, drawing.caption(threat_model, len(order)))

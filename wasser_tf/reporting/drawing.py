@@ -137,12 +137,12 @@ def label_change(bar: Any, channels: int) -> None:
 
 def radius_axis(axis: Any, threat_model: ThreatModel | None) -> None:
     """Labels the horizontal axis with the radius and its unit."""
-    axis.set_xlabel("radius ε" + unit(threat_model))
+    axis.set_xlabel("radius ε" + radius_unit(threat_model))
     axis.set_xlim(left=0)
     clear_axes(axis)
 
 
-def unit(threat_model: ThreatModel | None) -> str:
+def radius_unit(threat_model: ThreatModel | None) -> str:
     """Returns the unit of ε in brackets, or an empty text if the threat model is unknown."""
     if threat_model is None:
         return ""

@@ -204,7 +204,7 @@ def save_radius_histogram(
         axis.yaxis.get_major_locator().set_params(integer=True)
         drawing.clear_axes(axis)
         axis.set_xlim(0, edges[-1])
-    axes[-1].set_xlabel("minimal radius" + drawing.unit(threat_model))
+    axes[-1].set_xlabel("minimal radius" + drawing.radius_unit(threat_model))
     counts = {len(values) for values in radii.values()}
     note = "0: misclassified without an attack. Dashed: the median.\n"
     drawing.save_figure(

@@ -210,8 +210,8 @@ def _write(
     )
     lines = [
         f"# Certificates on {images.name}\n\n{sentence}\n",
-        "An image is certified at ε if no feasible plan of that radius, known or not, changes the right answer. Between "
-        "certified and not fooled nothing is known.\n",
+        "An image is certified at ε if no feasible plan of that radius changes the right answer, whether an attack "
+        "finds it or not. Images that are neither certified nor fooled are undecided.\n",
         f"Certified by {methods}.\n",
         bracket.bracket_table(brackets, radii),
         *(f"![{caption}]({FIGURES}/{file})\n" for caption, file in drawn.items()),
