@@ -487,8 +487,8 @@ def test_a_smaller_last_batch_counts_by_its_images(fast, monkeypatch):
     images, labels = _data(20)
     model = WasserTrain(_classifier(), fast)
     model.compile(keras.optimizers.SGD(0.0), _SPARSE(from_logits=True), metrics=["accuracy"])
-    traced, run = [], fast.run
-    fast.run = lambda *arguments, **options: traced.append(None) or run(*arguments, **options)
+    traced, run = [], Fast.run
+    monkeypatch.setattr(Fast, "run", lambda *arguments, **options: traced.append(None) or run(*arguments, **options))
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
     logs = model.fit(dataset, epochs=2, shuffle=False, verbose=0).history
     # Keras traces a step once, and once more to make the variables of metrics: never for a size of batch.
@@ -613,13 +613,14 @@ def test_a_schedule_and_random_radii_exclude_one_another():
 
 def test_without_random_radii_every_image_is_attacked_at_epsilon():
     attack = Radii(wasser_tf.ThreatModel(epsilon=0.5), iterations=1)
-    attack.seen = []
     _train(attack, epochs=1)
     assert len(attack.seen) == 3 and set(np.concatenate(attack.seen)) == {np.float32(0.5)}
 
 
 class Indices(Noise):
     """Notes the indices of what it attacks."""
+
+    seen: list = dataclasses.field(default_factory=list, hash=False)
 
     def run(self, logits_fn, images, labels, radius=None, index=None):
         tf.py_function(lambda indices: self.seen.extend(indices.numpy().tolist()), [index], [])
@@ -628,7 +629,6 @@ class Indices(Noise):
 
 def test_images_of_all_steps_have_numbers_of_their_own_and_in_evaluation_those_of_their_batch():
     attack = Indices(wasser_tf.ThreatModel(epsilon=0.5), iterations=1)
-    attack.seen = []
     model = _train(attack, epochs=2)
     assert attack.seen == list(range(48))
     attack.seen.clear()
