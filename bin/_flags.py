@@ -4,9 +4,13 @@ A binary calls the `define_…` functions it needs when it is imported, then `fl
 that --help shows them, and asks for the objects in its main().
 """
 
+import dataclasses
 import os
 import sys
-from collections.abc import Callable, Sequence
+import types
+import typing
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import _quiet  # noqa: F401
 import keras
@@ -36,6 +40,55 @@ _SETTINGS = {
 
 # Those whose examples can be evaluated.
 WASSERSTEIN_ATTACKS = ", ".join(name for name, attack in ATTACKS.items() if attack.in_wasserstein_ball)
+
+
+def define_config(config: Any, *, skip: Collection[str] = ()) -> None:
+    """Defines a flag for each field of a config: its name, default, description, type and choices.
+
+    Fields whose flags are already defined, such as those of `define_data`, use these.
+
+    Args:
+      config: A dataclass whose fields have metadata "help" and "choices".
+      skip: Names of fields without a flag.
+    """
+    annotations = typing.get_type_hints(config)
+    define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+    for field in dataclasses.fields(config):
+        if field.name in skip or field.name in FLAGS:
+            continue
+        kinds = [kind for kind in _union_of(annotations[field.name]) if kind is not types.NoneType]
+        description, choices = field.metadata["help"], field.metadata["choices"]
+        if choices is not None:
+            words = list(map(_word_of, choices))
+            flags.DEFINE_enum(field.name, _word_of(field.default), words, description)
+        elif typing.get_origin(kinds[0]) is tuple:
+            flags.DEFINE_list(field.name, [f"{value:g}" for value in getattr(config, field.name)], description)
+        else:
+            define[kinds[0]](field.name, field.default, description)
+
+
+def config_values(config: Any, *, skip: Collection[str] = ()) -> dict[str, Any]:
+    """Returns the values of the flags of `define_config`, by field.
+
+    Args:
+      config: The dataclass that `define_config` was called with.
+      skip: Names of fields without a flag.
+    """
+    values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(config) if field.name not in skip}
+    for field in dataclasses.fields(config):
+        if field.name in values and field.metadata["choices"] is not None:
+            values[field.name] = {_word_of(choice): choice for choice in field.metadata["choices"]}[values[field.name]]
+    return values
+
+
+def _union_of(annotation: Any) -> tuple[Any, ...]:
+    """Returns the members of a union, or the type itself."""
+    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+
+
+def _word_of(choice: Any) -> str:
+    """Returns the word for a choice on the command line, such as "true" for True."""
+    return str(choice).lower() if isinstance(choice, bool) else str(choice)
 
 
 def define_data(dataset: str = "digits") -> None:

@@ -18,18 +18,31 @@ class ResumedRun:
     """A run that was stopped.
 
     Attributes:
-      phase: The name of the phase it is in.
-      epochs: How many epochs that has.
-      trained: The compiled model whose steps are taken.
-      prepared: What the phase trains with.
+      context: The settings, the dataset and the folder of the run.
+      phase: The name of the phase that it is in.
+      trained: The compiled model of that phase.
+      prepared: The other parts of that phase.
     """
 
-    config: TrainConfig
-    dataset: Dataset
+    context: loop.TrainingContext
     phase: str
-    epochs: int
     trained: keras.Model
     prepared: loop.Prepared
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings of the run."""
+        return self.context.config
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset of the run."""
+        return self.context.dataset
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs of the phase."""
+        return self.context.epochs_of(self.trained)
 
 
 def resumed_run(run: pathlib.Path) -> ResumedRun:
@@ -44,10 +57,9 @@ def resumed_run(run: pathlib.Path) -> ResumedRun:
     distribution = train.prepare_process(config)
     dataset = train.load_dataset(config, distribution)
     first, robust = train.build_models(config, dataset, distribution)
+    context = loop.TrainingContext(config=config, dataset=dataset, distribution=distribution, folder=run)
     standard = run / run_folder.STANDARD
     if not standard.exists():
-        prepared = loop.prepare("standard", first, first, config, dataset, distribution, run)
-        return ResumedRun(config, dataset, "standard", config.standard_epochs, first, prepared)
+        return ResumedRun(context, "standard", first, loop.prepare(context, "standard", first))
     robust.classifier.set_weights(keras.models.load_model(standard).get_weights())
-    prepared = loop.prepare("wasser_train", robust, robust.classifier, config, dataset, distribution, run)
-    return ResumedRun(config, dataset, "wasser_train", config.epochs, robust, prepared)
+    return ResumedRun(context, "wasser_train", robust, loop.prepare(context, "wasser_train", robust))

@@ -197,7 +197,7 @@ def test_the_flags_of_train_default_to_the_fields_and_are_all_covered(train, con
         ("--alpha=2 --beta=1", "--alpha, --beta is no setting of mirror_ascent; leave it out"),
         ("--attack=distributional --adaptive_radius", "--adaptive_radius is no setting of distributional"),
         ("--validation_attack=random_plan:spin=2", "Attack 'random_plan' has no setting spin"),
-        ("--radii=0.1,much", "radii must be rising numbers above 0"),
+        ("--radii=0.1,much", "radii must be ascending numbers above 0"),
     ],
 )
 def test_train_refuses_flags(config_of, given, message):

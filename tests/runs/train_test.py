@@ -114,7 +114,7 @@ def test_holds_out_as_many_images_as_told_and_smooths_labels(tmp_path):
     dataset = train.load_dataset(config, Distribution())
     assert (len(dataset.train.labels), len(dataset.validation.labels), len(dataset.test.labels)) == (1347, 50, 400)
     _, robust = train.build_models(config, dataset, Distribution())
-    loop.prepare("wasser_train", robust, robust.classifier, config, dataset, Distribution())
+    loop.prepare(loop.TrainingContext(config=config, dataset=dataset), "wasser_train", robust)
     assert robust.loss.label_smoothing == 0.1
 
 
@@ -124,7 +124,7 @@ def test_on_a_gpu_xla_compiles_the_step_unless_told_not_to(tmp_path, monkeypatch
     config = _config(tmp_path, model="linear", jit_compile=asked)
     dataset = data.load("digits")
     _, robust = train.build_models(config, dataset, Distribution())
-    loop.prepare("wasser_train", robust, robust.classifier, config, dataset, Distribution())
+    loop.prepare(loop.TrainingContext(config=config, dataset=dataset), "wasser_train", robust)
     assert robust.jit_compile is got
 
 
@@ -150,8 +150,9 @@ def test_the_report_begins_with_what_was_done(tmp_path):
 def test_a_worker_that_is_not_the_chief_trains_the_same_and_writes_nothing(tmp_path, monkeypatch):
     calls, shared = [], []
 
-    def record(name, trained, classifier, config, dataset, distribution, *chiefs):
-        assert not chiefs
+    def record(context, name, trained):
+        assert context.folder is None and not context.history and context.distribution is distribution
+        classifier = getattr(trained, "classifier", trained)
         calls.append((name, classifier.get_weights()[0].mean(), trained is classifier))
         classifier.set_weights([weight + 1 for weight in classifier.get_weights()])
 

@@ -50,13 +50,13 @@ def test_replicas_draw_random_radii_of_their_own_and_share_the_loss_of_trades(tr
 
 def test_a_lost_worker_is_told_where_there_are_several():
     one = Distribution()
-    with pytest.raises(tf.errors.UnavailableError), one.lost_workers_told():
+    with pytest.raises(tf.errors.UnavailableError), one.report_lost_workers():
         raise tf.errors.UnavailableError(None, None, "gone")
     one.name = "multi_worker"
     with pytest.raises(ConnectionError, match=r"A worker was lost \(UnavailableError\): .*--resume"):
-        with one.lost_workers_told():
+        with one.report_lost_workers():
             raise tf.errors.UnavailableError(None, None, "gone")
-    with pytest.raises(KeyError), one.lost_workers_told():
+    with pytest.raises(KeyError), one.report_lost_workers():
         raise KeyError
 
 

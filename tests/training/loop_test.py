@@ -57,12 +57,15 @@ def cheap_validation(monkeypatch):
     monkeypatch.setattr(loop, "validation_attack", lambda config: attack)
 
 
+def _context(config, dataset, folder=None):
+    return loop.TrainingContext(config=config, dataset=dataset, folder=folder)
+
+
 def _train(name, folder, dataset, config):
     """One phase of a run; returns its classifier and the epoch that was kept."""
     first, robust = train.build_models(config, dataset, Distribution())
     trained, classifier = {"standard": (first, first), "wasser_train": (robust, robust.classifier)}[name]
-    best_epoch = loop.train(name, trained, classifier, config, dataset, Distribution(), folder, [])
-    return classifier, best_epoch
+    return classifier, loop.train(_context(config, dataset, folder), name, trained)
 
 
 def _checkpoint(folder, name):
@@ -198,19 +201,21 @@ def test_what_is_kept_where_nothing_is_chosen(digits, tmp_path, capsys, epochs, 
 def test_a_worker_that_is_not_the_chief_saves_nothing_and_stops_when_asked(digits, tmp_path):
     config = _config(tmp_path, standard_epochs=2)
     first, _ = train.build_models(config, digits, Distribution())
-    assert loop.train("standard", first, first, config, digits, Distribution()) == 0
+    assert loop.train(_context(config, digits), "standard", first) == 0
     chief, _ = _train("standard", tmp_path / "chief", digits, _config(tmp_path, standard_epochs=2, keep="last"))
     assert _same(first.get_weights(), chief.get_weights())
     with pytest.raises(interruption.Interrupted), interruption.watched():
         signal.raise_signal(signal.SIGINT)
-        loop.train("standard", first, first, config, digits, Distribution())
+        loop.train(_context(config, digits), "standard", first)
 
 
 def test_history_has_a_line_for_each_epoch_of_each_phase(digits, tmp_path):
-    config, history = _config(tmp_path, standard_epochs=1, epochs=2), []
+    config = _config(tmp_path, standard_epochs=1, epochs=2)
+    context = _context(config, digits, tmp_path)
     first, robust = train.build_models(config, digits, Distribution())
-    loop.train("standard", first, first, config, digits, Distribution(), tmp_path, history)
-    loop.train("wasser_train", robust, robust.classifier, config, digits, Distribution(), tmp_path, history, "far")
+    loop.train(context, "standard", first)
+    loop.train(context, "wasser_train", robust, title="far")
+    history = context.history
     lines = [line.split(",") for line in (tmp_path / "history.csv").read_text().splitlines()]
     assert [line[:2] for line in lines] == [
         ["phase", "epoch"],
@@ -229,7 +234,7 @@ def test_the_batch_that_was_not_finite_is_the_augmented_one(digits, tmp_path):
     change = augmentation.make_augmentation("shift", digits.image_shape)
     batches = data.batches(digits.train, 10, shuffle=True, seed=3, epoch=2, drop_remainder=True, augment=change)
     images, labels = list(batches.take(3))[-1]
-    found = loop._finite("standard", config, digits, change, tmp_path, 0)._batch(2, 2)
+    found = loop._nan_guard(_context(config, digits, tmp_path), "standard", change, 0)._batch(2, 2)
     np.testing.assert_array_equal(found["image"], images)
     np.testing.assert_array_equal(found["label"], labels)
     assert found["phase"] == "standard"

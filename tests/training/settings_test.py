@@ -80,7 +80,7 @@ def test_a_callback_may_set_one_within_fit(data):
     ("name", "value", "message"),
     [
         ("attack", "mirror_ascent", "attack must be a wasser_tf.attacks.Attack"),
-        ("omega", 1.5, "omega must be a number from 0 to 1"),
+        ("omega", 1.5, "omega must be a finite number from 0 to 1"),
         ("attack_chunk", 0, "attack_chunk must be"),
         ("random_radius", 1, "random_radius must be True or False"),
         ("trades_beta", -1.0, "trades_beta must be"),

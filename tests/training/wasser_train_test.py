@@ -95,7 +95,7 @@ def _assert_same_weights(model, other, atol=1e-6):
 
 @pytest.mark.parametrize("omega", [-0.1, 1.1, float("nan"), "0.7", True, None])
 def test_refuses_omega(fast, omega):
-    with pytest.raises(ValueError, match="omega must be a number from 0 to 1"):
+    with pytest.raises(ValueError, match="omega must be a finite number from 0 to 1"):
         WasserTrain(_classifier(), fast, omega)
 
 

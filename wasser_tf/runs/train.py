@@ -25,7 +25,7 @@ from wasser_tf.runtime import provenance, storage
 from wasser_tf.training import run_folder
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
-from wasser_tf.training.loop import classifier_of, log, train
+from wasser_tf.training.loop import TrainingContext, classifier_of, log, train
 from wasser_tf.training.wasser_train import WasserTrain
 from wasser_tf.version import __version__
 
@@ -85,7 +85,7 @@ def run_training(
       wasser_tf.runtime.interruption.Interrupted: The run was asked to stop, and can be resumed.
     """
     distribution = distribution or Distribution()
-    with distribution.lost_workers_told():
+    with distribution.report_lost_workers():
         if distribution.is_chief:
             return _lead(config, distribution, title)
         _follow(config, distribution)
@@ -111,14 +111,12 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
             log(f"{distribution.num_replicas} replicas, {config.batch_size // distribution.num_replicas} images each")
         log(f"{dataset.name}: {', '.join(f'{len(getattr(dataset, key).labels)} {key}' for key in data.SPLITS)} images")
         log(config.attack.ball())
-        history: list[dict[str, Any]] = []
-        train("standard", first, first, config, dataset, distribution, folder, history)
+        context = TrainingContext(config=config, dataset=dataset, distribution=distribution, folder=folder)
+        train(context, "standard", first)
         standard.set_weights(first.get_weights())
         robust.classifier.set_weights(first.get_weights())
         _save(standard, folder / run_folder.STANDARD)
-        best_epoch = train(
-            "wasser_train", robust, robust.classifier, config, dataset, distribution, folder, history, title
-        )
+        best_epoch = train(context, "wasser_train", robust, title=title)
         _save(robust.classifier, folder / run_folder.BEST)
         _export(robust.classifier, folder / run_folder.SAVED_MODEL)
         compared = _compare(standard, robust.classifier, config, dataset)
@@ -133,9 +131,10 @@ def _follow(config: TrainConfig, distribution: Distribution) -> None:
     """Does the part of a worker that is not the chief."""
     dataset = load_dataset(config, distribution)
     first, robust = build_models(config, dataset, distribution)
-    train("standard", first, first, config, dataset, distribution)
+    context = TrainingContext(config=config, dataset=dataset, distribution=distribution)
+    train(context, "standard", first)
     robust.classifier.set_weights(first.get_weights())
-    train("wasser_train", robust, robust.classifier, config, dataset, distribution)
+    train(context, "wasser_train", robust)
     # Until the chief is through: a worker that leaves alarms the others.
     distribution.share([0])
 

@@ -4,6 +4,7 @@ import math
 import numbers
 import os
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 
@@ -12,17 +13,62 @@ def is_whole(value: Any, least: int) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 
 
-def check_number(name: str, value: Any, *, above: float | None = None, least: float | None = None) -> None:
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> None:
     """Raises an error unless the value is a finite number in its range.
+
+    Args:
+      name: The name of the argument, for the message.
+      value: The value to check.
+      above: A bound that the value must exceed.
+      least: The smallest valid value.
+      most: The largest valid value; needs `least`.
+      below: A bound that the value must not reach; needs `least`.
 
     Raises:
       ValueError: The value is not a finite number, or is out of range.
     """
     needed = "a finite number"
-    needed += f" above {above:g}" if above is not None else f" of at least {least:g}" if least is not None else ""
+    if above is not None:
+        needed += f" above {above:g}"
+    elif most is not None:
+        needed += f" from {least:g} to {most:g}"
+    elif below is not None:
+        needed += f" from {least:g} to below {below:g}"
+    elif least is not None:
+        needed += f" of at least {least:g}"
     good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or (above is not None and value <= above) or (least is not None and value < least):
+    if (
+        not good
+        or (above is not None and value <= above)
+        or (least is not None and value < least)
+        or (most is not None and value > most)
+        or (below is not None and value >= below)
+    ):
         raise ValueError(f"{name} must be {needed}, got {value!r}.")
+
+
+def check_one_of(name: str, value: Any, choices: Collection[Any]) -> None:
+    """Raises an error unless the value is one of the choices.
+
+    Args:
+      name: The name of the argument, for the message.
+      value: The value to check.
+      choices: The valid values, in the order in which the message lists them.
+
+    Raises:
+      ValueError: The value is not one of the choices.
+    """
+    # Not `in`, which an unhashable value would make fail, and by type, because True equals 1.
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}.")
 
 
 def check_whole(name: str, value: Any, *, least: int, most: int | None = None) -> None:

@@ -1,9 +1,10 @@
-"""Everything that decides how a training run goes, checked before it starts."""
+"""The settings of a training run, each declared once: type, default, range and description."""
 
 import dataclasses
+import functools
 import itertools
 import math
-import numbers
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,179 +12,222 @@ import keras
 from wasser_tf import attacks, models
 from wasser_tf.attacks import Attack
 from wasser_tf.data import augmentation
-from wasser_tf.runtime.arguments import is_whole
+from wasser_tf.runtime.arguments import check_number, check_whole, is_whole
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.checks import check_has_radius
 from wasser_tf.training.distribution import STRATEGIES
+from wasser_tf.training.setting import document_fields, setting
 from wasser_tf.training.warm_start import check_warm_start
 
-# Of which epoch the weights are kept.
+# Which epoch's weights are kept.
 KEPT = ("best", "last")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+JIT_COMPILE = ("auto", True, False)
 
-# Where and on what a run is done, not what it is: a resumed run may have others.
+# Fields that do not change the result of a run. A resumed run may have other values of these.
 _PLACE = ("data_dir", "download", "output_dir", "resume", "overwrite", "distribute", "attack_chunk", "deterministic")
+
+
+def _whole(least: int, most: int | None = None) -> Callable[[str, Any], None]:
+    return functools.partial(check_whole, least=least, most=most)
+
+
+def _number(**bounds: Any) -> Callable[[str, Any], None]:
+    return functools.partial(check_number, **bounds)
+
+
+def _whole_or_none(name: str, value: Any) -> None:
+    if value is not None and not is_whole(value, 1):
+        raise ValueError(f"{name} must be a whole number of at least 1, or None, got {value!r}.")
+
+
+def _folder(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} must be the path of a folder, got {value!r}.")
+
+
+def _attack(name: str, value: Any) -> None:
+    if not isinstance(value, Attack):
+        raise ValueError(f"{name} must be a wasser_tf.attacks.Attack, got {value!r}.")
+
+
+def _attack_of_fixed_radius(name: str, value: Any) -> None:
+    if value is not None and not (isinstance(value, Attack) and value.schedule is None):
+        raise ValueError(f"{name} must be a wasser_tf.attacks.Attack of a fixed radius, or None, got {value!r}.")
+
+
+def _optimizer(name: str, value: Any) -> None:
+    # An instance would create variables and so start TensorFlow, before a multi-worker strategy can be made.
+    known = {key.lower() for key, kind in vars(keras.optimizers).items() if isinstance(kind, type)}
+    if not isinstance(value, str) or value.lower() not in known - {"optimizer", "lossscaleoptimizer"}:
+        raise ValueError(f"{name} must be the name of a Keras optimizer, such as adam, adamw or sgd, got {value!r}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A training run: a standard classifier, WasserTrain from it, and both under attack.
+    """The settings of a training run: standard training, WasserTrain from its result, and an evaluation of both.
 
-    Attributes:
-      output_dir: Where everything goes.
-      attack: What WasserTrain trains on; its threat model is the run's.
-      dataset: Name of the dataset, see `wasser_tf.data.load`.
-      data_dir: Folder of the prepared sets.
-      download: Whether to fetch a set that is not there.
-      validation_size: How many images are held out of train for validation; None for the usual part, see
-        `wasser_tf.data.load`.
-      model: Name of the classifier, one of `wasser_tf.models.MODELS`.
-      width: Multiplies the channels and units of its hidden layers.
-      blur: How many means over 3×3 pixels go before the classifier, see `wasser_tf.models.blurred`.
-      initial: Path of a saved classifier to start from, which then takes the place of `model` and `width`; or None.
-      omega: ω, the weight of the adversarial loss.
-      trades_beta: β of TRADES, whose loss takes the place of Eq. 10's; 0 for Eq. 10.
-      label_smoothing: What labels give away, in both trainings, to be shared evenly by all classes.
-      standard_epochs: Epochs of standard training; 0 leaves the classifier as it was initialised.
-      epochs: Epochs of WasserTrain.
-      batch_size: Images a step.
-      augment: What changes training images, before they are attacked; one of `wasser_tf.data.augmentation.AUGMENTATIONS`.
-      optimizer: Name of a Keras optimiser.
-      learning_rate: Its highest learning rate; it falls to 0 along a cosine in both trainings.
-      warmup: The part of each training in which the learning rate first rises, evenly, from 0; at 0 it starts highest.
-      momentum: Of "sgd", where it is Nesterov's.
-      weight_decay: What weights lose a step, times the learning rate (decoupled), but for biases and the scales and
-        offsets of normalisations; 0 leaves the optimiser its own, which only adamw has.
-      ema_momentum: Of an exponential moving average of the weights, which then is what is validated, chosen and saved;
-        0 for none.
-      seed: Of initial weights, data order and all else that is random.
-      precision: "float32", or "mixed_float16" or "mixed_bfloat16" (transport stays in float32).
-      jit_compile: Whether XLA compiles the training step; "auto": on a single GPU, but for classifiers with max pooling
-        where `deterministic`, whose gradient XLA has none of.
-      radii: The ε of the report, rising; the best epoch is chosen on the validation split at the middle one.
-      report_iterations: Iterations of the report's attack, MirrorAscent with restarts.
-      num_attack_examples: How many images of the test split (and of the validation split) are attacked.
-      distribute: Over what the training is spread, one of `wasser_tf.training.distribution.STRATEGIES`. The batch size
-        is that of all replicas together.
-      attack_chunk: The most images of a step (of each replica) that are attacked at a time, which bounds memory; None
-        for all at once.
-      keep: Of which epoch the weights are kept: "best", by the validation split, or "last".
-      validation_attack: What attacks validation images after each epoch, at the middle one of `radii`; None for
-        MirrorAscent with 20 iterations. A classifier may learn to mislead a weak attack: one with restarts tells.
-      random_radius: Whether each image is attacked, in training, at a radius of its own from 0 to the attack's.
-      warm_start: What is kept, from epoch to epoch, of the potential that the attack on an image ended with, to go on
-        from there (`wasser_tf.training.warm_start`); 0 for attacks that start anew.
-      deterministic: Whether operations with a choice of algorithms take one that always gives the same result: equal
-        runs on equal devices then end with equal weights. Nothing is promised across devices or versions of TensorFlow.
-      resume: Whether to go on with the run in output_dir, if there is one.
-      overwrite: Whether to replace it.
+    Each field is declared once, with its default, its range and its description; the flags of bin/train.py are derived
+    from the fields (`metadata["help"]`, `metadata["choices"]`).
 
     Raises:
-      ValueError: A field is out of its range.
+      ValueError: A field is out of its range, or fields contradict each other.
+
+    Example:
+    >>> from wasser_tf import MirrorAscent, ThreatModel
+    >>> attack = MirrorAscent(ThreatModel(epsilon=0.1), iterations=10)
+    >>> TrainConfig(output_dir="runs/digits", attack=attack, omega=0.5).middle_radius
+    0.1
     """
 
-    output_dir: str
-    attack: Attack
-    dataset: str = "digits"
-    data_dir: str | None = None
-    download: bool = False
-    validation_size: int | None = None
-    model: str = "lenet"
-    width: float = 1.0
-    blur: int = 0
-    initial: str | None = None
-    omega: float = 0.7
-    trades_beta: float = 0.0
-    label_smoothing: float = 0.0
-    standard_epochs: int = 30
-    epochs: int = 40
-    batch_size: int = 64
-    augment: str = "none"
-    optimizer: str = "adam"
-    learning_rate: float = 2e-3
-    warmup: float = 0.0
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    ema_momentum: float = 0.0
-    seed: int = 0
-    precision: str = "float32"
-    jit_compile: bool | str = "auto"
-    radii: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3)
-    report_iterations: int = 100
-    num_attack_examples: int = 400
-    distribute: str = "none"
-    attack_chunk: int | None = None
-    keep: str = "best"
-    validation_attack: Attack | None = None
-    random_radius: bool = False
-    warm_start: float = 0.0
-    deterministic: bool = True
-    resume: bool = False
-    overwrite: bool = False
+    output_dir: str = setting("Folder of the results.", check=_folder)
+    attack: Attack = setting("The attack of WasserTrain. Its threat model is that of the run.", check=_attack)
+    dataset: str = setting("Name of the dataset, as in `wasser_tf.data.load`.", "digits")
+    data_dir: str | None = setting("Folder of the prepared datasets, as in `wasser_tf.data.load`.", None)
+    download: bool = setting("Whether to download a dataset that is not in the folder.", False)
+    validation_size: int | None = setting(
+        "Number of training images held out for validation (default: a twelfth, at most 5000; 200 of the digits).",
+        None,
+        check=_whole_or_none,
+    )
+    model: str = setting("Architecture of the classifier.", "lenet", choices=models.MODELS)
+    width: float = setting(
+        "Factor on the number of channels and units of the hidden layers.", 1.0, check=_number(above=0)
+    )
+    blur: int = setting(
+        "Number of 3×3 mean filters in front of the classifier, also of an initial one.", 0, check=_whole(0, 100)
+    )
+    initial: str | None = setting(
+        "Path of a saved classifier to start from, instead of a new one of `model` and `width`; usually with "
+        "standard_epochs=0.",
+        None,
+    )
+    omega: float = setting("Weight ω of the adversarial loss, from 0 to 1.", 0.7, check=_number(least=0, most=1))
+    trades_beta: float = setting(
+        "Weight β of the TRADES loss, which replaces that of Eq. 10; 0 for Eq. 10.", 0.0, check=_number(least=0)
+    )
+    label_smoothing: float = setting(
+        "Label smoothing of both trainings, such as 0.1: the probability that is spread over all classes.",
+        0.0,
+        check=_number(least=0, below=1),
+    )
+    standard_epochs: int = setting(
+        "Number of epochs of standard training; 0 keeps the initial weights.", 30, check=_whole(0)
+    )
+    epochs: int = setting("Number of epochs of WasserTrain.", 40, check=_whole(1))
+    batch_size: int = setting("Number of images in a step, of all replicas together.", 64, check=_whole(1))
+    augment: str = setting(
+        "Augmentation of training images, before the attack; shift: random shifts; crop_flip: also horizontal flips.",
+        "none",
+        choices=augmentation.AUGMENTATIONS,
+    )
+    optimizer: str = setting("Name of a Keras optimizer, such as adam, adamw or sgd.", "adam", check=_optimizer)
+    learning_rate: float = setting(
+        "Highest learning rate. It decays to 0 along a cosine in both trainings.", 2e-3, check=_number(above=0)
+    )
+    warmup: float = setting(
+        "Fraction of each training over which the learning rate first rises linearly from 0; 0 for no warmup.",
+        0.0,
+        check=_number(least=0, below=1),
+    )
+    momentum: float = setting("Nesterov momentum; for the optimizer sgd only.", 0.0, check=_number(least=0, below=1))
+    weight_decay: float = setting(
+        "Decoupled weight decay, not applied to biases and to scales and offsets of normalization layers; 0 for the "
+        "optimizer's default (none, except for adamw).",
+        0.0,
+        check=_number(least=0),
+    )
+    ema_momentum: float = setting(
+        "Momentum of an exponential moving average of the weights. The averaged weights are validated, selected and "
+        "saved; 0 for no average.",
+        0.0,
+        check=_number(least=0, below=1),
+    )
+    seed: int = setting(
+        "Seed of the initial weights, the order of the data and all other random numbers.",
+        0,
+        check=_whole(0, 2**31 - 1),
+    )
+    precision: str = setting(
+        "Precision policy of the classifier; the transport is computed in float32.", "float32", choices=PRECISIONS
+    )
+    jit_compile: bool | str = setting(
+        "Whether XLA compiles the training step; auto compiles it on a single GPU, except for classifiers with max "
+        "pooling in deterministic runs, whose gradient XLA does not support.",
+        "auto",
+        choices=JIT_COMPILE,
+    )
+    radii: tuple[float, ...] = setting(
+        "Radii ε of the report, ascending. The best epoch is selected on the validation split at the middle one.",
+        (0.02, 0.05, 0.1, 0.2, 0.3),
+    )
+    report_iterations: int = setting(
+        "Number of iterations of the report's attack, MirrorAscent, in each restart.", 100, check=_whole(1)
+    )
+    num_attack_examples: int = setting(
+        "Number of attacked images of the test split, and of the validation split.", 400, check=_whole(1)
+    )
+    distribute: str = setting(
+        "Distribution of the training over devices (docs/how_to/distribute.md).", "none", choices=STRATEGIES
+    )
+    attack_chunk: int | None = setting(
+        "Maximum number of images per replica that a step attacks at a time, to bound memory (default: all at once).",
+        None,
+        check=_whole_or_none,
+    )
+    keep: str = setting(
+        "The epoch whose weights are kept, the best on the validation split or the last.", "best", choices=KEPT
+    )
+    validation_attack: Attack | None = setting(
+        "Attack on validation images after each epoch, at the middle one of `radii` (default: MirrorAscent with 20 "
+        "iterations). A classifier may learn to mislead a weak attack; one with restarts is harder to mislead.",
+        None,
+        check=_attack_of_fixed_radius,
+    )
+    random_radius: bool = setting(
+        "Whether each training image is attacked at its own radius, uniform from 0 to the attack's.", False
+    )
+    warm_start: float = setting(
+        "Factor, such as 0.75, on the final potential of each image's attack, from which its attack in the next epoch "
+        "starts (`wasser_tf.training.warm_start`); 0 for attacks from scratch.",
+        0.0,
+    )
+    deterministic: bool = setting(
+        "Whether to use deterministic operations, with which equal runs on equal devices end with equal weights. "
+        "Results may differ between devices and versions of TensorFlow.",
+        True,
+    )
+    resume: bool = setting("Whether to resume the run in the output folder, if there is one.", False)
+    overwrite: bool = setting("Whether to replace the run in the output folder.", False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.output_dir, str) or not self.output_dir:
-            raise ValueError(f"output_dir must be the path of a folder, got {self.output_dir!r}.")
-        if not isinstance(self.attack, Attack):
-            raise ValueError(f"attack must be a wasser_tf.attacks.Attack, got {self.attack!r}.")
-        if self.model not in models.MODELS:
-            raise ValueError(f"model must be one of {', '.join(models.MODELS)}, got {self.model!r}.")
-        if not _is_number(self.width) or not 0 < self.width < math.inf:
-            raise ValueError(f"width must be a finite number above 0, got {self.width!r}.")
-        if not _is_number(self.omega) or not 0 <= self.omega <= 1:
-            raise ValueError(f"omega must be a number from 0 to 1, got {self.omega!r}.")
-        for name, least in _LEAST.items():
-            if not is_whole(value := getattr(self, name), least):
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
-        if self.blur > 100:
-            raise ValueError(f"blur must be at most 100, got {self.blur!r}.")
-        if self.seed >= 2**31:
-            raise ValueError(f"seed must be below 2**31, got {self.seed!r}.")
-        if not _is_optimizer(self.optimizer):
-            raise ValueError(f"optimizer must be one of Keras', such as adam, adamw or sgd, got {self.optimizer!r}.")
-        if not _is_number(self.learning_rate) or not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be a finite number above 0, got {self.learning_rate!r}.")
+        for field in dataclasses.fields(self):
+            if field.metadata["check"] is not None:
+                field.metadata["check"](field.name, getattr(self, field.name))
         augmentation.check_suits(self.augment, self.dataset)
-        for name in ("warmup", "momentum", "ema_momentum", "label_smoothing"):
-            if not _is_number(value := getattr(self, name)) or not 0 <= value < 1:
-                raise ValueError(f"{name} must be a number from 0 to below 1, got {value!r}.")
-        if self.momentum and self.optimizer.lower() != "sgd":
-            raise ValueError(f"momentum is a setting of sgd, got it with optimizer={self.optimizer}: leave it out.")
-        for name in ("weight_decay", "trades_beta"):
-            if not _is_number(value := getattr(self, name)) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}.")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
-        if self.jit_compile not in (True, False, "auto"):
-            raise ValueError(f"jit_compile must be True, False or 'auto', got {self.jit_compile!r}.")
-        if self.distribute not in STRATEGIES:
-            raise ValueError(f"distribute must be one of {', '.join(STRATEGIES)}, got {self.distribute!r}.")
-        if self.distribute != "none" and self.jit_compile is True:
-            raise ValueError("jit_compile must be auto or false with distribute: XLA compiles no step of many devices.")
-        if self.validation_size is not None and not is_whole(self.validation_size, 1):
-            raise ValueError(
-                f"validation_size must be a whole number of at least 1, or None, got {self.validation_size!r}."
-            )
-        if self.attack_chunk is not None and not is_whole(self.attack_chunk, 1):
-            raise ValueError(
-                f"attack_chunk must be a whole number of at least 1, or None for no bound, got {self.attack_chunk!r}."
-            )
-        if self.keep not in KEPT:
-            raise ValueError(f"keep must be one of {', '.join(KEPT)}, got {self.keep!r}.")
+        object.__setattr__(self, "radii", _as_radii(self.radii))
+        self._check_attacks()
+        self._check_combinations()
+
+    def _check_attacks(self) -> None:
         validation = self.validation_attack
-        if validation is not None and not (isinstance(validation, Attack) and validation.schedule is None):
-            raise ValueError(
-                f"validation_attack must be a wasser_tf.attacks.Attack of a fixed radius, or None, got {validation!r}."
-            )
         if validation is not None and validation.threat_model.rules != self.threat_model.rules:
             raise ValueError(
-                f"validation_attack must move mass by the rules of attack, {self.threat_model.rules}; got "
-                f"{validation.threat_model.rules}."
+                "validation_attack must move mass by the rules of attack: its threat model must differ in epsilon only "
+                f"from {self.threat_model.rules}, got {validation.threat_model.rules}."
             )
         if self.random_radius and self.attack.schedule is not None:
-            raise ValueError("random_radius and an adaptive radius exclude one another: give one of them.")
+            raise ValueError("random_radius and an adaptive radius exclude each other: set only one of them.")
         check_has_radius(self.random_radius, self.attack)
         check_warm_start(self.warm_start, self.attack)
+
+    def _check_combinations(self) -> None:
+        if self.momentum and self.optimizer.lower() != "sgd":
+            raise ValueError(f"momentum is a setting of sgd, got it with optimizer={self.optimizer}: leave it out.")
+        if self.distribute != "none" and self.jit_compile is True:
+            raise ValueError(
+                "jit_compile must be auto or false with distribute, because XLA cannot compile a distributed step."
+            )
         if self.warm_start and self.augment != "none":
             raise ValueError(
                 f"warm_start needs images that are the same in every epoch, got it with augment={self.augment}: leave "
@@ -191,29 +235,21 @@ class TrainConfig:
             )
         if self.warm_start and self.distribute != "none":
             raise ValueError(f"warm_start needs one replica, got distribute={self.distribute}: leave one of them out.")
-        given = self.radii
-        try:
-            # Floats, so that equal runs have equal configs; flags give them as text.
-            object.__setattr__(self, "radii", tuple(float(radius) for radius in self.radii))
-        except (TypeError, ValueError):
-            object.__setattr__(self, "radii", ())
-        if not self.radii or not all(0 < radius < math.inf for radius in self.radii) or not _rises(self.radii):
-            raise ValueError(f"radii must be rising numbers above 0 such as 0.1, 0.3, 0.5, got {given!r}.")
         if self.resume and self.overwrite:
-            raise ValueError("resume and overwrite exclude one another: give one of them.")
+            raise ValueError("resume and overwrite exclude each other: set only one of them.")
 
     @property
     def threat_model(self) -> ThreatModel:
-        """The attack's."""
+        """The threat model of the attack."""
         return self.attack.threat_model
 
     @property
     def middle_radius(self) -> float:
-        """The middle one of `radii`, by which models are chosen and drawn."""
+        """The middle one of `radii`, at which epochs are selected and figures drawn."""
         return self.radii[len(self.radii) // 2]
 
     def identity(self) -> dict[str, Any]:
-        """Returns, in plain Python values, all that decides what the run ends with."""
+        """Returns the fields that determine the result of the run, as plain Python values."""
         values = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _PLACE
         }
@@ -226,26 +262,16 @@ class TrainConfig:
         }
 
 
-_LEAST = {
-    "blur": 0,
-    "standard_epochs": 0,
-    "epochs": 1,
-    "batch_size": 1,
-    "seed": 0,
-    "report_iterations": 1,
-    "num_attack_examples": 1,
-}
+document_fields(TrainConfig)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _rises(values: tuple[float, ...]) -> bool:
-    return all(one < two for one, two in itertools.pairwise(values))
-
-
-def _is_optimizer(name: Any) -> bool:
-    # Not by making one: its variables would start TensorFlow, before a strategy of several workers can be made.
-    known = {key.lower() for key, value in vars(keras.optimizers).items() if isinstance(value, type)}
-    return isinstance(name, str) and name.lower() in known - {"optimizer", "lossscaleoptimizer"}
+def _as_radii(given: Any) -> tuple[float, ...]:
+    """Returns radii as floats, so that equal runs have equal configs; flags give them as text."""
+    try:
+        radii = tuple(float(radius) for radius in given)
+    except (TypeError, ValueError):
+        radii = ()
+    ascending = all(one < two for one, two in itertools.pairwise(radii))
+    if not radii or not ascending or not all(0 < radius < math.inf for radius in radii):
+        raise ValueError(f"radii must be ascending numbers above 0 such as 0.1, 0.3, 0.5, got {given!r}.")
+    return radii

@@ -166,7 +166,7 @@ class Distribution:
                 model.optimizer.build(model.trainable_variables)
 
     @contextlib.contextmanager
-    def lost_workers_told(self) -> Iterator[None]:
+    def report_lost_workers(self) -> Iterator[None]:
         """Makes a sentence of what TensorFlow raises when another worker is lost.
 
         Raises:

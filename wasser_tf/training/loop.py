@@ -1,5 +1,6 @@
-"""One phase of a training run, standard or adversarial: what is left of it, from its checkpoint on."""
+"""The training loop of a run's two phases, standard training and WasserTrain, each resumed from its checkpoint."""
 
+import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -19,13 +20,54 @@ from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
 from wasser_tf.training.moving_average import WeightAverage
 from wasser_tf.training.nan_guard import StopWhenNotFinite
+from wasser_tf.training.wasser_train import WasserTrain
 
-# Enough to choose an epoch by; the report's attack has more.
+# Enough to select an epoch. The report's attack has more.
 _VALIDATION_ITERATIONS = 20
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingContext:
+    """The settings and resources that the phases of a training run share.
+
+    Attributes:
+      config: The settings of the run.
+      dataset: The dataset.
+      distribution: The distribution over devices and workers (default: one device).
+      folder: The output folder, or None for workers other than the chief, which save nothing.
+      history: The rows of history.csv, one for each epoch of the phases so far; `train` updates it.
+    """
+
+    config: TrainConfig
+    dataset: Dataset
+    distribution: Distribution = dataclasses.field(default_factory=Distribution)
+    folder: pathlib.Path | None = None
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of steps of an epoch. A smaller last batch is dropped."""
+        return len(self.dataset.train.labels) // self.config.batch_size
+
+    def epochs_of(self, trained: keras.Model) -> int:
+        """Returns the number of epochs of the phase that trains a model."""
+        return self.config.epochs if isinstance(trained, WasserTrain) else self.config.standard_epochs
+
+
 def classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
-    """Returns the classifier that the config describes, untrained or from its file; equal calls give equal ones."""
+    """Builds or loads the classifier that a config describes.
+
+    Args:
+      config: The settings of the run.
+      dataset: The dataset, whose image shape and number of classes the classifier must have.
+
+    Returns:
+      The classifier, from images [B, H, W, C] to logits [B, classes], with new weights or those of `config.initial`.
+      Equal arguments give equal weights.
+
+    Raises:
+      ValueError: `config.initial` cannot be loaded, or is a classifier of other images or without logits.
+    """
     if config.initial is None:
         built = models.build(
             config.model, dataset.image_shape, dataset.num_classes, seed=config.seed, width=config.width
@@ -33,31 +75,31 @@ def classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
         return models.blurred(built, config.blur)
     loaded = models.load_classifier(config.initial)
     if not isinstance(loaded, keras.Model):
-        raise ValueError(f"{config.initial} must hold a Keras model to be trained on, got a SavedModel.")
+        raise ValueError(f"{config.initial} is a SavedModel, which cannot be trained: give a .keras file.")
     needed = ((None, *dataset.image_shape), (None, dataset.num_classes))
     if (loaded.input_shape, loaded.output_shape) != needed or models.returns_logits(loaded) is not True:
         raise ValueError(
-            f"{config.initial} must take images of {dataset.image_shape} to {dataset.num_classes} logits, as "
-            f"{config.dataset} has them; it takes {loaded.input_shape[1:]} to {loaded.output_shape[1:]}."
+            f"{config.initial} must take images of {dataset.image_shape} to {dataset.num_classes} logits for the "
+            f"dataset {config.dataset}, got a classifier from {loaded.input_shape[1:]} to {loaded.output_shape[1:]}."
         )
     loaded.trainable = True
     return models.blurred(loaded, config.blur)
 
 
 def validation_attack(config: TrainConfig) -> Attack:
-    """Returns what attacks validation images."""
-    usual = MirrorAscent(config.threat_model, iterations=_VALIDATION_ITERATIONS, seed=config.seed)
-    return config.validation_attack or usual
+    """Returns the attack on validation images, by default mirror ascent with 20 iterations."""
+    default = MirrorAscent(config.threat_model, iterations=_VALIDATION_ITERATIONS, seed=config.seed)
+    return config.validation_attack or default
 
 
 class Prepared(NamedTuple):
-    """What a phase trains with, and where it stands.
+    """A phase that is ready to be trained, at the position of its checkpoint.
 
     Attributes:
-      kept: What is validated, chosen and left behind: the classifier, or the one of averaged weights.
-      average: What moves the averaged weights, if there are any.
-      augment: What changes training images, if anything does.
-      checkpoint: Where the run stands and is saved; the chief's alone.
+      kept: The classifier that is validated, selected and returned: the trained one, or that of averaged weights.
+      average: The callback that updates the averaged weights, or None.
+      augment: The augmentation of training images, or None.
+      checkpoint: The callback that saves the phase; None for workers other than the chief.
     """
 
     kept: keras.Model
@@ -66,19 +108,22 @@ class Prepared(NamedTuple):
     checkpoint: Checkpoint | None
 
 
-def prepare(
-    phase: str,
-    trained: keras.Model,
-    classifier: keras.Model,
-    config: TrainConfig,
-    dataset: Dataset,
-    distribution: Distribution,
-    folder: pathlib.Path | None = None,
-) -> Prepared:
-    """Compiles the model of a phase and brings it to where its checkpoint, if there is one, stands."""
-    adversarial = trained is not classifier
-    epochs = config.epochs if adversarial else config.standard_epochs
-    steps = len(dataset.train.labels) // config.batch_size
+def prepare(context: TrainingContext, phase: str, trained: keras.Model) -> Prepared:
+    """Compiles the model of a phase and restores it from the checkpoint of the phase, if there is one.
+
+    Args:
+      context: The run.
+      phase: The name of the phase, "standard" or "wasser_train", which names the checkpoint.
+      trained: The model to train: a classifier, or a `WasserTrain`.
+
+    Returns:
+      The parts that training needs besides the model.
+
+    Raises:
+      ValueError: The checkpoint cannot be read, or belongs to another model.
+    """
+    config, dataset, distribution = context.config, context.dataset, context.distribution
+    classifier = _classifier_in(trained)
     kept, average = classifier, None
     if config.ema_momentum:
         with distribution.scope():
@@ -87,94 +132,79 @@ def prepare(
         average = WeightAverage(classifier, kept, config.ema_momentum)
     jit_compile = config.jit_compile
     if jit_compile == "auto" and distribution.strategy is None and compile_whole_graph(classifier):
-        # Keras' auto leaves XLA out wherever operations shall be deterministic.
+        # Keras' "auto" does not use XLA if operations must be deterministic.
         jit_compile = True
-    # Layers that are random take their seeds from here when they have none of their own.
+    # Random layers without a seed of their own take one from here.
     keras.utils.set_random_seed(config.seed)
     with distribution.scope():
         trained.compile(
-            optimizer.make_optimizer(config, epochs * steps),
+            optimizer.make_optimizer(config, context.epochs_of(trained) * context.steps_per_epoch),
             loss.make_loss(config.label_smoothing),
             metrics=["accuracy"],
             jit_compile=jit_compile,
         )
         trained.optimizer.build(trained.trainable_variables)
     checkpoint = None
-    if folder is not None:
+    if context.folder is not None:
         checkpoint = Checkpoint(
-            folder / run_folder.CHECKPOINTS / f"{phase}.npz",
+            context.folder / run_folder.CHECKPOINTS / f"{phase}.npz",
             trained,
             kept,
-            config.omega if adversarial else 0.0,
+            config.omega if isinstance(trained, WasserTrain) else 0.0,
             keep_last=config.keep == "last",
             within_epochs=distribution.strategy is None,
         )
     return Prepared(kept, average, augmentation.make_augmentation(config.augment, dataset.image_shape), checkpoint)
 
 
-def train(
-    phase: str,
-    trained: keras.Model,
-    classifier: keras.Model,
-    config: TrainConfig,
-    dataset: Dataset,
-    distribution: Distribution,
-    folder: pathlib.Path | None = None,
-    history: list[dict[str, Any]] | None = None,
-    title: str | None = None,
-) -> int:
-    """Trains one phase, or what is left of it; the classifier ends with its best weights. Returns the best epoch.
+def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: str | None = None) -> int:
+    """Trains a phase from its checkpoint to its end. The classifier then has the weights of the best epoch.
 
-    Folder and history are the chief's; the other workers have neither. Lines of progress call the phase by the title.
+    All workers must call it.
+
+    Args:
+      context: The run.
+      phase: The name of the phase, "standard" or "wasser_train", which names the checkpoint and the rows of the history.
+      trained: The model to train: a classifier, or a `WasserTrain`.
+      title: The name of the phase in the output (default: `phase`).
+
+    Returns:
+      The epoch whose weights are kept, from 1; 0 without an epoch, and for workers other than the chief.
+
+    Raises:
+      ValueError: The checkpoint does not fit, or a loss, gradient or weight is not finite.
+      wasser_tf.runtime.interruption.Interrupted: The run was asked to stop; its checkpoint is saved.
     """
     title = title or phase
-    adversarial = trained is not classifier
-    epochs = config.epochs if adversarial else config.standard_epochs
-    kept, average, augment, checkpoint = prepare(
-        phase, trained, classifier, config, dataset, distribution, folder if history is not None else None
-    )
+    config, distribution, epochs = context.config, context.distribution, context.epochs_of(trained)
+    classifier = _classifier_in(trained)
+    prepared = prepare(context, phase, trained)
+    kept, checkpoint = prepared.kept, prepared.checkpoint
     follower = data.EpochFollower()
-    callbacks: list[keras.callbacks.Callback] = [follower]
-    if average:
-        callbacks.append(average)
-    if checkpoint and folder is not None and history is not None:
-        callbacks.append(_finite(phase, config, dataset, augment, folder, checkpoint.steps_done))
-        callbacks += [_validation(kept, config, dataset, adversarial), EpochTable(epochs), checkpoint]
-        earlier = list(history)
-
-        def write(*_: Any) -> None:
-            history[:] = [*earlier, *({"phase": phase, **row} for row in checkpoint.history)]
-            run_folder.write_history(folder, history)
-
-        write()
-        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=write))
-    else:
-        callbacks.append(
-            keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: interruption.raise_if_requested())
-        )
-    at = [checkpoint.epochs_done, checkpoint.steps_done] if checkpoint else [0, 0]
-    done, steps_done = (int(value) for value in distribution.share(at))
+    callbacks = [follower, *_callbacks(context, phase, trained, prepared)]
+    position = [checkpoint.epochs_done, checkpoint.steps_done] if checkpoint else [0, 0]
+    done, steps_done = (int(value) for value in distribution.share(position))
     averages = [] if kept is classifier else kept.variables
     distribution.synchronize([*trained.variables, *trained.optimizer.variables, *averages])
     if checkpoint:
         before = f", of which {done} were done before" + (f", and {steps_done} steps" if steps_done else "")
         log(f"\n{title}: {epochs} epochs" + (before if done or steps_done else ""))
-        if adversarial and done < epochs:
+        if trained is not classifier and done < epochs:
             log("The first step is compiled, which can take a minute or two.")
     if done < epochs:
-        # Without the smaller last batch: one shape, one compilation.
         batches = data.batches(
-            dataset.train,
+            context.dataset.train,
             config.batch_size,
             shuffle=True,
             seed=config.seed,
             epoch=follower,
+            # One shape, and so one compilation.
             drop_remainder=True,
-            augment=augment,
-            numbered=adversarial and config.warm_start > 0,
+            augment=prepared.augment,
+            numbered=trained is not classifier and config.warm_start > 0,
         )
         if steps_done:
-            # The rest of the epoch that the run was stopped in, whose metrics go on too.
+            # The rest of the interrupted epoch, whose metrics continue as well.
             distribution.make_variables(trained, batches)
             rest = batches.skip(steps_done)
             distribution.fit(trained, rest, epochs=done + 1, initial_epoch=done, callbacks=callbacks)
@@ -192,45 +222,70 @@ def train(
     return checkpoint.best_epoch if checkpoint else 0
 
 
-def _validation(
-    classifier: keras.Model, config: TrainConfig, dataset: Dataset, adversarial: bool
-) -> keras.callbacks.Callback:
+def _classifier_in(trained: keras.Model) -> keras.Model:
+    return trained.classifier if isinstance(trained, WasserTrain) else trained
+
+
+def _callbacks(
+    context: TrainingContext, phase: str, trained: keras.Model, prepared: Prepared
+) -> list[keras.callbacks.Callback]:
+    """Returns the callbacks of a phase, in the order in which they must be called."""
+    callbacks: list[keras.callbacks.Callback] = [] if prepared.average is None else [prepared.average]
+    folder, checkpoint = context.folder, prepared.checkpoint
+    if folder is None or checkpoint is None:
+        stop = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: interruption.raise_if_requested())
+        return [*callbacks, stop]
+    earlier = list(context.history)
+
+    def write(*_: Any) -> None:
+        context.history[:] = [*earlier, *({"phase": phase, **row} for row in checkpoint.history)]
+        run_folder.write_history(folder, context.history)
+
+    write()
+    return [
+        *callbacks,
+        _nan_guard(context, phase, prepared.augment, checkpoint.steps_done),
+        _validation(context, trained, prepared.kept),
+        EpochTable(context.epochs_of(trained)),
+        checkpoint,
+        keras.callbacks.LambdaCallback(on_epoch_end=write),
+    ]
+
+
+def _validation(context: TrainingContext, trained: keras.Model, kept: keras.Model) -> keras.callbacks.Callback:
     return RobustValidation(
-        classifier,
-        dataset.validation,
-        validation_attack(config) if adversarial else None,
-        radius=config.middle_radius,
-        num_attack_examples=config.num_attack_examples,
+        kept,
+        context.dataset.validation,
+        validation_attack(context.config) if isinstance(trained, WasserTrain) else None,
+        radius=context.config.middle_radius,
+        num_attack_examples=context.config.num_attack_examples,
     )
 
 
-def _finite(
-    phase: str,
-    config: TrainConfig,
-    dataset: Dataset,
-    augment: augmentation.Augmentation | None,
-    folder: pathlib.Path,
-    first_step: int,
+def _nan_guard(
+    context: TrainingContext, phase: str, augment: augmentation.Augmentation | None, first_step: int
 ) -> keras.callbacks.Callback:
-    """The callback that stops at numbers that are not finite; the batch is found again by its number."""
-    train = dataset.train
+    """Returns the callback that stops at numbers that are not finite; it recomputes the batch from its number."""
+    if context.folder is None:
+        raise ValueError("A NaN guard needs a folder for the batch, got a context without one.")
+    config, train_split = context.config, context.dataset.train
 
     def batch(epoch: int, step: int) -> dict[str, np.ndarray]:
-        order = data.epoch_order(len(train.labels), config.seed, epoch)
+        order = data.epoch_order(len(train_split.labels), config.seed, epoch)
         rows = order[step * config.batch_size : (step + 1) * config.batch_size]
-        images = train.images[rows]
+        images = train_split.images[rows]
         if augment is not None:
             images = augment(tf.constant(images), data.step_seed(config.seed, epoch, step)).numpy()
         return {
             "image": images,
-            "label": train.labels[rows],
-            "index": train.index[rows],
+            "label": train_split.labels[rows],
+            "index": train_split.index[rows],
             "phase": np.array(phase),
         }
 
-    return StopWhenNotFinite(folder / run_folder.NOT_FINITE, batch, first_step=first_step)
+    return StopWhenNotFinite(context.folder / run_folder.NOT_FINITE, batch, first_step=first_step)
 
 
 def log(message: str) -> None:
-    """Prints a line at once, wherever the output goes."""
+    """Prints a line and flushes the output, which may be a file or a pipe."""
     print(message, flush=True)
