@@ -40,6 +40,8 @@ if _missing := [name for name in ("tensorflow", "wasser_tf") if importlib.util.f
         f"{os.path.basename(sys.argv[0])}: {sys.executable} has no {' and no '.join(_missing)}: make the environment "
         "by `make env`, and start this with .venv/bin/python."
     )
+# Whatever the environment, or a forgotten ~/.keras/keras.json, sets for other programs.
+os.environ["KERAS_BACKEND"] = "tensorflow"
 # Some messages come before TensorFlow reads the level that hides the others.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Keras looks for these, for wrappers and pictures of its own that no binary has a use for: a quarter of a start's time.

@@ -1,5 +1,11 @@
 """Wasserstein attacks and training for Keras image classifiers, every example with a feasibility record."""
 
+from wasser_tf.runtime.keras_backend import check_keras_backend
+
+# Before anything imports Keras, which would fail in the middle of a trace, or find no backend at all.
+check_keras_backend()
+
+# ruff: noqa: E402
 from wasser_tf import attacks
 from wasser_tf.attacks import AttackResult, Ensemble, MirrorAscent, RadiusSchedule, WasserAttack
 from wasser_tf.models import load_pretrained
