@@ -71,7 +71,7 @@ def test_load_refuses(options, message):
         ("zzzzzz", "no dataset 'zzzzzz': pass digits"),
         ("kaggle:mnist", "no dataset 'kaggle:mnist'"),
         ("../mnist", "no dataset '../mnist'"),
-        ("mnist/none", "tensorflow-datasets cannot make 'mnist/none': .*BuilderConfig none not found"),
+        ("mnist/none", "tensorflow-datasets cannot build 'mnist/none': .*BuilderConfig none not found"),
         ("glue", "glue is not an image classification set"),
         ("mnist", "'mnist' is not in .*empty .looked for .*mnist.*: pass --download .* or --data_dir=.* holds mnist/"),
         ("stanford_dogs", "images of stanford_dogs differ in size: pass image_size"),
@@ -149,7 +149,7 @@ def test_a_failed_download_is_told_by_its_innermost_cause(tmp_path, monkeypatch)
             raise RuntimeError(f"Retries exceeded (Caused by {error}" + 300 * "…") from error
 
     monkeypatch.setattr(TinyImages, "download_and_prepare", fetch)
-    with pytest.raises(ValueError, match=r"fetched into .* \(\[Errno -2\] Name or service not known\): mend that"):
+    with pytest.raises(ValueError, match=r"downloaded into .* \(\[Errno -2\] Name or service not known\): fix that"):
         _tiny("tiny_images", tmp_path)
 
 

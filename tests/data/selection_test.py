@@ -35,7 +35,7 @@ def test_images_in_another_order(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("1 two", "no list of positions"),
+        ("1 two", "is not a list of positions"),
         ("", "list of whole numbers"),
         ("-1 2", "at least 0"),
         ("400", "has 400 examples, 0 to 399"),
@@ -58,7 +58,7 @@ def test_a_truncated_array_of_positions(tmp_path):
     np.save(tmp_path / "positions.npy", np.arange(100))
     content = (tmp_path / "positions.npy").read_bytes()
     (tmp_path / "positions.npy").write_bytes(content[:200])
-    with pytest.raises(ValueError, match="no list of positions"):
+    with pytest.raises(ValueError, match="is not a list of positions"):
         read_positions(str(tmp_path / "positions.npy"))
 
 

@@ -147,7 +147,7 @@ def test_refuses_broken_files_and_other_models(tmp_path):
     with pytest.raises(ValueError, match="another model"):
         Checkpoint(path, other, other, 0.5)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ValueError, match="is no checkpoint"):
+    with pytest.raises(ValueError, match="is not a checkpoint"):
         Checkpoint(path, model, model, 0.5)
 
 
@@ -201,5 +201,5 @@ def test_a_file_of_an_older_version_has_no_steps(tmp_path):
     again = Checkpoint(tmp_path / "c.npz", model, model, 0.5)
     assert (again.epochs_done, again.steps_done, again.best_epoch) == (1, 0, 1)
     np.savez(tmp_path / "c.npz", **{**arrays, "state": np.array(json.dumps({**state, "history": 3}))})
-    with pytest.raises(ValueError, match="its state is another program's"):
+    with pytest.raises(ValueError, match="its state has the format of another program"):
         Checkpoint(tmp_path / "c.npz", model, model, 0.5)

@@ -88,14 +88,14 @@ def test_what_cannot_go_on_is_refused(images, labels):
         with pytest.raises(ValueError, match="warm_start must be"):
             WasserTrain(classifier, ATTACK, warm_start=fade, num_examples=4)
     for count in (None, 0, 2.5):
-        with pytest.raises(ValueError, match="num_examples must say how many"):
+        with pytest.raises(ValueError, match="num_examples must be the number of training images"):
             WasserTrain(classifier, ATTACK, warm_start=0.5, num_examples=count)
     with pytest.raises(ValueError, match=r"potentials that warm_start keeps need about .* GiB"):
         WasserTrain(classifier, ATTACK, warm_start=0.5, num_examples=2**40)
     model = _model(images)
-    with pytest.raises(ValueError, match="warm_start must know each image again"):
+    with pytest.raises(ValueError, match="warm_start needs a number for each image"):
         model.fit(images, labels, verbose=0)
-    with pytest.raises(ValueError, match="warm_start must know each image again"):
+    with pytest.raises(ValueError, match="warm_start needs a number for each image"):
         model.fit(tf.data.Dataset.from_tensor_slices((images, labels)).batch(4), verbose=0)
     for numbers in (np.arange(len(images)) + 1, np.zeros(3, int), np.zeros(len(images))):
         with pytest.raises(ValueError, match="number must"):

@@ -1,7 +1,7 @@
-"""Changes of training images that leave their class as it is: by name, as Keras layers without weights or state.
+"""Augmentations of training images, by name, as Keras layers without weights or state.
 
-Each draws from a seed that it is given with every batch, not from a state of its own: Keras' layers count their calls,
-and a resumed training would go on with other numbers than the one that was not interrupted.
+The random numbers of each layer are a function of a seed that is passed with every batch. The random layers of Keras
+keep a state instead, so that a resumed training would draw different numbers from an uninterrupted one.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,27 +9,27 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-# A mirrored character is another one, or none.
+# Datasets of characters, which horizontal flips change.
 _CHARACTERS = ("digits", "mnist", "emnist", "kmnist", "svhn_cropped", "omniglot", "cmaterdb")
-# 4 pixels of 32, as is usual on CIFAR-10; 3 of MNIST's 28.
+# Images are shifted by up to 1/8 of their size: 4 pixels of 32, as is usual for CIFAR-10; 3 of 28 for MNIST.
 _SHARE = 8
 
 
 @keras.saving.register_keras_serializable(package="wasser_tf")
 class RandomShift(keras.layers.Layer):
-    """Shifts each image by whole pixels, evenly distributed and anew in every call: a random crop after padding."""
+    """Shifts each image by a random number of whole pixels, uniform and new in every call: a random crop after padding."""
 
     def __init__(self, height: int, width: int, fill: str = "constant", **kwargs: object):
-        """Makes the layer.
+        """Creates the layer.
 
         Args:
-          height: The most pixels up or down.
-          width: The most pixels left or right.
-          fill: What comes in at the borders: zeros ("constant") or the image's mirror image ("reflect").
-          **kwargs: Of `keras.layers.Layer`, such as `name`.
+          height: The largest shift up or down, in pixels.
+          width: The largest shift left or right, in pixels.
+          fill: The padding at the borders: zeros ("constant") or the reflected image ("reflect").
+          **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
         Raises:
-          ValueError: There is no such fill.
+          ValueError: The fill is unknown.
         """
         super().__init__(**kwargs)
         if fill not in ("constant", "reflect"):
@@ -37,7 +37,7 @@ class RandomShift(keras.layers.Layer):
         self.height, self.width, self.fill = height, width, fill
 
     def call(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Returns shifted images [B, H, W, C]; equal seeds (integers [2]) shift alike."""
+        """Returns the shifted images [B, H, W, C], a function of the images and the seed (integers [2])."""
         count, rows, columns = tf.shape(images)[0], images.shape[1], images.shape[2]
 
         def offsets(number: int, most: int) -> tf.Tensor:
@@ -57,27 +57,31 @@ class RandomShift(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="wasser_tf")
 class RandomMirror(keras.layers.Layer):
-    """Mirrors each image left to right, or does not, with equal chances and anew in every call."""
+    """Flips each image horizontally with probability 1/2, new in every call."""
 
     def call(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Returns images [B, H, W, C]; equal seeds (integers [2]) mirror alike."""
+        """Returns the images [B, H, W, C], flipped or not, a function of the images and the seed (integers [2])."""
         mirrored = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed) < 0.5
         return tf.where(mirrored, tf.reverse(images, [2]), images)
 
 
 class Augmentation:
-    """Layers in a row, each with numbers of its own."""
+    """A sequence of layers, each with independent random numbers."""
 
     def __init__(self, layers: Sequence[keras.layers.Layer]):
-        """Takes layers that are called with images and a seed."""
+        """Creates the augmentation.
+
+        Args:
+          layers: Layers that are called with images [B, H, W, C] and a seed (integers [2]).
+        """
         self.layers = tuple(layers)
 
     def __call__(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Returns augmented images [B, H, W, C] in the range of those given.
+        """Returns the augmented images [B, H, W, C], in the same range.
 
         Args:
-          images: [B, H, W, C], H and W known when compiling.
-          seed: Integers [2]; the result is a function of it and of the images alone.
+          images: Images [B, H, W, C], with H and W known at compile time.
+          seed: The seed, integers [2]; the result is a function of it and of the images.
         """
         for number, layer in enumerate(self.layers):
             images = layer(images, tf.random.fold_in(seed, number))
@@ -85,7 +89,7 @@ class Augmentation:
 
 
 def make_augmentation(name: str, image_shape: Sequence[int]) -> Augmentation | None:
-    """Makes an augmentation for images of a shape.
+    """Creates an augmentation for images of a shape.
 
     Args:
       name: One of `AUGMENTATIONS`.
@@ -95,7 +99,14 @@ def make_augmentation(name: str, image_shape: Sequence[int]) -> Augmentation | N
       The augmentation, or None for "none".
 
     Raises:
-      ValueError: There is no such augmentation, or the images are too small for it.
+      ValueError: The name is unknown, or the images are too small.
+
+    Example:
+    >>> from wasser_tf import data
+    >>> from wasser_tf.data.augmentation import make_augmentation
+    >>> augmentation = make_augmentation("shift", (8, 8, 1))
+    >>> augmentation(data.load("digits").train.images[:4], seed=(0, 1)).shape
+    TensorShape([4, 8, 8, 1])
     """
     _check_name(name)
     if name == "none":
@@ -103,21 +114,25 @@ def make_augmentation(name: str, image_shape: Sequence[int]) -> Augmentation | N
     height, width = (side // _SHARE for side in image_shape[:2])
     if not height or not width:
         raise ValueError(
-            f"augment={name} shifts by an eighth of the image and needs at least {_SHARE}×{_SHARE} pixels, got "
-            f"{image_shape[0]}×{image_shape[1]}: leave it out."
+            f"augment={name} shifts images by up to 1/{_SHARE} of their size and needs at least {_SHARE}×{_SHARE} pixels, "
+            f"got {image_shape[0]}×{image_shape[1]}: leave it out."
         )
     return Augmentation(AUGMENTATIONS[name](height, width))
 
 
 def check_suits(name: str, dataset: str) -> None:
-    """Refuses an augmentation that makes other images of a dataset's than it has.
+    """Raises an error if an augmentation would change the classes of a dataset.
+
+    Args:
+      name: The name of the augmentation.
+      dataset: The name of the dataset.
 
     Raises:
-      ValueError: There is no such augmentation, or it mirrors characters.
+      ValueError: The augmentation is unknown, or flips characters.
     """
     _check_name(name)
     if name == "crop_flip" and str(dataset).partition("/")[0].partition(":")[0] in _CHARACTERS:
-        raise ValueError(f"augment=crop_flip mirrors images, and {dataset} has characters: take augment=shift.")
+        raise ValueError(f"augment=crop_flip flips images, which changes the characters of {dataset}: use augment=shift.")
 
 
 def _check_name(name: object) -> None:
@@ -125,7 +140,8 @@ def _check_name(name: object) -> None:
         raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}, got {name!r}.")
 
 
-# By the most rows and columns to shift by. "shift" is for what stands before black; photographs go on at their borders.
+# Functions of the largest shifts in rows and columns. "shift" pads with black, for objects before a black background;
+# "crop_flip" reflects, for photographs.
 AUGMENTATIONS: dict[str, Callable[[int, int], list[keras.layers.Layer]]] = {
     "none": lambda height, width: [],
     "shift": lambda height, width: [RandomShift(height, width)],

@@ -1,4 +1,4 @@
-"""Batches of examples, shuffled as a pure function of seed and epoch."""
+"""Batches of examples, in an order that is a pure function of seed and epoch."""
 
 import itertools
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from wasser_tf.runtime.arguments import is_whole
 
 
 class EpochFollower(keras.callbacks.Callback):
-    """Tells `batches` which epoch Keras is in; goes into `fit(callbacks=...)`.
+    """A callback that passes the epoch number of Keras to `batches`; add it to `fit(callbacks=...)`.
 
-    With it, the order of the batches is a function of the seed and Keras' own epoch number, whatever process asks: a
-    run resumed by `initial_epoch` or `keras.callbacks.BackupAndRestore` sees what the uninterrupted run saw.
+    The order of the batches is then a function of the seed and the epoch number. A run that resumes with `initial_epoch`
+    or `keras.callbacks.BackupAndRestore` has the same batches as an uninterrupted run.
 
     Attributes:
-      epoch: The epoch that is running, from 0.
+      epoch: The current epoch, from 0.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class EpochFollower(keras.callbacks.Callback):
         self.epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes the epoch, before Keras asks for its first batch."""
+        """Sets the epoch, before Keras requests its first batch."""
         del logs
         self.epoch = epoch
 
@@ -44,25 +44,33 @@ def batches(
     augment: Augmentation | None = None,
     numbered: bool = False,
 ) -> tf.data.Dataset:
-    """Makes batches of (images float32 [b, H, W, C], labels int32 [b]); a pass over them is an epoch.
+    """Returns batches of (images float32 [b, H, W, C], labels int32 [b]). Each pass over them is an epoch.
 
     Args:
       split: The examples.
-      batch_size: Examples a batch; the last batch of a pass may be smaller.
-      shuffle: Whether each pass comes in an order of its own, a pure function of (seed, epoch).
-      seed: Chooses the orders, 0 to 2**32 − 1.
-      epoch: The epoch of the first pass; each further pass counts one up. Give `fit` an `EpochFollower`, and the
-        same one here, to follow Keras' own count instead: that is what makes a resumed run exact.
-      drop_remainder: Whether to leave a smaller last batch out, which makes all shapes static.
-      augment: What changes the images of shuffled batches: a pure function of (seed, epoch, step) too.
-      numbered: Whether images come as {"image": images, "number": their rows in the split, int32 [b]}, as
-        `WasserTrain` with warm_start takes them.
+      batch_size: The number of examples in a batch. The last batch of a pass may be smaller.
+      shuffle: Whether each pass has a different order, a pure function of (seed, epoch).
+      seed: The seed of the orders, from 0 to 2**32 − 1.
+      epoch: The epoch of the first pass, which increases by 1 with each pass. Alternatively an `EpochFollower` that is
+        also a callback of `fit`, to use the epoch number of Keras, which makes resumed runs exact.
+      drop_remainder: Whether to omit a smaller last batch, which makes all shapes static.
+      augment: An augmentation of the images of shuffled batches, a pure function of (seed, epoch, step).
+      numbered: Whether images are {"image": images, "number": their rows in the split, int32 [b]}, for `WasserTrain`
+        with warm_start.
 
     Returns:
       The batches, with a known cardinality.
 
     Raises:
-      ValueError: The split is empty or an argument is out of its range.
+      ValueError: The split is empty, or an argument is out of its range.
+
+    Example:
+    >>> from wasser_tf import data
+    >>> digits = data.load("digits")
+    >>> batches = data.batches(digits.train, 64, shuffle=True, seed=1)
+    >>> images, labels = next(iter(batches))
+    >>> len(batches), images.shape, labels.shape
+    (19, TensorShape([64, 8, 8, 1]), TensorShape([64]))
     """
     if not isinstance(split, Split):
         raise ValueError(f"split must be a wasser_tf.data.Split, got a {type(split).__name__}.")
@@ -78,8 +86,8 @@ def batches(
     if not isinstance(epoch, EpochFollower) and not (is_whole(epoch, 0) and epoch < 2**32):
         raise ValueError(f"epoch must be an EpochFollower or a whole number from 0 to 2**32 - 1, got {epoch!r}.")
     if augment is not None and not shuffle:
-        raise ValueError("augment needs shuffle=True: only training images are changed.")
-    # A larger batch is the whole split too, and TensorFlow counts to 2**63.
+        raise ValueError("augment needs shuffle=True, because only training images are augmented: pass shuffle=True, or leave it out.")
+    # A larger batch is the whole split as well; TensorFlow refuses numbers from 2**63.
     batch_size = min(batch_size, count)
     if not shuffle:
         number = np.arange(count, dtype=np.int32)
@@ -93,8 +101,8 @@ def batches(
         current = epoch.epoch if isinstance(epoch, EpochFollower) else next(passes)
         yield epoch_order(count, seed, current), current
 
-    # A dataset that is asked for its order when a pass begins, not a keras PyDataset: `fit` shuffles the batches of
-    # those once more, from the global random state, unless told not to.
+    # A generator, which is called when a pass begins. A keras PyDataset would be shuffled again by `fit`, from the global
+    # random state, unless shuffle=False is passed.
     order = tf.data.Dataset.from_generator(
         orders, output_signature=(tf.TensorSpec([count], tf.int64), tf.TensorSpec([], tf.int64))
     )
@@ -116,18 +124,36 @@ def batches(
     shuffled = order.flat_map(one_pass)
     steps = count // batch_size if drop_remainder else -(-count // batch_size)
     options = tf.data.Options()
-    # A generator has no files to share out; said here, a strategy does not warn about it.
+    # A generator has no files to shard; without this option a strategy warns about it.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return shuffled.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2).with_options(options)
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """Returns the rows of so many examples in the order of an epoch (from 0) of shuffled `batches`, int64 [count]."""
-    # RandomState, because NumPy keeps its stream for ever: an order outlives the version that drew it.
+    """Returns the order of the examples in an epoch of shuffled `batches`.
+
+    Args:
+      count: The number of examples.
+      seed: The seed of `batches`.
+      epoch: The epoch, from 0.
+
+    Returns:
+      The rows in the split, int64 [count].
+    """
+    # RandomState, because its stream is the same in all versions of NumPy.
     return np.random.RandomState([seed, epoch]).permutation(count).astype(np.int64)
 
 
 def step_seed(seed: int, epoch: int | tf.Tensor, step: int | tf.Tensor) -> tf.Tensor:
-    """Returns the seed, int64 [2], from which a step (from 0) of an epoch of `batches` augments its images."""
-    # int64 all of it, for the type of what is folded in decides which number comes out.
+    """Returns the seed with which a step of `batches` augments its images.
+
+    Args:
+      seed: The seed of `batches`.
+      epoch: The epoch, from 0.
+      step: The step within the epoch, from 0.
+
+    Returns:
+      The seed of the step, int64 [2].
+    """
+    # int64 throughout, because the result of fold_in depends on the type.
     return tf.random.fold_in(tf.stack([tf.cast(value, tf.int64) for value in (seed, epoch)]), tf.cast(step, tf.int64))

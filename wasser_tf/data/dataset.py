@@ -1,4 +1,4 @@
-"""Datasets in memory: splits of images and labels, and how one set is cut into them."""
+"""Datasets in memory: splits of images and labels, and the division of a set into splits."""
 
 from typing import NamedTuple
 
@@ -8,30 +8,30 @@ SPLITS = ("train", "validation", "test")
 
 
 class Split(NamedTuple):
-    """Some examples of a dataset.
+    """Examples of a dataset.
 
     Attributes:
-      images: float32 [n, H, W, C] in [0, 1].
-      labels: int32 [n], each from 0 to num_classes − 1.
-      index: int32 [n], the position of each example in the split it was read from (sklearn's or tensorflow-datasets'
-        order), so that an image keeps its number when validation or test images were held out of train.
+      images: The images, float32 [n, H, W, C] in [0, 1].
+      labels: The classes, int32 [n], from 0 to num_classes − 1.
+      index: The position of each example in the split that it was read from (in the order of scikit-learn or
+        tensorflow-datasets), int32 [n]. It identifies an image also if validation or test images are held out of train.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    index: np.ndarray  # type: ignore[assignment]  # It hides tuple.index, which no one needs here.
+    index: np.ndarray  # type: ignore[assignment]  # It hides tuple.index, which is not used.
 
 
 class Dataset(NamedTuple):
-    """A dataset in memory. Splits that were not asked for hold no examples.
+    """A dataset in memory. Splits that were not requested have no examples.
 
     Attributes:
-      name: The name it was loaded by.
-      train: What to learn from.
-      validation: What to choose by.
-      test: What to report.
+      name: The name that it was loaded by.
+      train: The split for training.
+      validation: The split for selecting models.
+      test: The split for reporting results.
       num_classes: The number of classes.
-      class_names: Their names, num_classes of them, or None when the dataset does not name them.
+      class_names: The names of the classes, or None if the dataset has no names.
     """
 
     name: str
@@ -43,25 +43,40 @@ class Dataset(NamedTuple):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every image."""
+        """The height, width and number of channels of the images."""
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
 
 def hold_out(whole: Split, order: np.ndarray, validation_size: int, test_size: int, name: str) -> dict[str, Split]:
-    """Cuts the rows, in the given order, into train, validation and test; each keeps its rows in rising order."""
+    """Divides examples into train, validation and test.
+
+    Args:
+      whole: All examples.
+      order: Rows of `whole`, int64 [n]: first those of train, then those of validation, then those of test. Each split
+        has its rows in ascending order.
+      validation_size: The number of validation examples.
+      test_size: The number of test examples.
+      name: The name of the dataset, for messages.
+
+    Returns:
+      The splits, by name.
+
+    Raises:
+      ValueError: No examples remain for train.
+    """
     train_size = len(order) - validation_size - test_size
     if train_size < 1:
         raise ValueError(
             f"validation_size must leave examples to train on, got {validation_size} of the {len(order) - test_size} "
-            f"in {name}."
+            f"in {name}: choose a smaller number."
         )
     cuts = np.split(order, [train_size, train_size + validation_size])
     return {key: _take(whole, np.sort(cut)) for key, cut in zip(SPLITS, cuts, strict=True)}
 
 
 def stratified_order(labels: np.ndarray) -> np.ndarray:
-    """Returns an order of the rows, always the same, of which every long run holds each class in proportion."""
+    """Returns a fixed order of the rows, int64 [n], any long section of which contains the classes in proportion."""
     shuffled = np.random.RandomState(0).permutation(len(labels))
     quantile = np.empty(len(labels))
     for label in np.unique(labels):
@@ -71,12 +86,12 @@ def stratified_order(labels: np.ndarray) -> np.ndarray:
 
 
 def no_examples(image_shape: tuple[int, int, int]) -> Split:
-    """Returns the split that was not asked for: no examples, of the right shape."""
+    """Returns a split without examples, for images of the given height, width and number of channels."""
     return Split(np.zeros((0, *image_shape), np.float32), np.zeros(0, np.int32), np.zeros(0, np.int32))
 
 
 def _take(whole: Split, rows: np.ndarray) -> Split:
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
-        # A run of rows is a view: a large set is not held twice.
+        # Consecutive rows are a view, so that a large set is not stored twice.
         return Split(*(array[rows[0] : rows[-1] + 1] for array in whole))
     return Split(*(array[rows] for array in whole))

@@ -1,4 +1,4 @@
-"""Images and labels: the embedded digits, and any image classification set of tensorflow-datasets."""
+"""Loading of datasets: the digits of scikit-learn, and image classification sets of tensorflow-datasets."""
 
 import os
 from collections.abc import Sequence
@@ -19,30 +19,36 @@ def load(
     validation_size: int | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> Dataset:
-    """Loads a dataset into memory. The same call gives the same splits on every machine: no seed enters.
+    """Loads a dataset into memory. The splits are the same in every call and on every machine; they depend on no seed.
 
-    The digits are sklearn's 1,797 real 8×8 images: 1,197 to train, 200 to validate, 400 to test, each class in
-    proportion. For the other names, in the order of tensorflow-datasets:
-      - validation is the set's own, or the last 1/12 of train (5,000 at most: MNIST's last 5,000 of 60,000);
-      - test is the set's own; without one, its validation split is the test; without either, the last 1/6 of train
-        (10,000 at most). Sets that are stored unshuffled give these parts class by class in proportion instead.
+    The digits are the 1,797 images of 8×8 pixels of scikit-learn: 1,197 for training, 200 for validation and 400 for
+    test, with the classes in proportion. For other names, in the order of tensorflow-datasets:
+      - validation is that of the set, or the last 1/12 of train (at most 5,000: the last 5,000 of MNIST's 60,000);
+      - test is that of the set, otherwise its validation split, otherwise the last 1/6 of train (at most 10,000).
+        Sets that are stored unshuffled are divided with the classes in proportion instead.
 
     Args:
       name: "digits", or the name of an image classification set of tensorflow-datasets, "set", "set/config" or
         "set:1.2.3".
       data_dir: The folder that holds the prepared sets (the parent of mnist/). None means the default of
         tensorflow-datasets: the environment variable TFDS_DATA_DIR, or tensorflow_datasets in the home folder.
-      download: Whether to fetch a set that is not there. Otherwise the network is never touched.
-      splits: The splits to load; the others stay empty.
-      validation_size: How many images to hold out of train for validation instead of the size above.
-      image_size: Height and width to resize to (bilinear, antialiased). Needed where sizes differ within the set.
+      download: Whether to download a set that is not in the folder. If False, the network is not accessed.
+      splits: The splits to load; the others have no examples.
+      validation_size: The number of images held out of train for validation, instead of the size above.
+      image_size: The height and width to resize images to (bilinear, antialiased). Required if sizes differ within the set.
 
     Returns:
-      The dataset, as float32 images in [0, 1].
+      The dataset, with float32 images in [0, 1].
 
     Raises:
       ValueError: The name is unknown, the set is missing, unreadable or not an image classification set, or an
-        argument is out of its range; the message says how to mend it.
+        argument is out of its range.
+
+    Example:
+    >>> from wasser_tf import data
+    >>> digits = data.load("digits")
+    >>> digits.train.images.shape, digits.image_shape, digits.num_classes
+    ((1197, 8, 8, 1), (8, 8, 1), 10)
     """
     if not isinstance(name, str):
         raise ValueError(f"name must be a string such as 'digits' or 'mnist', got {name!r}.")
@@ -59,18 +65,18 @@ def load(
         image_size = (int(image_size[0]), int(image_size[1]))
     if name == "digits":
         return _load_digits(splits, validation_size or 200, image_size)
-    from wasser_tf.data import tensorflow_datasets  # Here, for the digits do without tensorflow-datasets.
+    from wasser_tf.data import tensorflow_datasets  # Imported here, because the digits do not need tensorflow-datasets.
 
     return tensorflow_datasets.load_prepared(name, data_dir, download, splits, validation_size, image_size)
 
 
 def _load_digits(splits: Sequence[str], validation_size: int, image_size: tuple[int, int] | None) -> Dataset:
-    import sklearn.datasets  # Here, for it takes a second that the other datasets need not wait.
+    import sklearn.datasets  # Imported here, because it takes a second and other datasets do not need it.
 
     bunch = sklearn.datasets.load_digits()
     images = (bunch.images[..., None] / 16).astype(np.float32)
     if image_size is not None:
-        check_fits(4 * len(images) * image_size[0] * image_size[1], "The images", "give a smaller image_size")
+        check_fits(4 * len(images) * image_size[0] * image_size[1], "The images", "choose a smaller image_size")
         images = np.clip(tf.image.resize(images, image_size, antialias=True).numpy(), 0, 1)
     labels = bunch.target.astype(np.int32)
     whole = Split(images, labels, np.arange(len(labels), dtype=np.int32))

@@ -1,4 +1,4 @@
-"""Which images are attacked: a dataset's split, and a part of it by count, by positions or in another order."""
+"""Selection of the images to attack: a split of a dataset, and a part of it by count, positions or another order."""
 
 import dataclasses
 from typing import NamedTuple
@@ -11,18 +11,18 @@ from wasser_tf.runtime.arguments import as_path, first_line, is_whole
 
 
 class Selection(NamedTuple):
-    """Some images of a split.
+    """Selected images of a split.
 
     Attributes:
-      name: What they are called, such as "mnist test".
-      index: Position of each in the split as loaded, int32 [n].
-      images: float32 [n, H, W, C] in [0, 1].
-      labels: int32 [n].
-      class_names: Names of the classes, or None.
+      name: The name of the dataset and the split, such as "mnist test".
+      index: The position of each image in the split as loaded, int32 [n].
+      images: The images, float32 [n, H, W, C] in [0, 1].
+      labels: The classes, int32 [n].
+      class_names: The names of the classes, or None.
     """
 
     name: str
-    index: np.ndarray  # type: ignore[assignment]  # It hides tuple.index, which no one needs here.
+    index: np.ndarray  # type: ignore[assignment]  # It hides tuple.index, which is not used.
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...] | None
@@ -30,17 +30,17 @@ class Selection(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageSource:
-    """Where the images come from.
+    """The source of the images to attack.
 
     Attributes:
-      dataset: See `wasser_tf.data.load`, as for the next two.
-      data_dir: The folder of prepared sets.
-      download: Whether to fetch a set that is not there.
+      dataset: The name of the dataset, as in `wasser_tf.data.load`.
+      data_dir: The folder of prepared datasets, as in `wasser_tf.data.load`.
+      download: Whether to download a dataset that is not in the folder.
       split: "train", "validation" or "test".
-      num_examples: How many images to take, the first ones; None for all.
-      indices: File of the positions in the split to take, in that order.
-      original_index: File that gives each image of the split, as loaded, its number in another order; images are then
-        taken in that order.
+      num_examples: The number of images, the first ones, or None for all.
+      indices: The file of the positions in the split to select, in that order, or None.
+      original_index: The file with the number of each image of the split in another order, which the selection then
+        follows, or None.
 
     Raises:
       ValueError: A field is out of its range, or both files are given.
@@ -60,15 +60,15 @@ class ImageSource:
         if self.num_examples is not None and not is_whole(self.num_examples, 1):
             raise ValueError(f"num_examples must be a whole number of at least 1, or None, got {self.num_examples!r}.")
         if self.indices is not None and self.original_index is not None:
-            raise ValueError("indices and original_index both choose the order of the images: give one of them.")
+            raise ValueError("indices and original_index both determine the order of the images: give only one of them.")
 
     def load(self) -> Selection:
         """Loads the images.
 
         Raises:
-          ValueError: The dataset or a file is missing or unreadable, or asks for images that are not there.
+          ValueError: The dataset or a file is missing or unreadable, or the selection exceeds the split.
         """
-        # Files first: a mistake in them is told before a large set is read.
+        # Files first, so that errors in them are reported before a large set is read.
         positions = None if self.indices is None else read_positions(self.indices)
         numbers = None if self.original_index is None else read_positions(self.original_index)
         dataset = data.load(self.dataset, data_dir=self.data_dir, download=self.download, splits=(self.split,))
@@ -80,21 +80,21 @@ class ImageSource:
         if positions is not None:
             if positions.max() >= count:
                 raise ValueError(
-                    f"{self.indices} asks for position {positions.max()}, but the {self.split} split of {self.dataset} "
-                    f"has {count} examples, 0 to {count - 1}."
+                    f"{self.indices} must hold positions from 0 to {count - 1}, because the {self.split} split of "
+                    f"{self.dataset} has {count} examples, got {positions.max()}."
                 )
             order = positions
         if numbers is not None:
             if len(numbers) != count or len(np.unique(numbers)) != count:
                 raise ValueError(
-                    f"{self.original_index} must number each of the {count} examples of the {self.split} split of "
-                    f"{self.dataset} differently, got {len(numbers)} numbers, {len(np.unique(numbers))} different."
+                    f"{self.original_index} must hold a different number for each of the {count} examples of the "
+                    f"{self.split} split of {self.dataset}, got {len(numbers)} numbers, {len(np.unique(numbers))} different."
                 )
             order = np.argsort(numbers)
         if self.num_examples is not None:
             if self.num_examples > len(order):
                 raise ValueError(
-                    f"num_examples must be at most the {len(order)} examples there are, got {self.num_examples}."
+                    f"num_examples must be at most the number of examples, {len(order)}, got {self.num_examples}."
                 )
             order = order[: self.num_examples]
         name = f"{self.dataset} {self.split}"
@@ -105,10 +105,11 @@ def read_positions(path: str) -> np.ndarray:
     """Reads whole numbers of at least 0 from a file, int64 [n].
 
     Args:
-      path: A .npy file of one integer array, or text: numbers apart by spaces, commas or lines; # begins a comment.
+      path: A .npy file of one integer array [n], or a text file of numbers that are separated by spaces, commas or line
+        breaks, with comments after #.
 
     Raises:
-      ValueError: The file is missing, unreadable, empty, or holds something else.
+      ValueError: The file is missing, unreadable or empty, or has other content.
     """
     file = as_path("The file of positions", path)
     try:
@@ -123,11 +124,11 @@ def read_positions(path: str) -> np.ndarray:
         ) from error
     except ValueError as error:
         raise ValueError(
-            f"{path} holds no list of positions ({first_line(error)}): give a .npy file of one integer array, or text."
+            f"{path} is not a list of positions ({first_line(error)}): give a .npy file of one integer array, or text."
         ) from error
     if numbers.ndim != 1 or not numbers.size or not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0:
         raise ValueError(
             f"{path} must hold a list of whole numbers of at least 0, got {numbers.dtype} of shape {numbers.shape}"
-            + (f" with {numbers.min()} in it." if numbers.size and numbers.dtype.kind in "if" else ".")
+            + (f" with the number {numbers.min()}." if numbers.size and numbers.dtype.kind in "if" else ".")
         )
     return numbers.astype(np.int64)

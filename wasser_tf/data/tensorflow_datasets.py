@@ -1,4 +1,4 @@
-"""Reads image classification sets of tensorflow-datasets into memory; `wasser_tf.data.load` is the way in."""
+"""Reads image classification sets of tensorflow-datasets into memory, for `wasser_tf.data.load`."""
 
 import difflib
 import os
@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 
-from wasser_tf import data
+from wasser_tf.data.dataset import SPLITS, Dataset, Split, hold_out, no_examples, stratified_order
 from wasser_tf.runtime.arguments import check_fits, first_line
 
 _USUAL_NAMES = ("mnist", "fashion_mnist", "kmnist", "emnist/letters", "svhn_cropped", "cifar10", "cifar100")
@@ -26,10 +26,10 @@ def load_prepared(
     splits: Sequence[str],
     validation_size: int | None,
     image_size: tuple[int, int] | None,
-) -> data.Dataset:
-    """Loads a set of tensorflow-datasets; see `wasser_tf.data.load`, which has checked the last three arguments."""
+) -> Dataset:
+    """Loads a set of tensorflow-datasets; see `wasser_tf.data.load`, which checks the last three arguments."""
     builder, root = _find(name, data_dir)
-    # What can be refused is refused before anything is fetched.
+    # All checks that need no data come before the download.
     image_key, label_key = _image_and_label(builder, name)
     label = builder.info.features[label_key]
     shape = builder.info.features[image_key].shape
@@ -39,13 +39,13 @@ def load_prepared(
         raise ValueError(f"The images of {name} differ in size: pass image_size=(height, width) to make them equal.")
     _prepare(builder, name, root, download)
 
-    def read(source: str) -> data.Split:
+    def read(source: str) -> Split:
         return _read(builder, name, source, (image_key, label_key), shape)
 
     stored = builder.info.splits
     test_source = next((source for source in ("test", "validation") if source in stored), None)
     own_validation = "validation" in stored and test_source != "validation"
-    parts = {key: data.no_examples(shape) for key in data.SPLITS}
+    parts = {key: no_examples(shape) for key in SPLITS}
     if "test" in splits and test_source:
         parts["test"] = read(test_source)
     if "validation" in splits and own_validation:
@@ -58,27 +58,27 @@ def load_prepared(
         count = len(whole.labels)
         validation_count = 0 if own_validation else validation_size or min(count // 12, 5000)
         test_count = 0 if test_source else min(count // 6, 10000)
-        order = data.stratified_order(whole.labels) if builder.info.disable_shuffling else np.arange(count)
-        held = data.hold_out(whole, order, validation_count, test_count, name)
+        order = stratified_order(whole.labels) if builder.info.disable_shuffling else np.arange(count)
+        held = hold_out(whole, order, validation_count, test_count, name)
         parts.update({key: held[key] for key in from_train & set(splits)})
     names = tuple(label.names) if len(label.names) == label.num_classes else None
-    return data.Dataset(name, **parts, num_classes=label.num_classes, class_names=names)
+    return Dataset(name, **parts, num_classes=label.num_classes, class_names=names)
 
 
 def _find(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Any, Any]:
-    """Returns the builder of the set, without touching the network, and the folder it looks in."""
+    """Returns the builder of a set and the folder in which it searches, without access to the network."""
     base = re.split("[/:]", name)[0]
     root = tfds.core.Path(data_dir if data_dir is not None else tfds.core.constants.DATA_DIR).expanduser()
     builder = None
-    # Names with a namespace ("kaggle:...", "huggingface:...") would be looked up on the network.
+    # Names with a namespace ("kaggle:...", "huggingface:...") would access the network.
     if _NAME.fullmatch(name):
-        root = _mend_level(root, base)
+        root = _parent_of_sets(root, base)
         try:
             builder = tfds.builder(name, data_dir=str(root))
         except tfds.core.DatasetNotFoundError:
             pass
         except Exception as error:
-            raise ValueError(f"tensorflow-datasets cannot make {name!r}: {first_line(error)}.") from error
+            raise ValueError(f"tensorflow-datasets cannot build {name!r} ({first_line(error)}): check the name and its configuration.") from error
     if builder is None:
         close = difflib.get_close_matches(name, ["digits", *tfds.list_builders(with_community_datasets=False)])
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
@@ -89,8 +89,8 @@ def _find(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Any, Any]
     return builder, root
 
 
-def _mend_level(root: Any, base: str) -> Any:
-    """Goes up from mnist/ or mnist/3.0.1/, which people give, to the folder that holds mnist/, which is needed."""
+def _parent_of_sets(root: Any, base: str) -> Any:
+    """Returns the folder that holds mnist/, also if the user passed mnist/ or mnist/3.0.1/."""
     if (root / base).exists():
         return root
     for folder in (root, *root.parents)[:3]:
@@ -106,20 +106,20 @@ def _prepare(builder: Any, name: str, root: Any, download: bool) -> None:
     if not download:
         raise ValueError(
             f"Dataset {name!r} is not in {root} (looked for {builder.data_dir}): pass --download (download=True) to "
-            f"fetch it, or --data_dir=... (data_dir=...) with the folder that holds {builder.name}/."
+            f"download it, or --data_dir=... (data_dir=...) with the folder that holds {builder.name}/."
         )
     try:
         builder.download_and_prepare()
     except Exception as error:
         why = first_line(_reason(error))
         raise ValueError(
-            f"Dataset {name!r} could not be fetched into {root} ({why}): mend that and try again, or pass "
+            f"Dataset {name!r} could not be downloaded into {root} ({why}): fix that and try again, or pass "
             f"--data_dir=... (data_dir=...) with a folder that holds {builder.name}/."
         ) from error
 
 
 def _reason(error: BaseException) -> BaseException:
-    """Returns the system's error that another one came from, or that one: libraries wrap it in ever longer words."""
+    """Returns the innermost OSError that caused an error, or the error: libraries wrap it in longer messages."""
     reason, inner = error, error.__cause__ or error.__context__
     while inner is not None:
         reason = inner if isinstance(inner, OSError) else reason
@@ -130,26 +130,26 @@ def _reason(error: BaseException) -> BaseException:
 def _image_and_label(builder: Any, name: str) -> tuple[str, str]:
     features, supervised = builder.info.features, builder.info.supervised_keys
     is_dict = isinstance(features, tfds.features.FeaturesDict)
-    # LabeledImage, a segmentation, is an Image by inheritance: hence the exact type.
+    # LabeledImage, for segmentation, is a subclass of Image, hence the exact type.
     images = [key for key, feature in features.items() if type(feature) is tfds.features.Image] if is_dict else []
     labels = [key for key, feature in features.items() if type(feature) is tfds.features.ClassLabel] if is_dict else []
     if supervised and len(supervised) == 2 and supervised[0] in images and supervised[1] in labels:
         return supervised[0], supervised[1]
     if len(images) != 1 or len(labels) != 1 or not features[labels[0]].num_classes:
         raise ValueError(
-            f"{name} is not an image classification set, which has one image and one class label an example: pass "
+            f"{name} is not an image classification set, which has one image and one class label per example: pass "
             f"digits, or a set such as {', '.join(_USUAL_NAMES)}."
         )
     return images[0], labels[0]
 
 
-def _read(builder: Any, name: str, source: str, keys: tuple[str, str], shape: tuple[int, int, int]) -> data.Split:
+def _read(builder: Any, name: str, source: str, keys: tuple[str, str], shape: tuple[int, int, int]) -> Split:
     """Reads a stored split in its order, as float32 images of the given shape in [0, 1]."""
     features, count = builder.info.features, builder.info.splits[source].num_examples
     dtype = np.dtype(features[keys[0]].np_dtype)
     scale = np.float32(np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1)
     needed = 4 * count * int(np.prod(shape, dtype=np.float64))
-    check_fits(needed, f"The {count} images of the {source} split of {name}", "give a smaller image_size or split")
+    check_fits(needed, f"The {count} images of the {source} split of {name}", "choose a smaller image_size or split")
     resize = tuple(features[keys[0]].shape[:2]) != tuple(shape[:2])
 
     def pick(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -157,9 +157,9 @@ def _read(builder: Any, name: str, source: str, keys: tuple[str, str], shape: tu
         return tf.image.resize(image, shape[:2], antialias=True) if resize else image, example[keys[1]]
 
     images, labels, done = np.empty((count, *shape), np.float32), np.empty(count, np.int32), 0
-    again = f"delete {builder.data_dir} and pass --download (download=True) to fetch the set again"
+    again = f"delete {builder.data_dir} and pass --download (download=True) to download the set again"
     try:
-        # Only the two features that are used are decoded; a cache would hold everything twice.
+        # Only the two features in use are decoded. A cache would store everything twice.
         examples = builder.as_dataset(
             split=source,
             decoders=tfds.decode.PartialDecoding({key: True for key in keys}),
@@ -180,4 +180,4 @@ def _read(builder: Any, name: str, source: str, keys: tuple[str, str], shape: tu
         raise ValueError(f"The {dtype} images of {name} must lie in [0, 1], got {images.min()} to {images.max()}.")
     if count and not (labels.min() >= 0 and labels.max() < features[keys[1]].num_classes):
         raise ValueError(f"The {source} split of {name} has examples without a label: leave it out of splits=(...).")
-    return data.Split(images, labels, np.arange(count, dtype=np.int32))
+    return Split(images, labels, np.arange(count, dtype=np.int32))

@@ -1,1 +1,1 @@
-"""WasserTrain, and what a training run needs beside Keras."""
+"""WasserTrain and the parts of a training run that Keras does not have."""

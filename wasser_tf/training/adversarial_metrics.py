@@ -1,4 +1,4 @@
-"""What WasserTrain makes of the loss and the metrics that it is compiled with."""
+"""The losses and metrics of a model that is scored on natural and on adversarial images."""
 
 import inspect
 from typing import Any
@@ -7,88 +7,151 @@ import keras
 import tensorflow as tf
 
 from wasser_tf import models
+from wasser_tf.training.loss import unscaled
 
 
 class AdversarialScores:
     """The loss and the compiled metrics of adversarial images.
 
-    They are those of a Keras model without layers, so that Keras reads `metrics` here as it reads them there. The model
-    hides in a plain object: Keras must not take it for a part of the classifier, nor save it.
+    They belong to a Keras model without layers, so that Keras interprets `metrics` as in any `compile`. That model is
+    hidden in a plain object: Keras must not track it as a part of the classifier, nor save it.
     """
 
     def __init__(self, metrics: Any = None, weighted_metrics: Any = None):
-        """Copies metrics, as `compile` takes them.
+        """Copies metrics.
+
+        Args:
+          metrics: As for `keras.Model.compile`.
+          weighted_metrics: As for `keras.Model.compile`.
 
         Raises:
-          ValueError: One cannot be copied.
+          ValueError: A metric cannot be copied.
         """
         self._scorer = _Scorer()
         self._scorer.compile(None, metrics=_copy(metrics), weighted_metrics=_copy(weighted_metrics), jit_compile=False)
         self._built = False
 
     def build(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> None:
-        """Makes the variables of the metrics, if they are not there."""
+        """Creates the variables of the metrics, if they do not exist."""
         if not self._built:
             self.update(x, y, y_pred, sample_weight)
 
     def update(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> None:
-        """Updates the metrics with outputs for adversarial images."""
+        """Updates the metrics with outputs for adversarial images, as `keras.Model.compute_metrics` does."""
         self._scorer.compute_metrics(x, y, y_pred, sample_weight)
         self._built = True
 
     def update_loss(self, loss: tf.Tensor, count: tf.Tensor) -> None:
-        """Updates the loss with the mean of `count` images."""
+        """Updates the mean loss with that of a batch of `count` images."""
         self._scorer.metrics[0].update_state(loss, sample_weight=count)
 
     @property
     def variables(self) -> list[Any]:
-        """The variables of the loss and the metrics that there are by now."""
+        """The existing variables of the loss and the metrics."""
         return self._scorer.metrics_variables
 
     def reset(self) -> None:
-        """Sets the loss and the metrics back."""
+        """Resets the loss and the metrics."""
         self._scorer.reset_metrics()
 
     def result(self) -> dict[str, tf.Tensor]:
-        """Returns their values, named with `adversarial_` before."""
+        """Returns the values, with the prefix `adversarial_` before the names."""
         return {f"adversarial_{name}": value for name, value in self._scorer.get_metrics_result().items()}
 
 
 class _Scorer(keras.Model):
-    """Compiled for its metrics only; the first of them is its loss."""
+    """A model that is compiled only for its metrics. The first of them is its loss."""
+
+
+class NaturalAndAdversarial(keras.Model):
+    """A Keras model that reports `natural_loss`, `adversarial_loss` and each compiled metric for both kinds of images.
+
+    A subclass calls `_update_losses` and `_update_metrics` once per step, and sets `_adversarial` in `compile`.
+    """
+
+    _adversarial: AdversarialScores
+
+    def __init__(self, **kwargs: Any):
+        """Creates the metrics.
+
+        Args:
+          **kwargs: Arguments of `keras.Model`.
+        """
+        super().__init__(**kwargs)
+        self._natural_loss = keras.metrics.Mean(name="natural_loss")
+        self._adversarial = AdversarialScores()
+
+    def reset_metrics(self) -> None:
+        """Resets all metrics, natural and adversarial."""
+        super().reset_metrics()
+        self._adversarial.reset()
+
+    def get_metrics_result(self) -> dict[str, tf.Tensor]:
+        """Returns the natural metrics and, with the prefix `adversarial_`, the adversarial ones."""
+        return {**super().get_metrics_result(), **self._adversarial.result()}
+
+    @property
+    def metrics_variables(self) -> list[Any]:
+        """The variables of all metrics, natural and adversarial."""
+        return [*super().metrics_variables, *self._adversarial.variables]
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, tf.Tensor]:
+        """Updates the compiled metrics with the outputs for natural images."""
+        # Under a distribution strategy Keras calls this once, symbolically, to create the variables of all metrics.
+        self._adversarial.build(x, y, y_pred, sample_weight)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _update_losses(self, loss: tf.Tensor, natural: tf.Tensor, adversarial: tf.Tensor, count: tf.Tensor) -> None:
+        """Updates the mean losses with those of a batch of `count` images."""
+        for metric in self.metrics:
+            if metric.name in ("loss", "natural_loss"):
+                metric.update_state(unscaled(loss if metric.name == "loss" else natural), sample_weight=count)
+        self._adversarial.update_loss(unscaled(adversarial), count)
+
+    def _update_metrics(
+        self, x: tf.Tensor, y: tf.Tensor, outputs: tuple[tf.Tensor, tf.Tensor], sample_weight: Any
+    ) -> dict[str, tf.Tensor]:
+        """Updates the compiled metrics with the outputs for natural and adversarial images. Returns all results."""
+        # The adversarial metrics first, or `compute_metrics` would build them with the natural outputs.
+        self._adversarial.update(x, y, outputs[1], sample_weight)
+        self.compute_metrics(x, y, outputs[0], sample_weight)
+        return self.get_metrics_result()
 
 
 def loss_takes_logits(classifier: keras.Model, loss: Any) -> bool:
-    """Tells whether the classifier returns logits: the loss decides, else the last layer, else they are probabilities.
+    """Returns whether a classifier that is trained on a loss returns logits.
+
+    The `from_logits` of the loss decides; if it has none, the last layer of the classifier does. If neither is known,
+    the outputs are probabilities.
 
     Args:
       classifier: The classifier.
-      loss: The loss, as `compile` takes it.
+      loss: The loss, as for `keras.Model.compile`.
 
     Raises:
-      ValueError: The loss says one thing and the activation of the last layer another.
+      ValueError: The loss and the activation of the last layer contradict each other.
     """
     loss = keras.tree.flatten(loss)[0]
     if isinstance(loss, str):
-        # Keras' short names stand for losses of probabilities.
+        # These short names of Keras are losses of probabilities.
         loss = keras.losses.get("categorical_crossentropy" if loss in ("crossentropy", "ce") else loss)
-    says = getattr(loss, "from_logits", None)
-    if says is None and inspect.isfunction(loss) and "from_logits" in inspect.signature(loss).parameters:
-        says = bool(inspect.signature(loss).parameters["from_logits"].default)
-    told = models.returns_logits(classifier)
-    if says is None:
-        return bool(told)
-    if told is not None and told != says and _ends_in_its_last_layer(classifier):
-        given, needed = ("logits", "from_logits=True") if told else ("probabilities", "from_logits=False")
+    by_loss = getattr(loss, "from_logits", None)
+    if by_loss is None and inspect.isfunction(loss) and "from_logits" in inspect.signature(loss).parameters:
+        by_loss = bool(inspect.signature(loss).parameters["from_logits"].default)
+    by_classifier = models.returns_logits(classifier)
+    if by_loss is None:
+        return bool(by_classifier)
+    if by_classifier is not None and by_classifier != by_loss and _ends_in_its_last_layer(classifier):
+        given, needed = ("logits", "from_logits=True") if by_classifier else ("probabilities", "from_logits=False")
         raise ValueError(
-            f"The classifier returns {given}, by its last layer {classifier.layers[-1].name!r}, and the loss takes the "
-            f"other kind: make the loss with {needed}, as in keras.losses.SparseCategoricalCrossentropy({needed})."
+            f"The last layer of the classifier, {classifier.layers[-1].name!r}, returns {given}, but the loss expects "
+            f"the opposite: create the loss with {needed}, as in keras.losses.SparseCategoricalCrossentropy({needed})."
         )
-    return bool(says)
+    return bool(by_loss)
 
 
 def _ends_in_its_last_layer(classifier: keras.Model) -> bool:
-    """Whether the output is that of the last layer for sure: a subclass may do with its layers what it likes."""
+    """Returns whether the output is known to be that of the last layer; a subclass may use its layers in any way."""
     try:
         return classifier.layers[-1].output is classifier.output
     except (AttributeError, ValueError):
@@ -96,7 +159,7 @@ def _ends_in_its_last_layer(classifier: keras.Model) -> bool:
 
 
 def _copy(metrics: Any) -> Any:
-    """Copies metrics as `compile` takes them; names and functions serve as they are."""
+    """Returns copies of metrics in the structure of `compile`; names and functions are returned unchanged."""
     if isinstance(metrics, dict):
         return {key: _copy(value) for key, value in metrics.items()}
     if isinstance(metrics, (list, tuple)):
@@ -107,6 +170,6 @@ def _copy(metrics: Any) -> Any:
         return type(metrics).from_config(metrics.get_config())
     except (TypeError, NotImplementedError) as error:
         raise ValueError(
-            f"The metric {metrics.name!r} cannot be copied for adversarial images ({error}): give it a get_config that "
-            "holds the arguments of its constructor."
+            f"The metric {metrics.name!r} cannot be copied for adversarial images ({error}): implement get_config so "
+            "that it returns the arguments of the constructor."
         ) from error

@@ -1,4 +1,4 @@
-"""What Keras has no callback for; see `wasser_tf.training.checkpoint` for the one that saves."""
+"""Callbacks that validate under attack and print progress; `wasser_tf.training.checkpoint` has the one that saves."""
 
 import sys
 import time
@@ -13,15 +13,16 @@ from wasser_tf.data import Split
 from wasser_tf.models.logits import as_logits_fn
 
 _PREDICT_BATCH = 500
-# How often an epoch tells how far it is: on a terminal, where a line covers the one before, and in a log.
+# Seconds between reports of progress: on a terminal, where a line replaces the one before it, and in a log.
 _SECONDS_BETWEEN = {True: 0.2, False: 300.0}
 
 
 class RobustValidation(keras.callbacks.Callback):
     """Adds `val_accuracy`, `val_loss` and, with an attack, `val_robust_accuracy` to the logs of each epoch.
 
-    `fit(validation_data=...)` attacks with the training attack. This one takes an attack of its own: a model is better
-    not chosen by the attack it was trained on, and an adaptive radius says nothing about one radius.
+    `fit(validation_data=...)` attacks with the training attack. This callback has a separate attack, because a model
+    should not be selected by the attack that it was trained on, and an adaptive radius does not measure the robustness
+    at one radius.
     """
 
     def __init__(
@@ -35,16 +36,16 @@ class RobustValidation(keras.callbacks.Callback):
         num_attack_examples: int | None = None,
         batch_size: int = 128,
     ):
-        """Makes the callback.
+        """Creates the callback.
 
         Args:
-          classifier: The classifier, which is being trained.
+          classifier: The classifier that is trained.
           split: The validation split.
-          attack: The attack; None to measure natural accuracy only.
-          radius: Its radius; that of its threat model by default.
+          attack: The attack, or None to measure the natural accuracy only.
+          radius: The radius ε of the attack (default: that of its threat model).
           from_logits: Whether the classifier returns logits.
-          num_attack_examples: How many of the first images are attacked; all by default.
-          batch_size: Images at a time under attack.
+          num_attack_examples: The number of attacked images, the first ones of the split (default: all).
+          batch_size: The number of images that are attacked at a time.
         """
         super().__init__()
         self.classifier, self.split, self.attack = classifier, split, attack
@@ -56,7 +57,7 @@ class RobustValidation(keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Measures, and adds to the logs; callbacks that come later see it."""
+        """Adds the scores to the logs, for later callbacks too."""
         logs = {} if logs is None else logs
         logs["val_accuracy"], logs["val_loss"] = self._natural()
         if self.attack is not None:
@@ -81,12 +82,12 @@ class RobustValidation(keras.callbacks.Callback):
 
 
 class EpochTable(keras.callbacks.Callback):
-    """Prints a short line for each epoch, and now and then how far the epoch is; `history.csv` has the rest.
+    """Prints a line for each epoch and, from time to time, the step within the epoch; `history.csv` has all scores.
 
-    Goes after those that add to the logs, into `fit(verbose=0)`.
+    For `fit(verbose=0)`, after the callbacks that add to the logs.
     """
 
-    # Logs and their headings. Each "attacked" is the accuracy under attack of what stands before it.
+    # Logs and their headings. Each "attacked" is the accuracy under attack that belongs to the column before it.
     _COLUMNS = {
         "loss": "loss",
         "accuracy": "accuracy",
@@ -96,13 +97,17 @@ class EpochTable(keras.callbacks.Callback):
     }
 
     def __init__(self, epochs: int) -> None:
-        """Takes the number of the last epoch: what is left of one that was stopped is a `fit` of its own."""
+        """Creates the callback.
+
+        Args:
+          epochs: The number of the last epoch. (That of `fit` is lower while an interrupted epoch is completed.)
+        """
         super().__init__()
         self._epochs = epochs
         self._epoch = 0
-        self._started = self._told = 0.0
+        self._started = self._last_report = 0.0
         self._headed = False
-        # On a terminal every line covers the one that told of the step.
+        # On a terminal every line replaces the progress line.
         self._terminal = sys.stdout.isatty()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -111,16 +116,16 @@ class EpochTable(keras.callbacks.Callback):
         self._epoch, self._started = epoch, time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Tells of the step: on a terminal a few times a second, in a log every few minutes."""
+        """Prints the step, on a terminal a few times per second, in a log every few minutes."""
         del logs
         now = time.monotonic()
-        if now - max(self._told, self._started) > _SECONDS_BETWEEN[self._terminal]:
-            self._told = now
+        if now - max(self._last_report, self._started) > _SECONDS_BETWEEN[self._terminal]:
+            self._last_report = now
             step = f"{self._number()}  step {batch + 1}/{self.params['steps']}"
             print(f"\r{step}" if self._terminal else step, end="" if self._terminal else "\n", flush=True)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Prints the line."""
+        """Prints the line of the epoch."""
         logs = logs or {}
         columns = {key: heading for key, heading in self._COLUMNS.items() if key in logs}
         if not self._headed:

@@ -1,7 +1,7 @@
-"""A training run on disk, in one file that is whole or not there: what BackupAndRestore lacks for an exact resumption.
+"""Checkpoints of a training run for exact resumption, each one file that is written atomically.
 
-`keras.callbacks.BackupAndRestore` writes weights and epoch one after the other (killed between the two, an epoch is
-trained twice) and leaves out the states of random seeds, so that dropout draws other masks after a restart.
+`keras.callbacks.BackupAndRestore` is not exact: it writes weights and epoch in two files (after a kill between the two,
+an epoch is trained twice) and omits the states of random seeds, so that dropout draws different masks after a restart.
 """
 
 import json
@@ -18,20 +18,21 @@ from wasser_tf.runtime.arguments import first_line
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves a training run after every epoch, and keeps the best weights of the classifier in it.
+    """Saves a training run after every epoch, together with the best weights of the classifier.
 
-    Asked to stop by a signal (`wasser_tf.runtime.interruption`), it saves after the batch at work and ends the run there: the
-    metrics of the epoch so far are in the file then, and the batches that are left of it are what to go on with.
+    If a signal asks the run to stop (`wasser_tf.runtime.interruption`), the callback saves after the current batch and
+    ends the run. The file then includes the metrics of the incomplete epoch, and the run resumes with its remaining
+    batches.
 
-    Goes last into `fit(callbacks=...)`, after those that add to the logs.
+    Must be the last of `fit(callbacks=...)`, after the callbacks that add to the logs.
 
     Attributes:
       path: The .npz file.
-      epochs_done: How many epochs are in the file.
-      steps_done: How many steps of the next epoch are in it besides.
-      history: The logs of these epochs, each with its number as "epoch", from 1.
-      best: The classifier's weights at the epoch of the highest score, in the order of `get_weights`; None before.
-      best_epoch: That epoch, from 1.
+      epochs_done: The number of saved epochs.
+      steps_done: The number of saved steps of the epoch after these.
+      history: The logs of the saved epochs, each with its number as "epoch", from 1.
+      best: The weights of the classifier after the epoch with the highest score, in the order of `get_weights`, or None.
+      best_epoch: The number of that epoch, from 1; 0 for none.
     """
 
     def __init__(
@@ -44,21 +45,21 @@ class Checkpoint(keras.callbacks.Callback):
         keep_last: bool = False,
         within_epochs: bool = True,
     ):
-        """Makes the callback, and loads the file if it is there.
+        """Creates the callback and, if the file exists, restores the run from it.
 
         Args:
           path: The .npz file.
-          trained: The compiled model whose `fit` is called; it and its optimiser are brought to where the file stands.
-          classifier: The classifier in it, or the same model; or another one, such as that of averaged weights, which
-            then is saved and brought to where the file stands too.
-          omega: An epoch's score is ω · `val_robust_accuracy` + (1 − ω) · `val_accuracy`, as Eq. 10 weighs the two
-            losses; of equal scores the one with the lower `val_loss` is the better.
-          keep_last: Whether every epoch counts as better than the one before, whatever its score.
-          within_epochs: Whether a run that is asked to stop is saved within an epoch. Not where several workers train,
-            for only all of them together can read the metrics.
+          trained: The compiled model whose `fit` is called. It is restored with its optimizer.
+          classifier: The classifier whose best weights are kept: the one in `trained`, `trained` itself, or a separate
+            one, such as that of averaged weights, which is then saved and restored as well.
+          omega: The weight ω in the score of an epoch, ω · `val_robust_accuracy` + (1 − ω) · `val_accuracy`, as in
+            Eq. 10. Of epochs with equal scores the one with the lower `val_loss` is better.
+          keep_last: Whether each epoch counts as better than all earlier ones, whatever its score.
+          within_epochs: Whether a run that is asked to stop is saved within an epoch. Not possible with several workers,
+            which must read the metrics together.
 
         Raises:
-          ValueError: The file is of another model, or broken.
+          ValueError: The file cannot be read, or belongs to another model.
         """
         super().__init__()
         self.path = pathlib.Path(path)
@@ -74,10 +75,10 @@ class Checkpoint(keras.callbacks.Callback):
             self._load()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Gives the metrics the values they had when the epoch was left; Keras has just set them back.
+        """Restores the metrics of an interrupted epoch, which Keras has just reset.
 
         Raises:
-          ValueError: The file has other metrics.
+          ValueError: The file has the metrics of another model.
         """
         del logs
         if epoch != self.epochs_done or not self.steps_done or not self._within_epochs:
@@ -89,14 +90,14 @@ class Checkpoint(keras.callbacks.Callback):
             variable.assign(value)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Counts the step, and saves if the run was asked to stop.
+        """Counts the step, and saves the run if it was asked to stop.
 
         Raises:
-          Interrupted: It was.
+          Interrupted: The run was asked to stop.
         """
         del logs
         self.steps_done += 1
-        # After the last step the epoch is saved whole.
+        # After the last step, `on_epoch_end` saves.
         if interruption.is_requested() and batch + 1 < self.params["steps"]:
             if self._within_epochs:
                 self._metrics = [np.asarray(variable) for variable in self._trained.metrics_variables]
@@ -107,7 +108,7 @@ class Checkpoint(keras.callbacks.Callback):
         """Saves the epoch.
 
         Raises:
-          ValueError: The loss is not finite; the file stays as it was after the last good epoch.
+          ValueError: The loss is not finite. The file still holds the epoch before.
           Interrupted: The run was asked to stop.
         """
         logs = {key: float(value) for key, value in (logs or {}).items()}
@@ -121,14 +122,20 @@ class Checkpoint(keras.callbacks.Callback):
         interruption.raise_if_requested()
 
     def finish(self, history: list[dict[str, float]], best: list[np.ndarray], best_epoch: int) -> None:
-        """Saves a training that was done elsewhere: its epochs' logs, and of the one to keep weights and number."""
+        """Saves a training that another program completed.
+
+        Args:
+          history: The logs of its epochs, each with its number as "epoch", from 1.
+          best: The weights of the epoch to keep, in the order of `get_weights`.
+          best_epoch: The number of that epoch, from 1.
+        """
         self.history, self.best, self.best_epoch = history, best, best_epoch
         self.epochs_done = len(history)
         self.steps_done, self._metrics = 0, []
         self._save()
 
     def restore_best(self) -> None:
-        """Gives the classifier the weights of the best epoch; without an epoch it keeps its own."""
+        """Sets the weights of the classifier to those of the best epoch, if there is one."""
         if self.best is not None:
             self._classifier.set_weights(self.best)
 
@@ -137,12 +144,12 @@ class Checkpoint(keras.callbacks.Callback):
         return self._omega * logs.get("val_robust_accuracy", natural) + (1 - self._omega) * natural, -logs["val_loss"]
 
     def variables(self) -> list[Any]:
-        """Returns all that a run goes on from: of the model, of its optimiser, and of what is kept beside it."""
-        # A model's variables hold the states of its random seeds, which its weights do not.
+        """Returns the variables that are saved: those of the model, its optimizer and a separate classifier."""
+        # Variables include the states of random seeds, weights do not.
         trained = self._trained.variables
         known = {id(variable) for variable in trained}
-        beside = [variable for variable in self._classifier.variables if id(variable) not in known]
-        return [*trained, *self._trained.optimizer.variables, *beside]
+        separate = [variable for variable in self._classifier.variables if id(variable) not in known]
+        return [*trained, *self._trained.optimizer.variables, *separate]
 
     def _save(self) -> None:
         names = ("epochs_done", "steps_done", "best_epoch", "history")
@@ -151,8 +158,8 @@ class Checkpoint(keras.callbacks.Callback):
         arrays |= {f"variable_{number:04}": np.asarray(value) for number, value in enumerate(self.variables())}
         arrays |= {f"metric_{number:04}": value for number, value in enumerate(self._metrics)}
         arrays |= {f"best_{number:04}": value for number, value in enumerate(self.best or ())}
-        with storage.atomic_path(self.path) as beside:
-            np.savez(beside, allow_pickle=False, **arrays)
+        with storage.atomic_path(self.path) as temporary:
+            np.savez(temporary, allow_pickle=False, **arrays)
 
     def _load(self) -> None:
         try:
@@ -160,10 +167,10 @@ class Checkpoint(keras.callbacks.Callback):
             state = json.loads(str(arrays["state"]))
             names = {"epochs_done": int, "best_epoch": int, "history": list}
             if not all(isinstance(state[name], kind) for name, kind in names.items()):
-                raise ValueError("its state is another program's")
+                raise ValueError("its state has the format of another program")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{self.path} is no checkpoint ({first_line(error)}): start anew with --overwrite."
+                f"{self.path} is not a checkpoint ({first_line(error)}): start again with --overwrite."
             ) from error
         saved = [arrays[key] for key in sorted(arrays) if key.startswith("variable_")]
         variables = self.variables()
@@ -172,7 +179,7 @@ class Checkpoint(keras.callbacks.Callback):
         for variable, value in zip(variables, saved, strict=True):
             variable.assign(value)
         self.epochs_done, self.best_epoch, self.history = state["epochs_done"], state["best_epoch"], state["history"]
-        # Files of older versions have no steps.
+        # Files of older versions do not have it.
         self.steps_done = state.get("steps_done", 0)
         self._metrics = [arrays[key] for key in sorted(arrays) if key.startswith("metric_")]
         self.best = [arrays[key] for key in sorted(arrays) if key.startswith("best_")] or None

@@ -1,7 +1,7 @@
-"""Training on several devices or hosts, by tf.distribute: each replica attacks and learns from its share of a batch.
+"""Training on several devices or hosts with tf.distribute: each replica attacks and learns from its share of a batch.
 
-Gradients are summed over the replicas, and Keras divides losses by their number, so that R replicas with B / R images
-each make the step of one replica with B, batch normalisation included.
+Gradients are summed over the replicas, and Keras divides losses by their number, so that the step of R replicas with
+B / R images each equals that of one replica with B images, batch normalization included.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
-# What TensorFlow raises when a worker goes while the others wait for its part of a sum.
+# Errors of TensorFlow when a worker is lost while the others wait for its part of a sum.
 _LOST = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -28,27 +28,27 @@ _LOST = (
 
 
 class Distribution:
-    """How a run is spread, and the worker that this process is.
+    """The distribution of a run over replicas and workers, from the view of this process.
 
-    One worker is the chief: it alone reads and writes the run's folder, validates and reports. The others get from it
-    what they need (`share`), so that no file system need be common to them.
+    One worker is the chief. It alone reads and writes the folder of the run, validates and reports. The others receive
+    what they need from it (`share`), so the workers need no common file system.
 
     Attributes:
       name: One of `STRATEGIES`.
       strategy: The tf.distribute strategy, or None for "none".
-      num_replicas: The replicas of all workers together.
+      num_replicas: The number of replicas of all workers together.
       is_chief: Whether this process is the chief.
     """
 
     def __init__(self, name: str = "none"):
-        """Makes the strategy. For "multi_worker" nothing in the process may have used TensorFlow's devices before.
+        """Creates the strategy. Before "multi_worker", the process must not have used TensorFlow's devices.
 
         Args:
           name: "none"; "mirrored": all GPUs of this host (or all logical CPUs, without a GPU); or "multi_worker": all
-            workers that the environment variable TF_CONFIG names, of which this process is one.
+            workers in the environment variable TF_CONFIG, which include this process.
 
         Raises:
-          ValueError: There is no such strategy, or TF_CONFIG does not name workers.
+          ValueError: The name is unknown, or TF_CONFIG does not list workers.
         """
         if name not in STRATEGIES:
             raise ValueError(f"distribute must be one of {', '.join(STRATEGIES)}, got {name!r}.")
@@ -63,21 +63,22 @@ class Distribution:
         self.num_replicas = 1 if self.strategy is None else self.strategy.num_replicas_in_sync
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Returns the context in which models and optimisers are made."""
+        """Returns the context in which models and optimizers must be created."""
         return contextlib.nullcontext() if self.strategy is None else self.strategy.scope()
 
     def prepare(self, classifier: keras.Model) -> None:
-        """Makes batch normalisation take its statistics over all replicas, as one replica with the whole batch does."""
+        """Makes batch normalization use the statistics of the whole batch, over all replicas."""
         if self.strategy is not None:
             for layer in classifier.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.synchronized = True
 
     def share(self, values: Sequence[Any]) -> list[np.ndarray]:
-        """Returns the chief's values on every worker; all workers must call it, with equal shapes and types.
+        """Returns the chief's values on every worker. All workers must call it, with equal shapes and types.
 
         Args:
-          values: Numbers, arrays or variables. They travel as float64, which holds weights, counts and seeds exactly.
+          values: Numbers, arrays or variables. They are sent as float64, which represents weights, counts and seeds
+            exactly.
         """
         arrays = [np.asarray(value) for value in values]
         if self.name != "multi_worker":
@@ -97,7 +98,7 @@ class Distribution:
         return [value.astype(array.dtype) for value, array in zip(received, arrays, strict=True)]
 
     def synchronize(self, variables: Sequence[Any]) -> None:
-        """Gives the variables of every worker the chief's values; all workers must call it."""
+        """Sets the variables of every worker to the chief's values. All workers must call it."""
         if self.name == "multi_worker":
             for variable, value in zip(variables, self.share(variables), strict=True):
                 variable.assign(value)
@@ -113,21 +114,22 @@ class Distribution:
     ) -> None:
         """Trains as `model.fit(batches, ...)` does, on all replicas.
 
-        Keras' own `fit` serves one host only: in 3.15 it fails with several workers (keras-team/keras#20585).
+        `fit` of Keras supports a single host only: in version 3.15 it fails with several workers (keras-team/keras#20585).
 
         Args:
           model: A compiled model.
-          batches: Batches of the whole (each worker takes its share), all of one size that the replicas divide.
+          batches: Batches of all replicas together, all of one size, a multiple of the number of replicas. Each worker
+            uses its share.
           epochs: The number of the last epoch.
-          initial_epoch: How many are done.
-          callbacks: Keras callbacks, told of each epoch and its logs; a batch's logs are empty.
+          initial_epoch: The number of completed epochs.
+          callbacks: Keras callbacks. With a strategy, the logs of a batch are empty.
         """
         if self.strategy is None:
             model.fit(
                 batches, shuffle=False, epochs=epochs, initial_epoch=initial_epoch, callbacks=list(callbacks), verbose=0
             )
             return
-        told = keras.callbacks.CallbackList(
+        callback_list = keras.callbacks.CallbackList(
             list(callbacks), model=model, epochs=epochs, steps=int(batches.cardinality()), verbose=0
         )
         self.make_variables(model, batches)
@@ -137,29 +139,33 @@ class Distribution:
         def step(batch: Any) -> None:
             self.strategy.run(model.train_step, args=(batch,))
 
-        told.on_train_begin()
+        callback_list.on_train_begin()
         for epoch in range(initial_epoch, epochs):
             model.reset_metrics()
-            told.on_epoch_begin(epoch)
+            callback_list.on_epoch_begin(epoch)
             for number, batch in enumerate(shares):
-                told.on_train_batch_begin(number)
+                callback_list.on_train_batch_begin(number)
                 step(batch)
-                told.on_train_batch_end(number, {})
-            # Every worker asks, for metrics are summed over them when they are read.
+                callback_list.on_train_batch_end(number, {})
+            # On every worker, because reading metrics sums them over the workers.
             logs = {name: float(value) for name, value in model.get_metrics_result().items()}
-            told.on_epoch_end(epoch, logs)
-        told.on_train_end()
+            callback_list.on_epoch_end(epoch, logs)
+        callback_list.on_train_end()
 
     def make_variables(self, model: keras.Model, batches: tf.data.Dataset) -> None:
-        """Makes those variables of metrics and optimiser that would come with the first step.
+        """Creates the variables of metrics and optimizer, which the first step would create otherwise.
 
-        A function that makes variables is traced by TensorFlow in a way that does not run on several devices.
+        TensorFlow cannot run a function on several devices if it creates variables.
+
+        Args:
+          model: A compiled model.
+          batches: Batches of its inputs and labels, of which only the shapes and types are used.
         """
         with self.scope():
             # Images alone, or with their numbers.
             x, y = tf.nest.map_structure(lambda spec: tf.zeros([1, *spec.shape[1:]], spec.dtype), batches.element_spec)
             outputs = model(x, training=False)
-            # Makes them, and changes none.
+            # Creates the variables and does not update them.
             with keras.StatelessScope():
                 model.compute_metrics(x, y, outputs, None)
             if not model.optimizer.built:
@@ -167,7 +173,7 @@ class Distribution:
 
     @contextlib.contextmanager
     def report_lost_workers(self) -> Iterator[None]:
-        """Makes a sentence of what TensorFlow raises when another worker is lost.
+        """Turns the errors of TensorFlow after the loss of another worker into a ConnectionError.
 
         Raises:
           ConnectionError: A worker was lost.
@@ -178,13 +184,13 @@ class Distribution:
             if self.name != "multi_worker":
                 raise
             raise ConnectionError(
-                f"A worker was lost ({type(error).__name__}): start all workers again with --resume, and the run goes "
-                "on from its last epoch."
+                f"A worker was lost ({type(error).__name__}): start all workers again with --resume; the run "
+                "continues after its last epoch."
             ) from error
 
 
 def _check_tf_config() -> int:
-    """Returns this worker's number, out of TF_CONFIG."""
+    """Returns the number of this worker, from TF_CONFIG."""
     text = os.environ.get("TF_CONFIG", "")
     try:
         config = json.loads(text)

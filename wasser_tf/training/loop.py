@@ -164,7 +164,7 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
 
     Args:
       context: The run.
-      phase: The name of the phase, "standard" or "wasser_train", which names the checkpoint and the rows of the history.
+      phase: The name of the phase, "standard" or "wasser_train", of its checkpoint and of its rows in the history.
       trained: The model to train: a classifier, or a `WasserTrain`.
       title: The name of the phase in the output (default: `phase`).
 

@@ -1,4 +1,4 @@
-"""Losses of training: cross-entropy of class indices with label smoothing, and the divergence of TRADES."""
+"""Training losses: cross-entropy of class indices with label smoothing, and the divergence of TRADES."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="wasser_tf")
 class SmoothedCrossentropy(keras.losses.Loss):
-    """Cross-entropy with smoothed labels (Szegedy et al., CVPR 2016) of class indices; Keras has that of one-hot ones.
+    """Cross-entropy of class indices with label smoothing (Szegedy et al., CVPR 2016); Keras has it for one-hot labels.
 
-    The label's class is asked for with 1 − s + s / K, each other one with s / K.
+    The target probability is 1 − s + s / K for the class of the label and s / K for each other class.
 
     Attributes:
-      label_smoothing: s, from 0 to below 1.
-      from_logits: That it is given logits; WasserTrain asks.
+      label_smoothing: The smoothing s, from 0 to below 1.
+      from_logits: True, because it takes logits; `WasserTrain` reads it.
     """
 
     from_logits = True
@@ -30,7 +30,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Returns the loss of each image, [B], of labels [B] or [B, 1] and logits [B, K]."""
+        """Returns the loss of each image, [B], for labels [B] or [B, 1] and logits [B, K]."""
         one_hot = tf.one_hot(tf.cast(tf.reshape(y_true, [-1]), tf.int32), y_pred.shape[-1], dtype=y_pred.dtype)
         return keras.losses.categorical_crossentropy(
             one_hot, y_pred, from_logits=self.from_logits, label_smoothing=self.label_smoothing
@@ -42,14 +42,21 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
 
 def make_loss(label_smoothing: float) -> keras.losses.Loss:
-    """Returns the loss of a classifier that returns logits."""
+    """Returns the loss for class indices and logits, with label smoothing from 0 to below 1."""
     if label_smoothing:
         return SmoothedCrossentropy(label_smoothing)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def divergence_of_outputs(one: tf.Tensor, two: tf.Tensor, from_logits: bool, sample_weight: Any) -> tf.Tensor:
-    """Returns KL(one ‖ two), the mean over the batch, of logits or probabilities [B, classes]."""
+    """Returns the divergence KL(one ‖ two), averaged over a batch.
+
+    Args:
+      one: Logits or probabilities [B, classes].
+      two: Logits or probabilities [B, classes].
+      from_logits: Whether they are logits.
+      sample_weight: Weights of the images [B], or None.
+    """
 
     def log_probabilities(outputs: tf.Tensor) -> tf.Tensor:
         outputs = tf.cast(outputs, tf.float32)
@@ -63,6 +70,6 @@ def divergence_of_outputs(one: tf.Tensor, two: tf.Tensor, from_logits: bool, sam
 
 
 def unscaled(loss: tf.Tensor) -> tf.Tensor:
-    """Returns a loss as it is shown: Keras divides it by the number of replicas, because it sums their gradients."""
+    """Returns a loss without Keras' division by the number of replicas, whose gradients Keras adds up."""
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     return loss * replicas if replicas > 1 else loss

@@ -1,8 +1,8 @@
-"""An exponential moving average of a classifier's weights, in a classifier of its own.
+"""An exponential moving average of a classifier's weights, in a separate classifier.
 
-Keras' own (`use_ema` of its optimisers) leaves the statistics of batch normalisation out, which then are not those of
-the averaged weights, and at the end of every `fit` writes the average over the weights: a training that goes on within
-an epoch, which takes two, would not be the one that was not interrupted.
+`use_ema` of Keras' optimizers is not suitable: it excludes the statistics of batch normalization, which then do not
+match the averaged weights, and it overwrites the weights with the average at the end of every `fit`, of which a run that
+resumes within an epoch needs two.
 """
 
 import keras
@@ -10,20 +10,20 @@ import tensorflow as tf
 
 
 class WeightAverage(keras.callbacks.Callback):
-    """Keeps the average: after step t, θ̄ ← m θ̄ + (1 − m) θ with m = min(momentum, (1 + t) / (10 + t)).
+    """Updates the average: after step t, θ̄ ← m θ̄ + (1 − m) θ with m = min(momentum, (1 + t) / (10 + t)).
 
-    The bound lets early steps go quickly, as in `tf.train.ExponentialMovingAverage`. All floating weights are averaged,
-    those of normalisation too; others are copied. The state is the averaged classifier's weights and the optimiser's
-    count of steps. Goes before callbacks that evaluate or save.
+    The bound on m shortens the memory in early steps, as in `tf.train.ExponentialMovingAverage`. All floating-point
+    weights are averaged, including those of normalization layers; others are copied. The state consists of the averaged
+    weights and the optimizer's count of steps. Must come before callbacks that evaluate or save.
     """
 
     def __init__(self, classifier: keras.Model, averaged: keras.Model, momentum: float):
-        """Makes the callback.
+        """Creates the callback.
 
         Args:
-          classifier: The classifier, which is being trained.
-          averaged: Another one of the same layers, which holds the average.
-          momentum: From 0 to below 1.
+          classifier: The classifier that is trained.
+          averaged: A classifier with the same layers, whose weights become the average.
+          momentum: The momentum, from 0 to below 1.
         """
         super().__init__()
         self._pairs = list(zip(averaged.weights, classifier.weights, strict=True))
@@ -31,12 +31,12 @@ class WeightAverage(keras.callbacks.Callback):
         self._update = tf.function(self.move, autograph=False)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Moves the average, in a graph."""
+        """Updates the average, in a graph."""
         del batch, logs
         self._update()
 
     def move(self) -> None:
-        """Moves the average, after a step."""
+        """Updates the average after a step."""
         step = tf.cast(self.model.optimizer.iterations, tf.float32)
         keep = tf.minimum(self._momentum, (1 + step) / (10 + step))
         for mean, weight in self._pairs:

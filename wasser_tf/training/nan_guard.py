@@ -1,4 +1,4 @@
-"""Stopping a training whose numbers are no longer finite, with the batch that made them so."""
+"""Stops a training when a number is not finite, and saves the batch that caused it."""
 
 import math
 import os
@@ -16,15 +16,15 @@ from wasser_tf.runtime import storage
 class StopWhenNotFinite(keras.callbacks.Callback):
     """Stops at the first batch after which the loss, a gradient or a weight is NaN or infinite, and saves that batch.
 
-    A gradient that is not finite makes the weights so in the same step, unless the optimiser scales the loss
-    (mixed_float16): then the step is left out and the scale s halved, which is what the scaling is for, as long as it
-    is s · loss whose gradient overflows. One that is not finite at s ≤ 1 is so of the loss itself, and no scale mends
-    it: that stops too. Such a gradient in a single batch among good ones is left out as any other.
+    A gradient that is not finite makes the weights not finite in the same step, unless the optimizer scales the loss
+    (mixed_float16). Then the step is skipped and the scale s halved, as intended if the gradient of s · loss overflows.
+    If the scale falls below 1, the gradient of the loss itself is not finite, and the training stops as well. A single
+    such batch among finite ones is skipped like any other.
 
-    To look costs one pass over the weights a batch. Goes before callbacks that save.
+    The check costs one pass over the weights per batch. Must come before callbacks that save.
 
     Attributes:
-      path: The .npz that the batch goes to: what `batch` returns, with epoch and step, both from 1.
+      path: The .npz file for the batch: the arrays that `batch` returns, and "epoch" and "step", both from 1.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         *,
         first_step: int = 0,
     ):
-        """Makes the callback.
+        """Creates the callback.
 
         Args:
-          path: Where the batch shall be saved.
-          batch: Returns the arrays of a batch from the numbers of its epoch and step, both from 0.
-          first_step: The steps of the first epoch that were done before, by an earlier process.
+          path: The .npz file for the batch.
+          batch: A function that returns the arrays of a batch, given the numbers of its epoch and step, both from 0.
+          first_step: The number of steps of the first epoch that an earlier process has done.
         """
         super().__init__()
         self.path = pathlib.Path(path)
@@ -48,7 +48,7 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         self._scale: Any = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Makes the function that looks at the weights."""
+        """Builds the function that checks the weights."""
         del logs
         weights = self.model.trainable_variables
 
@@ -68,39 +68,39 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Looks.
+        """Checks the loss, the weights and the scale of the loss.
 
         Raises:
-          ValueError: A number is not finite; the batch is saved, and the sentence says where.
+          ValueError: A number is not finite; the message names the file with the batch.
         """
         del batch
         step, self._step = self._step, self._step + 1
-        # Keras' loss is the mean of the epoch so far: one that is not finite stays so.
+        # Keras reports the mean loss of the epoch so far, which stays not finite once it is.
         loss = float((logs or {}).get("loss", 0.0))
         finite = np.ones(0, bool) if self._finite is None else np.asarray(self._finite())
-        # It was halved from 1 or less.
+        # Below 1 it was halved at a scale of 1 or less.
         vanished = self._scale is not None and float(np.asarray(self._scale)) < 1
         if math.isfinite(loss) and finite.all() and not vanished:
             return
         broken = [weight.path for weight, good in zip(self.model.trainable_variables, finite, strict=False) if not good]
-        what = ([] if math.isfinite(loss) else [f"the loss is {loss}"]) + (
+        problems = ([] if math.isfinite(loss) else [f"the loss is {loss}"]) + (
             [f"{len(broken)} of {len(finite)} weights are not finite, the first {broken[0]}"] if broken else []
         )
-        what += ["the gradient is not finite, though the loss is not scaled any more"] if vanished else []
-        with storage.atomic_path(self.path) as beside:
+        problems += ["the gradient is not finite, though the loss is not scaled up"] if vanished else []
+        with storage.atomic_path(self.path) as temporary:
             np.savez_compressed(
-                beside,
+                temporary,
                 allow_pickle=False,
                 **self._batch(self._epoch, step),
                 epoch=np.array(self._epoch + 1),
                 step=np.array(step + 1),
             )
         raise ValueError(
-            f"After step {step + 1} of epoch {self._epoch + 1} {' and '.join(what)}: look at the batch, which is in "
-            f"{self.path}, and lower the learning rate."
+            f"After step {step + 1} of epoch {self._epoch + 1} {' and '.join(problems)}: inspect the batch in "
+            f"{self.path} and lower the learning rate."
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Counts from the first step again."""
+        """Resets the count of steps."""
         del epoch, logs
         self._step = 0

@@ -1,18 +1,22 @@
-"""The optimiser of a training, out of its config."""
+"""The optimizer of a training run."""
 
 import keras
 
 from wasser_tf.training.config import TrainConfig
 
-# Of Keras' layers: nothing is to be gained where a weight is no direction but a size.
+# Names in Keras' layers of offsets and scales, which weight decay does not regularize.
 _NOT_DECAYED = ["bias", "gamma", "beta"]
 
 
 def make_optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
-    """Returns the optimiser of a training of so many steps.
+    """Returns the optimizer that a config describes.
 
-    Its learning rate is a function of the step alone, so that it resumes with the optimiser's count of steps: it rises
-    evenly from 0 for the first `config.warmup` of them, then falls to 0 along a cosine.
+    The learning rate rises linearly from 0 over the fraction `config.warmup` of the steps, then decays to 0 along a
+    cosine. It depends on the step only and so resumes with the optimizer's count of steps.
+
+    Args:
+      config: The settings of the run.
+      steps: The number of steps of the training.
     """
     settings: dict[str, object] = {}
     if config.optimizer.lower() == "sgd":

@@ -1,4 +1,4 @@
-"""The folder of a training run: which run it holds, and what is written into it."""
+"""The output folder of a training run: its files, and whether it belongs to the same run."""
 
 import dataclasses
 import json
@@ -10,9 +10,9 @@ from wasser_tf.training.config import TrainConfig
 
 CONFIG, HISTORY, CHECKPOINTS = "config.json", "history.csv", "checkpoints"
 STANDARD, BEST, SAVED_MODEL = "standard.keras", "best.keras", "best_saved_model"
-# The batch after which numbers were no longer finite.
+# The batch after which a number was not finite.
 NOT_FINITE = "not_finite.npz"
-# All that a run writes; figures are examples_*.png and success.png.
+# All files of a run, except for the figures examples_*.png.
 _FILES = (
     CONFIG,
     HISTORY,
@@ -28,10 +28,14 @@ _FILES = (
 
 
 def check_run_folder(folder: pathlib.Path, config: TrainConfig) -> None:
-    """Refuses a folder that holds another run.
+    """Raises an error if a run may not write into a folder.
+
+    Args:
+      folder: The output folder, which need not exist.
+      config: The settings of the run, with `resume` and `overwrite`.
 
     Raises:
-      ValueError: It does, or it is a file.
+      ValueError: The folder holds another run, or is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir must be a folder, got the file {folder}: give another --output_dir.")
@@ -40,25 +44,25 @@ def check_run_folder(folder: pathlib.Path, config: TrainConfig) -> None:
         return
     if not config.resume:
         raise ValueError(
-            f"output_dir {folder} holds another run ({', '.join(there)}): give another --output_dir, --resume to go on "
-            "with that run, or --overwrite to replace it."
+            f"output_dir {folder} holds another run ({', '.join(there)}): give another --output_dir, --resume to "
+            "continue that run, or --overwrite to replace it."
         )
     saved = storage.read_json(folder / CONFIG)["config"]
     given = json.loads(json.dumps(config.identity()))
     if isinstance(saved, dict):
-        # What runs of older versions do not name was as it is by default today.
+        # Fields that are missing in runs of older versions had the values that are the defaults today.
         usual = {field.name: field.default for field in dataclasses.fields(config) if field.name in given}
         saved = {**{name: value for name, value in usual.items() if value is not dataclasses.MISSING}, **saved}
     differing = _differences(saved, given)
     if differing:
         raise ValueError(
             f"--resume needs the flags of the run in {folder}, but these differ: {'; '.join(differing)}. Give the same "
-            "ones, another --output_dir, or --overwrite."
+            "flags, another --output_dir, or --overwrite."
         )
 
 
 def _differences(saved: Any, given: Any, name: str = "") -> list[str]:
-    """Returns what differs, each as "name is … there and … here"."""
+    """Returns a list of "name is … there and … here" for all values that differ, at any depth."""
     if isinstance(saved, dict) and isinstance(given, dict):
         keys = list(dict.fromkeys([*saved, *given]))
         return [
@@ -70,7 +74,7 @@ def _differences(saved: Any, given: Any, name: str = "") -> list[str]:
 
 
 def clear_run_folder(folder: pathlib.Path, config: TrainConfig) -> None:
-    """Empties the folder of the run it held, unless that goes on, and of what was being written when it was killed."""
+    """Removes incomplete files of killed runs and, if `config.overwrite` is set, all files of the run in the folder."""
     storage.remove_leftovers(folder)
     if config.overwrite:
         for path in (*(folder / name for name in _FILES), *folder.glob("examples_*.png")):
@@ -78,7 +82,7 @@ def clear_run_folder(folder: pathlib.Path, config: TrainConfig) -> None:
 
 
 def write_history(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """Writes one line for each epoch; what a phase does not measure stays empty."""
+    """Writes history.csv, a line for each epoch; scores that a phase does not have are empty."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [columns, *([row.get(column, "") for column in columns] for row in rows)]
     storage.write_text(folder / HISTORY, "".join(",".join(map(str, line)) + "\n" for line in lines))

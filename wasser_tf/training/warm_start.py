@@ -1,8 +1,8 @@
-"""Attacks in training that go on where they ended an epoch before (ATTA, Zheng et al., CVPR 2020), one for each image.
+"""Warm starts: each image's attack starts where its attack of the epoch before ended (ATTA, Zheng et al., CVPR 2020).
 
-A plan of mirror ascent is one image-sized potential Φ. With it kept, the few iterations of a step add to those of the
-epochs before, and the classifier meets a stronger attack for the same time. What is kept fades by a factor in every
-epoch, for it was found against a classifier that is no longer there.
+A transport plan of mirror ascent is determined by a potential Φ of the size of the image. If the potentials are kept,
+the few iterations of a step add to those of earlier epochs, and the classifier is trained on a stronger attack in the
+same time. A factor scales the potentials down in every epoch, because they were found against earlier weights.
 """
 
 from typing import Any
@@ -14,26 +14,30 @@ import tensorflow as tf
 from wasser_tf.attacks import Attack
 from wasser_tf.runtime.arguments import check_fits, check_number, is_whole
 
-MISSING = 'warm_start must know each image again: fit x={"image": images, "number": numpy.arange(len(images))}.'
+NUMBERS_NEEDED = (
+    'warm_start needs a number for each image: fit x={"image": images, "number": numpy.arange(len(images))}.'
+)
 
 
 class WarmStart(keras.Layer):
-    """The potentials of all training images, float16, in one weight that is not trained.
+    """The potentials of all training images, float16, in one non-trainable weight.
 
     Attributes:
-      num_examples: How many images there are; their numbers are below it.
-      fade: What an epoch leaves of a potential, above 0 and below 1.
+      num_examples: The number of training images; the numbers of the images are below it.
+      fade: The factor on the potentials in each epoch, above 0 and below 1.
     """
 
     def __init__(self, num_examples: Any, fade: float, **kwargs: Any):
         super().__init__(trainable=False, autocast=False, **kwargs)
         if not is_whole(num_examples, 1):
-            raise ValueError(f"num_examples must say how many training images there are, got {num_examples!r}.")
+            raise ValueError(
+                f"num_examples must be the number of training images, at least 1, got {num_examples!r}: pass len(images)."
+            )
         self.num_examples = num_examples
         self.fade = fade
 
     def build(self, input_shape: Any) -> None:
-        """Makes the weight, for images of shape [B, H, W, C]."""
+        """Creates the weight for images of shape [B, H, W, C]."""
         pixels = tuple(input_shape[1:])
         size = 2 * self.num_examples
         for length in pixels:
@@ -45,25 +49,31 @@ class WarmStart(keras.Layer):
         self.built = True
 
     def potentials(self, number: tf.Tensor) -> tf.Tensor:
-        """Returns what is left of the potentials of the images of these numbers [B], float32 [B, H, W, C]."""
+        """Returns the scaled potentials of the images with these numbers [B], float32 [B, H, W, C]."""
         return self.fade * tf.cast(tf.gather(self._potentials.value, number), tf.float32)
 
     def keep(self, number: tf.Tensor, potentials: tf.Tensor) -> None:
-        """Keeps the potentials [B, H, W, C] of the images of these numbers [B]."""
+        """Stores the potentials [B, H, W, C] of the images with these numbers [B]."""
         self._potentials.value.scatter_update(tf.IndexedSlices(tf.cast(potentials, tf.float16), number))
 
     def check(self, numbers: Any, images: Any) -> None:
-        """Checks what goes into `fit`, as far as it is arrays.
+        """Checks the arguments of `fit`, if they are arrays.
+
+        Args:
+          numbers: The numbers of the images, integers [N], or None.
+          images: The images [N, H, W, C], or a dataset, which is not checked.
 
         Raises:
-          ValueError: The numbers of the images are missing or not what is needed, or there are several replicas.
+          ValueError: The numbers are missing, have another type, shape or range, or there are several replicas.
         """
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise ValueError("warm_start needs one replica, which alone knows where its attacks ended: leave it out.")
+            raise ValueError(
+                "warm_start needs a single replica, because replicas do not share potentials: leave it out."
+            )
         if not isinstance(images, (np.ndarray, tf.Tensor)):
             return
         if numbers is None:
-            raise ValueError(MISSING)
+            raise ValueError(NUMBERS_NEEDED)
         numbers = np.asarray(numbers)
         if numbers.shape != (len(images),) or not np.issubdtype(numbers.dtype, np.integer):
             raise ValueError(
@@ -78,13 +88,15 @@ class WarmStart(keras.Layer):
 
 
 def check_warm_start(fade: Any, attack: Attack) -> None:
-    """Checks the fade, and that the attack can start from the potentials of an earlier one.
+    """Checks the factor of warm starts, and that the attack supports them.
+
+    Args:
+      fade: The factor on the potentials in each epoch; 0 for attacks from scratch.
+      attack: The attack.
 
     Raises:
-      ValueError: The fade is out of its range, or the attack cannot.
+      ValueError: The factor is out of its range, or the attack cannot start from a potential.
     """
-    check_number("warm_start", fade, least=0)
-    if fade >= 1:
-        raise ValueError(f"warm_start must be below 1, got {fade!r}: what is kept would never fade.")
+    check_number("warm_start", fade, least=0, below=1)
     if fade:
         attack.check_warm_start()
