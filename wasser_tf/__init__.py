@@ -10,6 +10,7 @@ from wasser_tf import attacks
 from wasser_tf.attacks import AttackResult, Ensemble, MirrorAscent, RadiusSchedule, WasserAttack
 from wasser_tf.models import load_pretrained
 from wasser_tf.threat_model import ThreatModel
+from wasser_tf.training.schedules import Cosine, LinearRamp, Staircase
 from wasser_tf.training.wasser_train import WasserTrain
 from wasser_tf.transport.feasibility import Feasibility
 from wasser_tf.version import __version__
@@ -17,10 +18,13 @@ from wasser_tf.version import __version__
 __all__ = [
     "__version__",
     "AttackResult",
+    "Cosine",
     "Feasibility",
     "Ensemble",
+    "LinearRamp",
     "MirrorAscent",
     "RadiusSchedule",
+    "Staircase",
     "ThreatModel",
     "WasserAttack",
     "WasserTrain",

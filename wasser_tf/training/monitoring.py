@@ -4,6 +4,7 @@ With mode="auto" these callbacks look the metric they monitor up among the compi
 images are not.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,16 +17,19 @@ _DIRECTIONS = {"natural_loss": "min", "adversarial_loss": "min", "robust_accurac
 class MonitoredDirections(keras.callbacks.Callback):
     """Sets the `mode` of callbacks that monitor such a metric with mode="auto". Goes before them."""
 
+    # Keras does not have to wait for it in every step.
+    async_safe = True
+
     def __init__(self, callbacks: Iterable[keras.callbacks.Callback], directions: Callable[[], Mapping[str, str]]):
         """Makes the callback.
 
         Args:
-          callbacks: The callbacks of `fit`.
+          callbacks: The callbacks, of mode "auto".
           directions: Returns "min" or "max" by the name of the metric. It is called after the first step, before which
             Keras has not made the metrics.
         """
         super().__init__()
-        self._waiting = [one for one in callbacks if hasattr(one, "monitor") and getattr(one, "mode", None) == "auto"]
+        self._waiting = list(callbacks)
         self._directions = directions
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -58,18 +62,33 @@ def directions_of(metrics: Iterable[Any], prefix: str) -> dict[str, str]:
     return found
 
 
-def with_first(callback: keras.callbacks.Callback, callbacks: Any) -> Any:
-    """Returns the callbacks of `fit`, in the form they were given in, with one more before them."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callback.set_model(callbacks.model)
-        callback.set_params(callbacks.params)
-        callbacks.callbacks.insert(0, callback)
-        return callbacks
-    return [callback, *listed(callbacks)]
+def fit_arguments(
+    fit: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    first: list[keras.callbacks.Callback],
+    directions: Callable[[], Mapping[str, str]],
+) -> inspect.BoundArguments:
+    """Returns the arguments of `fit` with callbacks before those that were given.
 
-
-def listed(callbacks: Any) -> list[keras.callbacks.Callback]:
-    """Returns the callbacks of `fit` as a list."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return list(callbacks.callbacks)
-    return [one for one in keras.tree.flatten(callbacks) if one is not None]
+    Args:
+      fit: `keras.Model.fit`.
+      args: Its positional arguments.
+      kwargs: Its keyword arguments.
+      first: The callbacks that go first.
+      directions: See `MonitoredDirections`, which is added if a given callback needs it.
+    """
+    given = inspect.signature(fit).bind_partial(*args, **kwargs)
+    callbacks = given.arguments.get("callbacks")
+    inside = isinstance(callbacks, keras.callbacks.CallbackList)
+    listed = callbacks.callbacks if inside else [one for one in keras.tree.flatten(callbacks) if one is not None]
+    if monitors := [one for one in listed if hasattr(one, "monitor") and getattr(one, "mode", None) == "auto"]:
+        first = [*first, MonitoredDirections(monitors, directions)]
+    if inside:
+        for callback in first:
+            callback.set_model(callbacks.model)
+            callback.set_params(callbacks.params)
+        callbacks.callbacks[:0] = first
+    elif first:
+        given.arguments["callbacks"] = [*first, *listed]
+    return given

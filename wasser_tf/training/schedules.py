@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from wasser_tf.runtime.arguments import check_number
 
+Scheduled = Callable[..., Any]
 SPEC = (
     "linear:START:END:LENGTH or cosine:START:END:LENGTH or staircase:VALUE:VALUE:…:LENGTH, where LENGTH is such as "
     "10epochs or 500steps (of a staircase, that of one stair)"
@@ -46,6 +47,10 @@ class Schedule(abc.ABC):
                 check_number(f"{name} of {type(self).__name__}", value, above=0)
         for value in self.values_to_check():
             check_number(f"A value of {type(self).__name__}", value)
+
+    def __call__(self, step: Any, steps_per_epoch: Any) -> tf.Tensor:
+        """Returns `value`, as other callables do."""
+        return self.value(step, steps_per_epoch)
 
     @abc.abstractmethod
     def values_to_check(self) -> tuple[float, ...]:
@@ -173,7 +178,8 @@ def parse_schedule(text: str) -> Schedule:
     >>> parse_schedule("linear:0:0.3:10epochs")
     LinearRamp(epochs=10.0, steps=None, start=0.0, end=0.3)
     """
-    kind, *values, length = [part.strip() for part in str(text).split(":")]
+    kind, *values = [part.strip() for part in str(text).split(":")]
+    length = values.pop() if values else ""
     found = re.fullmatch(r"([0-9.eE+-]+?) *(epoch|step)s?", length)
     try:
         numbers = [float(value) for value in values]
@@ -220,7 +226,7 @@ def check_schedule(name: str, schedule: Any, *, most: float = math.inf) -> None:
     Raises:
       ValueError: It is not.
     """
-    if not callable(schedule) and not isinstance(schedule, Schedule):
+    if not callable(schedule):
         raise ValueError(
             f"{name} must be a schedule such as wasser_tf.LinearRamp(0, 0.3, epochs=10), or a callable of the step, "
             f"got {schedule!r}."

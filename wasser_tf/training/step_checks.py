@@ -5,9 +5,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 LABELS_NEEDED = "WasserTrain needs labels: pass y, or a dataset of (images, labels); predict does without."
+NOT_ONE_CLASS = (
+    "labels of rank 2 must be one-hot or soft rows, not negative, that add up to 1, but a batch has others: an attack "
+    "raises the loss of the one class of an image, and an image of several labels (multi-label) has none."
+)
 _TOLERANCE = 1e-2
 
 
@@ -73,14 +78,18 @@ def check_step_labels(y: Any, classes: int | None) -> tf.Tensor:
     return require(inside, f"labels must be whole numbers, {allowed}, but a batch has others.", y)
 
 
+def check_label_rows(y: np.ndarray) -> None:
+    """Checks labels of rank 2 before training.
+
+    Raises:
+      ValueError: A row is negative somewhere or does not add up to 1.
+    """
+    if not np.issubdtype(y.dtype, np.number) or (y < 0).any() or (abs(y.sum(axis=1) - 1) > _TOLERANCE).any():
+        raise ValueError(NOT_ONE_CLASS)
+
+
 def _check_rows(y: tf.Tensor) -> tf.Tensor:
     values = tf.cast(y, tf.float32)
     sums = tf.reduce_sum(values, axis=1)
     one_class = tf.reduce_all(values >= 0) & tf.reduce_all(tf.abs(sums - 1) <= _TOLERANCE)
     return require(one_class, NOT_ONE_CLASS, y)
-
-
-NOT_ONE_CLASS = (
-    "labels of rank 2 must be one-hot or soft rows, not negative, that add up to 1, but a batch has others: an attack "
-    "raises the loss of the one class of an image, and an image of several labels (multi-label) has none."
-)
