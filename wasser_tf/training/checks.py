@@ -148,7 +148,7 @@ def check_training_settings(
         check_schedule("omega", omega, most=MOST["omega"])
     else:
         check_number("omega", omega, least=0, most=1)
-    _check_epsilon(epsilon, attack)
+    check_epsilon(epsilon, attack)
     if attack_chunk is not None and not is_whole(attack_chunk, 1):
         raise ValueError(f"attack_chunk must be a whole number of at least 1, or None, got {attack_chunk!r}.")
     check_bool("random_radius", random_radius)
@@ -158,7 +158,12 @@ def check_training_settings(
     check_number("trades_beta", trades_beta, least=0)
 
 
-def _check_epsilon(epsilon: Any, attack: Attack) -> None:
+def check_epsilon(epsilon: Any, attack: Attack) -> None:
+    """Checks the radius of training, if it is not the attack's.
+
+    Raises:
+      ValueError: It is not a number or schedule of at least 0, or the attack does not take a radius.
+    """
     if epsilon is None:
         return
     if callable(epsilon):

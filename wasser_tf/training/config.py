@@ -106,8 +106,8 @@ class TrainConfig:
     )
     omega: float = setting("Weight ω of the adversarial loss, from 0 to 1.", 0.7, check=_number(least=0, most=1))
     omega_schedule: str | None = setting(
-        f"Schedule of ω over the steps of WasserTrain, given as {SPEC}. `omega` then only weighs the accuracies by which "
-        "the best epoch is selected.",
+        f"Schedule of ω over the steps of WasserTrain, given as {SPEC}. `omega` then only weighs the accuracies by "
+        "which the best epoch is selected.",
         None,
         check=functools.partial(check_schedule_text, most=MOST["omega"]),
     )

@@ -193,6 +193,16 @@ def parse_schedule(text: str) -> Schedule:
     raise ValueError(f"A schedule is given as {SPEC}, got {text!r}.")
 
 
+def check_schedule_text(name: str, text: str | None, *, most: float = math.inf) -> None:
+    """Checks a schedule as flags have it, or None.
+
+    Raises:
+      ValueError: `parse_schedule` or `check_schedule` refuses it.
+    """
+    if text is not None:
+        check_schedule(name, parse_schedule(text), most=most)
+
+
 def schedule_value(schedule: Any, step: Any, steps_per_epoch: Any) -> tf.Tensor:
     """Returns the value of a `Schedule` or any other callable at a step, a float32 scalar. May be called in a graph.
 
