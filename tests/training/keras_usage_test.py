@@ -249,3 +249,19 @@ def test_good_datasets_of_all_forms_train_alike(data, options):
 def test_soft_labels_train(data):
     soft = 0.9 * np.eye(3, dtype=np.float32)[data[1]] + 0.1 / 3
     assert np.isfinite(compiled(_CATEGORICAL).fit(data[0], soft, verbose=0).history["loss"][0])
+
+
+@pytest.mark.parametrize("outside", ["classifier", "both"])
+def test_a_classifier_made_outside_the_scope_of_the_strategy_is_refused_in_a_sentence(outside):
+    """Plain Keras raises an AssertionError without a message in its first step."""
+    strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+
+    def made():
+        return keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+
+    classifier = made()
+    model = WasserTrain(classifier, ATTACK)
+    with strategy.scope(), pytest.raises(ValueError, match="made outside the scope of the MirroredStrategy.*build or"):
+        (model if outside == "both" else WasserTrain(classifier, ATTACK)).compile("sgd", _SPARSE)
+    with strategy.scope():
+        WasserTrain(made(), ATTACK).compile("sgd", _SPARSE)

@@ -185,6 +185,23 @@ def check_steps_per_epoch(steps_per_epoch: Any) -> None:
         raise ValueError(f"steps_per_epoch must be a whole number of at least 1, or None, got {steps_per_epoch!r}.")
 
 
+def check_scope(model: keras.Model) -> None:
+    """Checks that a model was made in the scope of the distribution strategy that it is compiled for.
+
+    Raises:
+      ValueError: A weight was not.
+    """
+    strategy = tf.distribute.get_strategy() if tf.distribute.has_strategy() else model.distribute_strategy
+    if strategy is None:
+        return
+    outside = [weight.path for weight in model.weights if not strategy.extended.variable_created_in_scope(weight.value)]
+    if outside:
+        raise ValueError(
+            f"The weight {outside[0]!r} was made outside the scope of the {type(strategy).__name__} that the model is "
+            "compiled in: build or load the classifier, and make WasserTrain, within `with strategy.scope():`."
+        )
+
+
 def can_perturb(attack: Attack, epsilon: Any) -> bool:
     """Returns whether an attack can change an image, at a radius or schedule in the place of its own, or None."""
     if epsilon is None:

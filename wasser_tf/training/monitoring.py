@@ -79,7 +79,7 @@ def fit_arguments(
       directions: See `MonitoredDirections`, which is added if a given callback needs it.
     """
     given = inspect.signature(fit).bind_partial(*args, **kwargs)
-    callbacks = given.arguments.get("callbacks")
+    callbacks: Any = given.arguments.get("callbacks")
     inside = isinstance(callbacks, keras.callbacks.CallbackList)
     listed = callbacks.callbacks if inside else [one for one in keras.tree.flatten(callbacks) if one is not None]
     if monitors := [one for one in listed if hasattr(one, "monitor") and getattr(one, "mode", None) == "auto"]:

@@ -171,8 +171,7 @@ class WasserTrain(NaturalAndAdversarial):
         check_warm_start(self.warm_start, value if name == "attack" else self.attack)
         if name in MOST and callable(value) and self._curriculum is None:
             raise ValueError(
-                f"{name} can become a schedule only in a WasserTrain that was made with one, whose state has a counter "
-                "of steps: make a new WasserTrain."
+                f"{name} can become a schedule only in a WasserTrain that was made with one: make a new WasserTrain."
             )
         super().__setattr__(name, value)
         # These were traced with the old value. Within `fit` the next step calls the new functions.
@@ -232,6 +231,7 @@ class WasserTrain(NaturalAndAdversarial):
                 "WasserTrain needs a loss, got None: pass, for example, "
                 "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True) to compile."
             )
+        checks.check_scope(self)
         self._from_logits = loss_takes_logits(self.classifier, loss)
         self._adversarial = AdversarialScores(metrics, weighted_metrics)
         super().compile(optimizer, loss, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs)
