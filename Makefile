@@ -1,45 +1,47 @@
-# Everything runs in .venv, built from requirements.lock: the same packages, byte for byte, on every machine.
+# Everything runs in .venv, which is built from requirements.lock: identical packages on every machine.
 
 PYTHON ?= python3
 OUTPUT_DIR ?= runs/demo
 
 BIN := .venv/bin
 ENV := .venv/.installed
-# A clone has the package's name: from the folder above it, `import wasser_tf` would find the clone, an empty namespace,
-# before what setuptools installs by default. A plain path is found first.
+# The clone has the same name as the package. In the folder above it, `import wasser_tf` would find the clone (an empty
+# namespace package) before setuptools' default editable install. A plain path entry (compat) is found first.
 EDITABLE := --config-settings editable_mode=compat
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test mutants bench lock clean
 
-help:  ## What can be made
+help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-env: $(ENV)  ## Build .venv (Python 3.11 to 3.13; another one than python3: make env PYTHON=python3.12)
+env: $(ENV)  ## Build .venv with Python 3.11 to 3.13 (to choose the interpreter: make env PYTHON=python3.12)
 
 $(ENV): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	  echo "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1):" \
-	    "name one, as in: make env PYTHON=python3.11" >&2; exit 1; }
+	    "choose one, for example: make env PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	@echo "Installing some 70 packages, which takes minutes and 3 GB of disk"
+	@echo "Installing about 70 packages; this takes minutes and 3 GB of disk"
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation $(EDITABLE) -e .
 	@touch $@
 
-demo: env  ## Train on the embedded digits, no network needed (to OUTPUT_DIR=runs/demo, which is overwritten)
+demo: env  ## Train on the embedded digits without a network (overwrites OUTPUT_DIR=runs/demo)
 	$(BIN)/python bin/train.py --dataset=digits --output_dir=$(OUTPUT_DIR) --overwrite
 
-# Two at a time: most of the time goes into compiling, on one core. A file stays on one (tests/conftest.py), for its tests
-# share what they compile and what they train; in the order of the folders, so that the longest are not the last.
-test: env  ## Lint, type check and test (about 13 minutes on two cores)
+# Two processes, because most of the time goes into compilation, which uses one core. All tests of a file run in the same
+# process (conftest.py), because they share compiled functions and trained models. --no-loadscope-reorder keeps the order
+# of the folders, so that the longest tests are not the last.
+test: env  ## Lint, type check, run the tests and the docstrings' examples (about 13 minutes on two cores)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -rs --numprocesses=2 --dist=loadscope --no-loadscope-reorder --durations=10
 
-# Cosmic Ray is not in requirements.lock: only this needs it. MUTANTS='--paths=wasser_tf/attacks --sample=20' for fewer.
-mutants: env  ## Mutate 100 lines of wasser_tf/ and count those that tests notice (about an hour on one core)
+# Cosmic Ray is not in requirements.lock, because only this target needs it. A smaller sample:
+# make mutants MUTANTS='--paths=wasser_tf/attacks --sample=20'
+mutants: env  ## Mutate 100 lines of wasser_tf/ and count the mutants that the tests kill (about an hour on one core)
 	@$(BIN)/python -c 'import cosmic_ray' 2>/dev/null || { \
 	  echo "make mutants needs Cosmic Ray: $(BIN)/python -m pip install -e '.[mutation]'" >&2; exit 1; }
 	$(BIN)/python reliability/mutants.py $(MUTANTS)
@@ -47,7 +49,7 @@ mutants: env  ## Mutate 100 lines of wasser_tf/ and count those that tests notic
 bench: env  ## Time the attacks (minutes)
 	$(BIN)/python benchmarks/run.py
 
-lock:  ## Resolve requirements.lock anew (needs uv; everything else does with pip)
+lock:  ## Resolve requirements.lock again (needs uv; all other targets need only pip)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --extra test --extra serving pyproject.toml -o requirements.lock

@@ -1,4 +1,4 @@
-"""Imports TensorFlow fast, and without its start-up messages, which would bury a binary's own. To be imported first."""
+"""Imports TensorFlow quickly and without its start-up messages. Import it first."""
 
 import contextlib
 import importlib.util
@@ -11,7 +11,7 @@ import _memory  # noqa: F401
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """Keeps what native code writes to standard error, by the file descriptor, from being seen."""
+    """Discards what native code writes to standard error, by redirecting the file descriptor."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -25,7 +25,7 @@ def _hushed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without(*modules: str) -> Iterator[None]:
-    """Makes modules seem missing to those that would import them."""
+    """Makes modules appear missing to code that imports them conditionally."""
     hidden = [name for name in modules if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
@@ -37,15 +37,15 @@ def _without(*modules: str) -> Iterator[None]:
 
 if _missing := [name for name in ("tensorflow", "wasser_tf") if importlib.util.find_spec(name) is None]:
     sys.exit(
-        f"{os.path.basename(sys.argv[0])}: {sys.executable} has no {' and no '.join(_missing)}: make the environment "
-        "by `make env`, and start this with .venv/bin/python."
+        f"{os.path.basename(sys.argv[0])}: {sys.executable} lacks {' and '.join(_missing)}: create the environment "
+        "with `make env` and run this with .venv/bin/python."
     )
-# Whatever the environment, or a forgotten ~/.keras/keras.json, sets for other programs.
+# Instead of what the environment, or a forgotten ~/.keras/keras.json, sets for other programs.
 os.environ["KERAS_BACKEND"] = "tensorflow"
-# Some messages come before TensorFlow reads the level that hides the others.
+# Set before the import, because some messages are written before TensorFlow reads its own log level.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Keras looks for these, for wrappers and pictures of its own that no binary has a use for: a quarter of a start's time.
+# Keras imports these for wrappers and plots that no binary uses; they take a quarter of the start-up time.
 with _hushed(), _without("sklearn", "matplotlib.pyplot"):
     import tensorflow
-# It warns of functions traced for several attacks or shapes, which is what these programs do.
+# It warns of functions retraced for several attacks or shapes, which is intended here.
 tensorflow.get_logger().setLevel("ERROR")

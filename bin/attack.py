@@ -1,13 +1,13 @@
-r"""Attacks a saved classifier and writes the adversarial examples, each feasible, and a report.
+r"""Attacks a saved classifier and writes feasible adversarial examples and a report.
 
   python bin/attack.py --model=best.keras --dataset=digits --epsilon=0.5 --attack=mirror_ascent --output_dir=runs/attack
 
---model is a .keras file, the folder of a SavedModel, a published .npz checkpoint, or pretrained:NAME, one that comes
-with the package. The output_dir gets:
-  adversarial.npz  an entry for each image in each array: index (position in the split as loaded), image, label,
-                   adversarial (feasible, float32), success, loss, radius, cost and the rest of the feasibility record; and
-                   raw, raw_success, … for what the attack made before it was feasible
-  report.json      the threat model, the attack and its settings, and the scores of both
+--model is a .keras file, the folder of a SavedModel, a published .npz checkpoint, or pretrained:NAME for a packaged
+classifier. The output_dir gets:
+  adversarial.npz  arrays with one entry per image: index (position in the split as loaded), image, label, adversarial
+                   (feasible, float32), success, loss, radius, cost and the other fields of the feasibility record; and
+                   raw, raw_success, … for the examples before rounding to feasible ones
+  report.json      the threat model, the attack and its settings, and the scores of feasible and raw examples
 """
 
 import _flags
@@ -33,7 +33,7 @@ flags.adopt_module_key_flags(_flags)
 
 
 def main() -> None:
-    """Turns the flags into a config, runs it and prints the scores."""
+    """Runs the attack that the flags describe and prints the scores."""
     _flags.apply_deterministic()
     config = AttackRun(
         model=FLAGS.model,
@@ -48,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    _flags.run(main, "the same command goes on after the last whole batch")
+    _flags.run(main, "the same command resumes after the last complete batch")

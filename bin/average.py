@@ -1,8 +1,8 @@
-r"""Averages the weights of classifiers of one architecture: of the ends of one training's cycles (SWA).
+r"""Averages the weights of classifiers of one architecture, as in stochastic weight averaging (SWA).
 
   python bin/average.py --models=runs/first/best.keras,runs/second/best.keras --output=runs/average.keras
 
-where the second run went on from the first (bin/train.py --initial). bin/evaluate.py measures what came of it.
+where the second run started from the first (bin/train.py --initial). Evaluate the result with bin/evaluate.py.
 """
 
 import _flags
@@ -17,7 +17,7 @@ flags.DEFINE_string("output", None, "The .keras file to write.", required=True)
 
 
 def main() -> None:
-    """Averages and says where the file is."""
+    """Averages the classifiers and prints the path of the result."""
     classifier = average(FLAGS.models, FLAGS.output)
     print(f"Written: {FLAGS.output}: {classifier.name}, the mean of {len(FLAGS.models)}")
 

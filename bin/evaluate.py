@@ -1,14 +1,14 @@
-r"""Evaluates saved classifiers: models × attacks × radii to tables, curves and pictures.
+r"""Evaluates saved classifiers under attacks at several radii and writes tables, curves and figures.
 
   python bin/evaluate.py --models=standard=a.keras,robust=b.keras --attacks=mirror_ascent,random_plan \
     --radii=0.1,0.3,0.5 --dataset=digits --num_examples=100 --output_dir=runs/evaluation
 
-The output_dir gets report.md, report.json, results.csv, figures/ and cells/, the examples. Interrupted, the same
-command goes on where it was. An evaluation that is there is scored anew by
+The output_dir gets report.md, report.json, results.csv, figures/, and the examples in cells/. After an interruption,
+the same command resumes the evaluation. To score a stored evaluation again without attacking, use
 
   python bin/evaluate.py --output_dir=runs/evaluation --rescore --verify_exact
 
-without attacking; what is evaluated is then read from the output_dir.
+which reads the configuration from the output_dir.
 """
 
 import _flags
@@ -21,34 +21,39 @@ from wasser_tf.runs.evaluate import run_evaluation
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list(
-    "models", None, "Classifiers as path or name=path: .keras, SavedModels' folders, .npz, pretrained:NAME."
+    "models", None, "The classifiers, each as path or name=path: .keras, SavedModel folder, .npz or pretrained:NAME."
 )
 flags.DEFINE_list(
     "attacks",
     "mirror_ascent,wasser_attack,random_plan",
-    f"Attacks as name or name:setting=value:setting=value; there are {_flags.WASSERSTEIN_ATTACKS}.",
+    f"The attacks, each as name or name:setting=value:…; available: {_flags.WASSERSTEIN_ATTACKS}.",
 )
-flags.DEFINE_list("radii", "0.1,0.3,0.5,1.0", "Radii ε.")
-flags.DEFINE_bool("resume", False, "Whether to go on in an output_dir of other settings; results that fit are used.")
-flags.DEFINE_bool("rescore", False, "Whether to score the stored examples anew, without attacking.")
-flags.DEFINE_bool("verify_exact", False, "Whether to verify feasible examples by exact transport (float64).")
+flags.DEFINE_list("radii", "0.1,0.3,0.5,1.0", "The radii ε.")
+flags.DEFINE_bool(
+    "resume", False, "Whether to continue in an output_dir with other settings; matching results are reused."
+)
+flags.DEFINE_bool("rescore", False, "Whether to score the stored examples again, without attacking.")
+flags.DEFINE_bool("verify_exact", False, "Whether to verify feasible examples by exact optimal transport (float64).")
 flags.DEFINE_integer(
-    "verify_examples", 100, "How many of each model, attack and radius --verify_exact takes; 0: all.", lower_bound=0
+    "verify_examples",
+    100,
+    "Examples of each model, attack and radius that --verify_exact verifies; 0: all.",
+    lower_bound=0,
 )
 flags.DEFINE_bool("sanity", True, "Whether to make the sanity checks of Carlini et al. 2019.")
 flags.DEFINE_bool(
     "skip_fooled",
     False,
-    "Whether an attack gets only the images that none before it and no smaller radius has fooled: the robust accuracy "
-    "of all attacks together for less work, without scores of each.",
+    "Whether an attack skips images that an earlier attack or a smaller radius has fooled. The robust accuracy of all "
+    "attacks together takes less work, but attacks have no scores of their own.",
 )
-flags.DEFINE_bool("minimal_radius", False, "Whether to bisect the smallest radius that fools each image.")
+flags.DEFINE_bool("minimal_radius", False, "Whether to find the minimal radius of each image by bisection.")
 flags.DEFINE_string(
     "main_attack",
     "",
-    "The attack of --sanity and --minimal_radius: one of --attacks, mirror_ascent or else the first by default.",
+    "The attack for --sanity and --minimal_radius, one of --attacks (default: mirror_ascent if given, or the first).",
 )
-flags.DEFINE_integer("sanity_examples", 100, "On how many images the sanity checks are made.", lower_bound=1)
+flags.DEFINE_integer("sanity_examples", 100, "Number of images for the sanity checks.", lower_bound=1)
 _flags.define_data()
 _flags.define_selection()
 _flags.define_threat_model()
@@ -59,10 +64,10 @@ flags.adopt_module_key_flags(_flags)
 
 
 def main() -> None:
-    """Turns the flags into a config, runs it and says where the report is."""
+    """Runs the evaluation that the flags describe and prints its accuracies and the path of the report."""
     _flags.apply_deterministic()
     reports = run_evaluation(
-        _config() if FLAGS.models else EvaluationRun.stored(FLAGS.output_dir),
+        _config() if FLAGS.models else EvaluationRun.load(FLAGS.output_dir),
         resume=FLAGS.resume,
         overwrite=FLAGS.overwrite,
         rescore_only=FLAGS.rescore,
@@ -93,4 +98,4 @@ def _config() -> EvaluationRun:
 
 
 if __name__ == "__main__":
-    _flags.run(main, "the same command goes on after the last whole batch")
+    _flags.run(main, "the same command resumes after the last complete batch")

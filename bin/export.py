@@ -2,9 +2,9 @@ r"""Exports a classifier for TensorFlow Serving, to <base_dir>/<name>/<version>/
 
   python bin/export.py --model=runs/digits/best.keras --name=digits --base_dir=served --robustness
 
-A classifier of a bin/train.py run brings its dataset, threat model and measured robustness along for the model card.
-The base_dir also gets models.config, batching_parameters.txt, docker-compose.yaml and kubernetes.yaml:
-docker compose --file=served/docker-compose.yaml up. See docs/how_to/serve.md.
+For a classifier of a bin/train.py run, the model card includes its dataset, threat model and measured robustness.
+The base_dir also gets models.config, batching_parameters.txt, docker-compose.yaml and kubernetes.yaml; start the server
+with docker compose --file=served/docker-compose.yaml up. See docs/how_to/serve.md.
 """
 
 import pathlib
@@ -20,20 +20,26 @@ from wasser_tf.serving.robustness import RobustnessProbe
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string(
-    "model", None, "The classifier: a .keras file, a SavedModel's folder, a .npz or pretrained:NAME.", required=True
+    "model", None, "The classifier: a .keras file, a SavedModel folder, a .npz file or pretrained:NAME.", required=True
 )
-flags.DEFINE_string("base_dir", None, "Folder of all served models.", required=True)
-flags.DEFINE_string("name", None, "What the server calls the model.", required=True)
-flags.DEFINE_integer("version", None, "A whole number; the next free one by default.")
-flags.DEFINE_list("class_names", None, "Names of the classes. Those of the dataset by default.")
-flags.DEFINE_string("dataset", None, "The dataset that names the classes. That of the training run by default.")
-flags.DEFINE_string("data_dir", None, "Folder of the prepared sets (the parent of mnist/). TFDS's own by default.")
-flags.DEFINE_list("image_shape", None, "Height, width and channels, where the classifier does not say them.")
-flags.DEFINE_bool("robustness", False, "Whether to add the signature that tells how close to the edge an image lies.")
-flags.DEFINE_float("robustness_largest", RobustnessProbe.largest, "The largest radius that --robustness tries.")
-flags.DEFINE_integer("robustness_rounds", RobustnessProbe.rounds, "How many radii --robustness tries.")
+flags.DEFINE_string("base_dir", None, "The folder of all served models.", required=True)
+flags.DEFINE_string("name", None, "The name of the model on the server.", required=True)
+flags.DEFINE_integer("version", None, "The version, a whole number (default: the next free one).")
+flags.DEFINE_list("class_names", None, "Names of the classes (default: those of the dataset).")
+flags.DEFINE_string("dataset", None, "The dataset whose class names are used (default: that of the training run).")
+flags.DEFINE_string(
+    "data_dir", None, "The folder of prepared datasets, such as the parent of mnist/ (default: that of TFDS)."
+)
+flags.DEFINE_list("image_shape", None, "Height, width and channels, if the classifier does not define them.")
+flags.DEFINE_bool("robustness", False, "Whether to add the signature that estimates the minimal radius of an image.")
+flags.DEFINE_float(
+    "robustness_largest", RobustnessProbe.largest, "The largest radius that the robustness signature tries."
+)
 flags.DEFINE_integer(
-    "robustness_iterations", RobustnessProbe.iterations, "Mirror steps of --robustness at each radius."
+    "robustness_rounds", RobustnessProbe.rounds, "Number of radii that the robustness signature tries."
+)
+flags.DEFINE_integer(
+    "robustness_iterations", RobustnessProbe.iterations, "Mirror steps of the robustness signature at each radius."
 )
 _flags.define_threat_model()
 flags.adopt_module_key_flags(_flags)
@@ -42,7 +48,7 @@ _BALL = ("p", "kernel_size", "normalize_mass", "capacity")
 
 
 def main() -> None:
-    """Turns the flags into arguments, exports and says where to."""
+    """Exports the classifier and prints the paths of the result."""
     path = pathlib.Path(FLAGS.model)
     card = model_card.of_run(path)
     classifier = models.load_classifier(FLAGS.model)
@@ -70,12 +76,12 @@ def _class_names(card: dict) -> tuple[str, ...] | None:
         return data.load(name, data_dir=FLAGS.data_dir or card.get("data_dir"), splits=("test",)).class_names
     except ValueError as error:
         raise ValueError(
-            f"The dataset that names the classes is not there; --class_names does it too. {error}"
+            f"The dataset with the class names is missing; give it, or the names in --class_names. {error}"
         ) from error
 
 
 def _probe(card: dict) -> RobustnessProbe:
-    """The rules are those the classifier was trained for, unless flags say others."""
+    """Returns the probe for the threat model of the training, or for that of the flags if any is given."""
     given = any(FLAGS[name].present for name in _BALL)
     trained = card.get("threat_model")
     ball = ThreatModel.from_config(trained) if trained and not given else _flags.threat_model(0.0)

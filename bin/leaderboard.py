@@ -1,10 +1,12 @@
 r"""Adds classifiers to the leaderboard and renders its page.
 
-  python bin/leaderboard.py --dataset=mnist --models=mine=best.keras --description="my training" --output_dir=runs/leaderboard
+  python bin/leaderboard.py --dataset=mnist --models=mine=best.keras --description="my training" \
+    --output_dir=runs/leaderboard
   python bin/leaderboard.py
 
-The first evaluates mine on the whole test set with the ensemble, stores docs/results/leaderboard/mnist/p1-k5-normalized-capacity1/mine.json and
-renders docs/results/leaderboard.md; interrupted, it goes on where it was. The second renders the page alone.
+The first command evaluates the classifier on the whole test set with the ensemble, stores its entry as
+docs/results/leaderboard/mnist/p1-k5-normalized-capacity1/mine.json and renders docs/results/leaderboard.md. After an
+interruption, the same command resumes. The second command only renders the page.
 """
 
 import pathlib
@@ -19,15 +21,15 @@ from wasser_tf.runs.leaderboard import add_to_leaderboard
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list(
-    "models", None, "Classifiers as path or name=path: .keras, SavedModels' folders, .npz, pretrained:NAME."
+    "models", None, "The classifiers, each as path or name=path: .keras, SavedModel folder, .npz or pretrained:NAME."
 )
-flags.DEFINE_string("description", "", "A sentence on where they come from.")
+flags.DEFINE_string("description", "", "A sentence about the classifiers' origin.")
 _flags.define_board()
 flags.adopt_module_key_flags(_flags)
 
 
 def main() -> None:
-    """Turns the flags into a config, adds each classifier and says where the page is."""
+    """Adds each classifier to the leaderboard and prints the path of the page."""
     if FLAGS.models:
         board = _flags.board()
         for name, path in parse_models(FLAGS.models).items():

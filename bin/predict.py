@@ -1,11 +1,11 @@
-r"""Asks a served model: images in, labels and latencies out.
+r"""Sends images to a served model and prints labels and latencies.
 
   python bin/predict.py --server=localhost:8500 --model=digits --images=one.png,two.jpg
   python bin/predict.py --server=localhost:8500 --model=digits --dataset=digits --output=labels.csv
   python bin/predict.py --server=localhost:8501 --protocol=rest_rows --model=digits --signature=robustness …
 
-gRPC is TensorFlow Serving's port 8500, REST its port 8501. Files are PNG, JPEG (decoded by the server) or .npy, of
-uint8 or of floats in [0, 1].
+TensorFlow Serving listens for gRPC on port 8500 and for REST on port 8501. Files are PNG or JPEG, which the server
+decodes, or .npy with uint8 values or floats in [0, 1].
 """
 
 import _flags
@@ -18,24 +18,34 @@ from wasser_tf.serving.client import PROTOCOLS
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("server", "localhost:8500", "host:port.")
-flags.DEFINE_string("model", None, "What the server calls the model.", required=True)
-flags.DEFINE_enum("protocol", PredictRun.protocol, PROTOCOLS, "rest_rows sends `instances`, rest_columns `inputs`.")
-flags.DEFINE_integer("version", None, "The model's version; the latest by default.", lower_bound=0)
-flags.DEFINE_string("signature", None, "The signature; by default the one that takes what is given.")
-flags.DEFINE_list("images", [], "Files: .png, .jpg, or .npy.")
-flags.DEFINE_string("dataset", None, "A dataset's images instead: digits, or a set of tensorflow-datasets.")
-flags.DEFINE_string("data_dir", None, "Folder of the prepared sets (the parent of mnist/). TFDS's own by default.")
+flags.DEFINE_string("server", "localhost:8500", "The server, as host:port.")
+flags.DEFINE_string("model", None, "The name of the model on the server.", required=True)
+flags.DEFINE_enum(
+    "protocol", PredictRun.protocol, PROTOCOLS, "The protocol; rest_rows sends `instances`, rest_columns `inputs`."
+)
+flags.DEFINE_integer("version", None, "The version of the model (default: the latest).", lower_bound=0)
+flags.DEFINE_string("signature", None, "The signature (default: chosen by the type of the images).")
+flags.DEFINE_list("images", [], "Image files: .png, .jpg or .npy.")
+flags.DEFINE_string(
+    "dataset", None, "A dataset to send instead of files: digits, or the name of a dataset of tensorflow-datasets."
+)
+flags.DEFINE_string(
+    "data_dir", None, "The folder of prepared datasets, such as the parent of mnist/ (default: that of TFDS)."
+)
 flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "The split of the dataset.")
-flags.DEFINE_integer("num_examples", None, "How many of its images: the first ones. All by default.", lower_bound=1)
-flags.DEFINE_integer("batch_size", PredictRun.batch_size, "Images a request.", lower_bound=1)
-flags.DEFINE_float("timeout", PredictRun.timeout, "Seconds to wait for an answer.", lower_bound=0.001)
-flags.DEFINE_integer("retries", PredictRun.retries, "How often to ask again a server that is away.", lower_bound=0)
-flags.DEFINE_string("output", None, "File for the labels, as CSV. Else they are printed, the first 20 of them.")
+flags.DEFINE_integer(
+    "num_examples", None, "Number of its images, counted from the first (default: all).", lower_bound=1
+)
+flags.DEFINE_integer("batch_size", PredictRun.batch_size, "Images per request.", lower_bound=1)
+flags.DEFINE_float("timeout", PredictRun.timeout, "Timeout of a request in seconds.", lower_bound=0.001)
+flags.DEFINE_integer(
+    "retries", PredictRun.retries, "How often a request is repeated if the server is unavailable.", lower_bound=0
+)
+flags.DEFINE_string("output", None, "CSV file for the labels (default: the first 20 are printed).")
 
 
 def main() -> None:
-    """Turns the flags into a config, asks, and prints or writes the labels."""
+    """Sends the images that the flags describe, and prints or writes the labels."""
     same = ("server", "model", "protocol", "version", "signature", "images", "batch_size", "timeout", "retries")
     source = None
     if FLAGS.dataset is not None:
@@ -50,7 +60,7 @@ def main() -> None:
         for row in [heading, *rows[:20]]:
             print("\t".join(map(str, row)))
         if len(rows) > 20:
-            print(f"… and {len(rows) - 20} more: --output=labels.csv writes them all")
+            print(f"… and {len(rows) - 20} more; write all of them with --output=labels.csv")
     print(predictions.summary())
 
 

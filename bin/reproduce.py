@@ -1,15 +1,21 @@
-r"""Makes the tables and figures of the paper (WasserTrain, ICASSP 2022), and what it lacks.
+r"""Reproduces the tables and figures of the paper (WasserTrain, ICASSP 2022), with further experiments.
 
   python bin/reproduce.py --experiment=all --dataset=digits --quick --output_dir=runs/paper_digits
   python bin/reproduce.py --experiment=fig4,fig5 --dataset=mnist --standard=wong_standard.npz \
     --pgd=wong_pgd_sinkhorn.npz --wasser_train=pretrained:mnist_wassertrain --output_dir=runs/paper_mnist
 
-table1 natural accuracy; fig1 examples in the ℓ∞ and in the Wasserstein ball; fig3 natural accuracy against epochs by ω;
-fig4 attacks on the standard model; fig5 the paper's attacks on both trained ones; beyond all classifiers under all
-attacks, feasible. A classifier that is not given is trained. Interrupted, the same command goes on where it was.
+The experiments:
+  table1  natural accuracy
+  fig1    examples in the ℓ∞ ball and in the Wasserstein ball
+  fig3    natural accuracy by epoch, for several ω
+  fig4    attacks on the standard classifier
+  fig5    the paper's attacks on both adversarially trained classifiers
+  beyond  all classifiers under all attacks, with feasible examples
 
-The output_dir gets outputs/ (of each experiment NAME.md, .csv, .json and .png), training/ and evaluations/.
---publish_dir=docs/results copies outputs there and renders docs/results/DATASET.md, the paper's numbers beside ours.
+A classifier that is not given is trained. After an interruption, the same command resumes.
+
+The output_dir gets outputs/ (NAME.md, .csv, .json and .png for each experiment), training/ and evaluations/. With
+--publish_dir=docs/results, the outputs are copied there and docs/results/DATASET.md compares them with the paper.
 """
 
 import dataclasses
@@ -27,20 +33,24 @@ from wasser_tf.paper.reproduce import Reproduction, reproduce
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_list("experiment", "all", f"Some of {', '.join(EXPERIMENTS)}; or all.")
+flags.DEFINE_list("experiment", "all", f"The experiments, from {', '.join(EXPERIMENTS)}; or all.")
 flags.DEFINE_enum("dataset", "digits", list(presets.FULL), "The dataset.")
-flags.DEFINE_string("data_dir", None, "Folder of the prepared sets (the parent of mnist/). TFDS's own by default.")
-flags.DEFINE_bool("download", False, "Whether to fetch a set that is not there.")
-flags.DEFINE_string("original_index", None, "File with each test image's number in another order, see bin/evaluate.py.")
-flags.DEFINE_bool("quick", False, "Whether to make it small: minutes on a laptop.")
-flags.DEFINE_string("standard", None, "The standard classifier: a file, or pretrained:NAME. Trained if not given.")
-flags.DEFINE_string("pgd", None, "The classifier of PGD-based training. Trained if not given.")
-flags.DEFINE_string("wasser_train", None, "The classifier of WasserTrain. Trained if not given.")
-flags.DEFINE_list("others", None, "More classifiers for table1 and beyond, as path or name=path.")
-flags.DEFINE_list("leave_out", [], "Of pgd and wasser_train, what is neither trained nor attacked.")
-flags.DEFINE_enum("recipe", "ours", RECIPES, "How WasserTrain trains: on mirror ascent, or as the paper does.")
+flags.DEFINE_string(
+    "data_dir", None, "The folder of prepared datasets, such as the parent of mnist/ (default: that of TFDS)."
+)
+flags.DEFINE_bool("download", False, "Whether to download a missing dataset.")
+flags.DEFINE_string(
+    "original_index", None, "File with the number of each test image in another order, see bin/evaluate.py."
+)
+flags.DEFINE_bool("quick", False, "Whether to use small sizes, which take minutes on a laptop.")
+flags.DEFINE_string("standard", None, "The standard classifier: a file or pretrained:NAME (default: trained).")
+flags.DEFINE_string("pgd", None, "The classifier of PGD-based training (default: trained).")
+flags.DEFINE_string("wasser_train", None, "The classifier of WasserTrain (default: trained).")
+flags.DEFINE_list("others", None, "More classifiers for table1 and beyond, each as path or name=path.")
+flags.DEFINE_list("leave_out", [], "Classifiers to leave out, from pgd and wasser_train.")
+flags.DEFINE_enum("recipe", "ours", RECIPES, "The training of WasserTrain: with mirror ascent, or as in the paper.")
 flags.DEFINE_list(
-    "attacks", list(Reproduction.attacks), f"Attacks beside the paper's two, of {_flags.WASSERSTEIN_ATTACKS}."
+    "attacks", list(Reproduction.attacks), f"Attacks in addition to the paper's two, from {_flags.WASSERSTEIN_ATTACKS}."
 )
 flags.DEFINE_string("model", None, "Size: the classifier to train.")
 flags.DEFINE_integer("standard_epochs", None, "Size: epochs of standard training.")
@@ -50,24 +60,24 @@ flags.DEFINE_list("omegas", None, "Size: ω of fig3.")
 flags.DEFINE_float("epsilon", None, "Size: the radius of training.")
 flags.DEFINE_integer("iterations", None, "Size: mirror steps of training.")
 flags.DEFINE_list("radii", None, "Size: ε of fig4, fig5 and beyond.")
-flags.DEFINE_integer("num_examples", None, "Size: test images under attack.")
+flags.DEFINE_integer("num_examples", None, "Size: number of attacked test images.")
 flags.DEFINE_integer("attack_iterations", None, "Size: iterations of attacks (with --quick, WasserAttack keeps 200).")
-flags.DEFINE_integer("seed", 0, "Seed of all that is random.", lower_bound=0, upper_bound=2**31 - 1)
-flags.DEFINE_integer("batch_size", 128, "Images under attack at a time.", lower_bound=1)
-flags.DEFINE_string("output_dir", None, "Folder for everything.", required=True)
-flags.DEFINE_string("publish_dir", None, "Folder to publish to, such as docs/results.")
+flags.DEFINE_integer("seed", 0, "The random seed.", lower_bound=0, upper_bound=2**31 - 1)
+flags.DEFINE_integer("batch_size", 128, "Images attacked at a time.", lower_bound=1)
+flags.DEFINE_string("output_dir", None, "The folder of all results.", required=True)
+flags.DEFINE_string("publish_dir", None, "The folder in which results are published, such as docs/results.")
 
 _SIZES = "model standard_epochs epochs omega_epochs epsilon iterations num_examples attack_iterations"
 
 
 def main() -> None:
-    """Turns the flags into a config, runs it and says where the outputs are."""
+    """Runs the experiments that the flags describe and prints the paths of the outputs."""
     given = {role: FLAGS[role].value for role in ROLES if FLAGS[role].value is not None}
     same = "dataset data_dir download original_index recipe seed batch_size output_dir publish_dir"
     config = Reproduction(
         **{name: FLAGS[name].value for name in same.split()},
         experiments=list(EXPERIMENTS) if FLAGS.experiment == ["all"] else FLAGS.experiment,
-        preset=_scale(),
+        preset=_preset(),
         given=given,
         others=parse_models(FLAGS.others or []),
         leave_out=tuple(FLAGS.leave_out),
@@ -77,7 +87,7 @@ def main() -> None:
     print("Written:\n" + "\n".join(f"  {path}" for path in written))
 
 
-def _scale() -> presets.Preset:
+def _preset() -> presets.Preset:
     usual = (presets.QUICK if FLAGS.quick else presets.FULL)[FLAGS.dataset]
     sizes = {name: FLAGS[name].value for name in _SIZES.split() if FLAGS[name].value is not None}
     lists: dict[str, Any] = {

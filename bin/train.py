@@ -11,7 +11,7 @@ The output_dir gets:
   report.md, report.json         both under attack on the test split, at each of --radii
   examples_*.png, success.png    clean images, perturbations and adversarial images; success against ε
   history.csv, config.json       each epoch's losses and accuracies; the flags, the threat model and the versions
-  checkpoints/                   what --resume goes on from, to the weights the run would have had without the break
+  checkpoints/                   for --resume, which ends with the same weights as an uninterrupted run
 """
 
 import _flags

@@ -232,7 +232,7 @@ def _marked(source: str, functions: mutations.Functions, first: int) -> str:
 def preload(root: pathlib.Path, package: str, tests: str = "tests") -> None:
     """Imports what the package and its tests import, other than itself, so that forks need not.
 
-    The tests' conftest.py goes first, for it may set the environment before it imports. None of these may be used:
+    The conftest.py files go first, for they may set the environment before they import. None of these may be used:
     threads of TensorFlow's runtime do not live on in a fork.
     """
     with open(os.devnull, "wb") as nowhere:
@@ -246,9 +246,8 @@ def preload(root: pathlib.Path, package: str, tests: str = "tests") -> None:
 
 
 def _preload(root: pathlib.Path, package: str, tests: str) -> None:
-    conftest = root / tests / "conftest.py"
-    if conftest.exists():
-        spec = importlib.util.spec_from_file_location("_preloaded_conftest", conftest)
+    for conftest in (root / "conftest.py", root / tests / "conftest.py"):
+        spec = importlib.util.spec_from_file_location("_preloaded_conftest", conftest) if conftest.exists() else None
         if spec and spec.loader:
             spec.loader.exec_module(importlib.util.module_from_spec(spec))
     own = {package, *(path.stem for path in root.iterdir())}

@@ -46,7 +46,11 @@ def source_of(script):
     path = ROOT / script if script.endswith(".py") else ROOT / (script.replace(".", "/") + ".py")
     if not path.exists():
         return None
-    return path.read_text() + (ROOT / "bin" / "_flags.py").read_text()
+    source = path.read_text() + (ROOT / "bin" / "_flags.py").read_text()
+    if "_flags.define_config(TrainConfig" in path.read_text():
+        config = (ROOT / "wasser_tf" / "training" / "config.py").read_text()
+        source += " ".join(f'"{name}"' for name in re.findall(r"^    (\w+): [^=\n]+ = setting\(", config, flags=re.M))
+    return source
 
 
 def unknown_flags(text):

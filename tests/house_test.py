@@ -110,7 +110,8 @@ def test_no_function_name_has_two_meanings():
 
 OLD_NAMES = re.compile(
     r"\b(Certificate|raw_certificate|only_standing|legal_share|round_to_legal|legal_plan|legal|illegal|Workshop|Artefact|"
-    r"artefacts?|check_transports|TRANSPORT_ATTACKS|page_dir|tell|about=|pipeline\.py|finite\.py|compiled\.py|phase\.py)\b"
+    r"artefacts?|check_transports|TRANSPORT_ATTACKS|page_dir|tell|about=|pipeline\.py|finite\.py|compiled\.py|phase\.py|"
+    r"even_spread|lost_workers_told|_mend_level)\b"
 )
 CERTIFIED = re.compile(r"\b[Cc]ertif(y|ied|ies|icates?|ying)\b")
 

@@ -3,7 +3,7 @@ import pytest
 
 import wasser_tf
 from wasser_tf import models, pretrained
-from wasser_tf.evaluation.sweep import fingerprint
+from wasser_tf.evaluation.fingerprint import fingerprint
 from wasser_tf.models import model_name
 from wasser_tf.runtime import storage
 

@@ -1,4 +1,4 @@
-"""Wasserstein attacks and training for Keras image classifiers, every example with a feasibility record."""
+"""Wasserstein adversarial attacks and adversarial training for Keras image classifiers."""
 
 from wasser_tf.runtime.keras_backend import check_keras_backend
 
@@ -8,6 +8,7 @@ check_keras_backend()
 # ruff: noqa: E402
 from wasser_tf import attacks
 from wasser_tf.attacks import AttackResult, Ensemble, MirrorAscent, RadiusSchedule, WasserAttack
+from wasser_tf.certification.smoothed import Smoothed
 from wasser_tf.models import load_pretrained
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.schedules import Cosine, LinearRamp, Staircase
@@ -24,6 +25,7 @@ __all__ = [
     "LinearRamp",
     "MirrorAscent",
     "RadiusSchedule",
+    "Smoothed",
     "Staircase",
     "ThreatModel",
     "WasserAttack",

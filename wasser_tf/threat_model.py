@@ -1,4 +1,4 @@
-"""The threat model: how far the mass of an image may be moved, and under which rules."""
+"""The threat model: a Wasserstein ball around an image."""
 
 import dataclasses
 import functools
@@ -9,23 +9,29 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ThreatModel:
-    """A ball of images around a clean image x: all that a feasible transport plan of small cost can reach.
+    """The images that a feasible transport plan of bounded cost can make of a clean image x.
 
-    A plan Π moves mass Π_ij from pixel i to pixel j of the same channel. It is feasible when Π ≥ 0, Π1 = x, Πᵀ1 ≤ capacity
-    and ⟨Π, C⟩ ≤ budget, with ground cost C_ij = ‖pos_i − pos_j‖₂^p in pixels^p (Eq. 2 and 3 of WasserTrain, ICASSP
-    2022).
+    A plan Π moves the mass Π_ij from pixel i to pixel j of the same channel. It is feasible if Π ≥ 0, Π1 = x,
+    Πᵀ1 ≤ capacity and ⟨Π, C⟩ ≤ budget, with the ground cost C_ij = ‖pos_i − pos_j‖₂^p in pixels^p (Eq. 2 and 3 of
+    WasserTrain, ICASSP 2022).
 
     Attributes:
-      epsilon: The radius, ≥ 0. With `normalize_mass` the budget is epsilon · Σx (pixels^p moved per unit of mass, what
-        the published attacks and the paper's figures mean), otherwise it is epsilon itself.
-      p: Exponent of the ground metric, > 0. 1 by default; 2 (the squared distance) is common too.
-      kernel_size: Mass moves within the kernel_size × kernel_size window around its pixel (odd), or anywhere (None, the
-        dense plan of the paper's Eq. 2).
+      epsilon: The radius ε, at least 0. With `normalize_mass` the budget is ε · Σx (ε in pixels^p per unit of mass, as
+        in the published attacks and the figures of the paper), otherwise it is ε (in pixels^p · mass).
+      p: The exponent of the ground cost, above 0. 1 is the Euclidean distance, 2 its square.
+      kernel_size: The side, an odd number of pixels, of the window around each pixel within which its mass moves; None
+        for the dense plan of the paper's Eq. 2, which moves mass anywhere.
       normalize_mass: Whether the budget scales with the mass of the image.
-      capacity: The most a pixel may hold: at least 1, or None for no bound (then examples may leave [0, 1]).
+      capacity: The largest value of a pixel, at least 1, or None for no bound; then examples may leave [0, 1].
 
     Raises:
-      ValueError: A field is out of its range; the message says what was given and what is needed.
+      ValueError: A field is out of its range.
+
+    Example:
+    >>> from wasser_tf import ThreatModel
+    >>> ball = ThreatModel(epsilon=0.3, kernel_size=3)
+    >>> ball.with_epsilon(0.1).epsilon, ball.slug
+    (0.1, 'p1-k3-normalized-capacity1')
     """
 
     epsilon: float = 0.5
@@ -53,7 +59,7 @@ class ThreatModel:
             raise ValueError(f"normalize_mass must be True or False, got {self.normalize_mass!r}.")
         if self.capacity is not None and not (_is_number(self.capacity) and 1 <= self.capacity < math.inf):
             raise ValueError(f"capacity must be a finite number of at least 1, or None, got {self.capacity!r}.")
-        # Plain Python numbers, so that equal threat models have equal configs whatever made them.
+        # Plain Python numbers, so that threat models of equal values have equal configs.
         object.__setattr__(self, "epsilon", float(self.epsilon))
         object.__setattr__(self, "p", float(self.p))
         if self.kernel_size is not None:
@@ -62,14 +68,15 @@ class ThreatModel:
             object.__setattr__(self, "capacity", float(self.capacity))
 
     def with_epsilon(self, epsilon: float) -> "ThreatModel":
-        """Returns the same threat model at another radius."""
+        """Returns the threat model with another radius, at least 0."""
         return dataclasses.replace(self, epsilon=epsilon)
 
     @property
     def rules(self) -> "ThreatModel":
-        """The threat model without its radius (ε = 0): of equal ones it is one object, which is never forgotten.
+        """The threat model with ε = 0. Threat models that differ only in the radius share the same object.
 
-        Compiled functions are looked up by the object they are given, and so are compiled once for all radii.
+        TensorFlow looks up compiled functions by the identity of their arguments, so they are compiled once for all
+        radii.
         """
         return _one_of_equals(dataclasses.replace(self, epsilon=0.0))
 
@@ -79,21 +86,21 @@ class ThreatModel:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ThreatModel":
-        """Makes the threat model that `get_config` described."""
+        """Returns the threat model from the result of `get_config`."""
         return cls(**config)
 
     @property
     def slug(self) -> str:
-        """The rules as a name for files and folders, without the radius, such as "p1-k5-normalized-capacity1"."""
+        """A name for files and folders, without the radius, such as "p1-k5-normalized-capacity1"."""
         support = "dense" if self.kernel_size is None else f"k{self.kernel_size}"
         capacity = "uncapped" if self.capacity is None else f"capacity{self.capacity:g}"
         return f"p{self.p:g}-{support}-{'normalized' if self.normalize_mass else 'absolute'}-{capacity}"
 
     def describe(self, radius: str | None = None) -> str:
-        """Describes the ball in words: the six properties without which an epsilon has no meaning, and the radius.
+        """Describes the ball in words: the radius, and the six properties that give it its meaning.
 
         Args:
-          radius: What to call the radius, such as "ε"; None for its value, "epsilon 0.5".
+          radius: The symbol for the radius, such as "ε" (default: its value, such as "epsilon 0.5").
 
         Example:
         >>> print(ThreatModel(epsilon=0.1).describe("ε"))  # doctest: +ELLIPSIS

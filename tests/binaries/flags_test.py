@@ -253,7 +253,7 @@ def test_export_without_names_or_a_probe(export, parse, spy, monkeypatch):
 
     monkeypatch.setattr(data, "load", missing)
     parse("--model=m", "--base_dir=b", "--name=n", "--dataset=mnist", "--image_shape=8,8,1")
-    with pytest.raises(ValueError, match="--class_names does it too. It is not there."):
+    with pytest.raises(ValueError, match="or the names in --class_names. It is not there."):
         export.main()
 
 
@@ -381,7 +381,7 @@ def test_predict_prints_the_first_labels(load, parse, spy, capsys):
     assert run.only[0] == (PredictRun(server="localhost:8500", model="m", images=["a.png", "b.npy"]),)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["image\tclass_id", "0\t0"] and lines[20] == "19\t19" and len(lines) == 23
-    assert lines[21] == "… and 2 more: --output=labels.csv writes them all"
+    assert lines[21] == "… and 2 more; write all of them with --output=labels.csv"
     run.returned = ServedPredictions(["a"] * 20, {"class_id": np.arange(20)}, None, np.array([0.5]))
     binary.main()
     assert "more" not in capsys.readouterr().out

@@ -109,7 +109,6 @@ def test_makes_none_and_refuses():
         augmentation.check_suits("crop_flip", dataset)
     augmentation.check_suits("shift", "mnist")
     for dataset in ("digits", "mnist:3.0.1", "emnist/letters:3.0.0"):
-        with pytest.raises(
-            ValueError, match=f"augment=crop_flip flips images, which changes the characters of {dataset}"
-        ):
+        message = f"augment=crop_flip flips images, which changes the characters of {dataset}"
+        with pytest.raises(ValueError, match=message):
             augmentation.check_suits("crop_flip", dataset)

@@ -38,7 +38,7 @@ def test_images_in_another_order(tmp_path):
         ("1 two", "is not a list of positions"),
         ("", "list of whole numbers"),
         ("-1 2", "at least 0"),
-        ("400", "has 400 examples, 0 to 399"),
+        ("400", "positions from 0 to 399, because the test split of digits has 400 examples, got 400"),
     ],
 )
 def test_bad_positions(tmp_path, text, message):
@@ -67,8 +67,8 @@ def test_a_truncated_array_of_positions(tmp_path):
     [
         ({"split": "all"}, "split must be one of"),
         ({"num_examples": 0}, "num_examples"),
-        ({"num_examples": 401}, "at most the 400"),
-        ({"indices": "a", "original_index": "b"}, "give one of them"),
+        ({"num_examples": 401}, "num_examples must be at most the number of examples, 400, got 401"),
+        ({"indices": "a", "original_index": "b"}, "give only one of them"),
         ({"indices": "nowhere.npy"}, "cannot be read"),
         ({"dataset": "no_such_set"}, "no_such_set"),
     ],

@@ -146,7 +146,7 @@ def test_killed_it_goes_on_and_ends_alike(saved, config, tmp_path):
 
 def test_rescored_and_verified_without_attacking(config, quick, tmp_path):
     folder = tmp_path / "run"
-    with pytest.raises(ValueError, match="8 results are not there yet"):
+    with pytest.raises(ValueError, match="8 results are missing"):
         run_evaluation(config(), rescore_only=True)
     assert not folder.exists()
     run_evaluation(config())
@@ -156,7 +156,7 @@ def test_rescored_and_verified_without_attacking(config, quick, tmp_path):
         run_evaluation(config(), rescore_only=True, overwrite=True)
 
     told = []
-    run_evaluation(EvaluationRun.stored(str(folder)), rescore_only=True, verify_exact=5, log=told.append)
+    run_evaluation(EvaluationRun.load(str(folder)), rescore_only=True, verify_exact=5, log=told.append)
     assert not any("fooled" in line for line in told) and cells_of(folder) == cells
     assert any(re.match(r"Exact transport of 20 examples: .* all within their radius$", line) for line in told), told
     again = report_of(folder)
@@ -199,9 +199,9 @@ def test_models_are_named(tmp_path):
 
 def test_a_folder_of_something_else(config, tmp_path):
     with pytest.raises(ValueError, match="holds no evaluation"):
-        EvaluationRun.stored(str(tmp_path))
+        EvaluationRun.load(str(tmp_path))
     storage.write_json(tmp_path / "config.json", {"epochs": 3})
-    with pytest.raises(ValueError, match="is no evaluation's"):
-        EvaluationRun.stored(str(tmp_path))
+    with pytest.raises(ValueError, match="must be a document of schema wasser_tf.evaluation_config/1, got none"):
+        EvaluationRun.load(str(tmp_path))
     with pytest.raises(ValueError, match="holds another evaluation"):
         run_evaluation(config(output_dir=str(tmp_path)))

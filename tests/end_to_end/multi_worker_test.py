@@ -73,7 +73,7 @@ def test_a_worker_is_killed_and_the_job_goes_on_from_its_backup(tmp_path):
         started.append(alone)
         # TensorFlow looks every half a minute whether the others are there.
         assert workers[0].wait(_PATIENCE) == 1, logs[0].read_text()
-        assert logs[0].read_text().rstrip().endswith("and the run goes on from its last epoch.")
+        assert logs[0].read_text().rstrip().endswith("the run continues after its last epoch.")
         assert not (tmp_path / "run" / "best.keras").exists()
 
         workers, logs = _start_workers(tmp_path, "second")

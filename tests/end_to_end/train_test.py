@@ -137,4 +137,4 @@ def test_tells_of_an_environment_that_lacks_packages():
     command = [sys.executable, "-S", str(_ROOT / "bin" / "train.py")]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert finished.returncode == 1
-    assert re.fullmatch(r"train.py: .* has no tensorflow and no wasser_tf: .*`make env`.*\n", finished.stderr)
+    assert re.fullmatch(r"train.py: .* lacks tensorflow and wasser_tf: .*`make env`.*\n", finished.stderr)

@@ -268,7 +268,7 @@ def test_summary():
     made, _ = _record()
     text = tables.summary(made)
     assert text.startswith("m under random_plan at ε = 0.5, 4 images of d.\nWasserstein ball: ε normalised")
-    assert "\nNatural accuracy 75.00 %; 4 iterations an image, 2.5 s.\nFlagged: 2 images at which the" in text
+    assert "\nNatural accuracy 75.00 %; 4 iterations per image, 2.5 s.\nFlagged: 2 images at which the" in text
     assert _cells(text)[0] == ["", "feasible", "raw"]
     assert _cells(text)[2:] == [
         ["robust accuracy", "50.00 %", "25.00 %"],

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from wasser_tf.evaluation.check import gradient_masking, worst_case_is_per_example
 from wasser_tf.evaluation.record import WORST_CASE, make_record
-from wasser_tf.evaluation.sanity import SanityChecker, gradient_masking, train_surrogate, worst_case_is_per_example
+from wasser_tf.evaluation.sanity import SanityChecker
+from wasser_tf.evaluation.surrogate import train_surrogate
 
 RADII = (0.05, 0.1, 0.3)
 
@@ -55,7 +57,7 @@ def test_a_step_activation_is_flagged(check, classifier):
     # Without a gradient the attack fails, which the transfer attack shows is not the classifier's merit.
     assert rounded.transfer().passed is False
     assert gradient_masking([rounded.gradients(), rounded.transfer()]) == [
-        "gradients are there",
+        "the margin has a gradient",
         "white-box beats transfer",
     ]
 
@@ -82,8 +84,8 @@ def test_batch_statistics_are_flagged(check, classifier):
         logits = classifier(images, training=training)
         return logits - tf.reduce_mean(logits, axis=0)
 
-    assert check(centred).alone_as_in_company().passed is False
-    assert check(classifier).alone_as_in_company().passed is True
+    assert check(centred).independent_of_batch().passed is False
+    assert check(classifier).independent_of_batch().passed is True
 
 
 def test_success_that_falls_is_flagged(check, classifier):

@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from wasser_tf import ThreatModel, attacks
 from wasser_tf.evaluation import sanity
-from wasser_tf.evaluation.sanity import Check, SanityChecker
+from wasser_tf.evaluation.check import Check, gradient_masking
+from wasser_tf.evaluation.sanity import SanityChecker
+from wasser_tf.evaluation.surrogate import train_surrogate
 
 _COUNT = 20
 # One image of twenty, and a point.
@@ -104,11 +106,11 @@ def test_deterministic(make, noise, passed):
     check = made.deterministic()
     assert check.passed is passed and check.masking and not any(asked)
     assert check.name == "the classifier is deterministic" and check.needed == "at most 1e-4 of the largest output"
-    assert "(they reach 1)" in check.measured and (noise or " up to 0 " in check.measured)
+    assert "(largest output 1)" in check.measured and (noise or " up to 0 " in check.measured)
 
 
 @pytest.mark.parametrize("shift, passed", [(0.0, True), (8e-4, True), (2e-3, False)])
-def test_alone_as_in_company(make, shift, passed):
+def test_independent_of_batch(make, shift, passed):
     made = make(0)
     asked = []
 
@@ -117,9 +119,9 @@ def test_alone_as_in_company(make, shift, passed):
         return tf.ones([len(images), 2]) * (1.0 if len(images) > 1 else 1 + shift)
 
     made.classifier = crowded
-    check = made.alone_as_in_company()
+    check = made.independent_of_batch()
     assert check.passed is passed and check.masking and asked == [_COUNT, 1, 1, 1, 1]
-    assert check.name == "it answers for an image alone as in a batch" and "(they reach 1)" in check.measured
+    assert check.name == "outputs do not depend on the batch" and "(largest output 1)" in check.measured
 
 
 @pytest.mark.parametrize("blind, passed", [(0, True), (1, True), (2, False), (20, False)])
@@ -130,7 +132,7 @@ def test_gradients(make, blind, passed):
         return flat * tf.stop_gradient(logits) + (1 - flat) * logits
 
     check = make(0, classifier=partly).gradients()
-    assert check.passed is passed and check.masking and check.name == "gradients are there"
+    assert check.passed is passed and check.masking and check.name == "the margin has a gradient"
     assert check.measured == f"{5 * blind:.1f} % of the images have no gradient"
 
 
@@ -140,7 +142,7 @@ def test_no_gradient_at_all_fails_and_no_attack_is_run(make):
 
     made = make(20, classifier=rounded, wrong=2)
     check = made.gradients()
-    assert check.passed is False and check.masking and check.measured == "the output is no differentiable function"
+    assert check.passed is False and check.masking and check.measured == "the outputs are not differentiable"
     assert made._success(0.1).sum() == 2 and not made.attack.calls
     # But a plan that needs no gradient is tried.
     plan = dataclasses.replace(made.attack, name="random_plan")
@@ -247,11 +249,11 @@ def test_huge_radius(make):
     # 4×4 images have few enough plans to let mass go anywhere: √18 at most.
     assert tried == [(0.3, 3), (0.5, 3), (1.0, None), (2.0, None)]
     assert check.passed is True and check.masking and check.name == "a huge ε fools every image"
-    assert check.measured == "100.0 % of 20 images up to ε = 2, mass free to go anywhere"
+    assert check.measured == "100.0 % of 20 images up to ε = 2, mass may move anywhere"
     tried.clear()
     check = make(lambda at, attack: tried.append((at, None)) or 19, radii=(0.5,)).huge_radius()
     assert [at for at, _ in tried] == [0.5, 1, 2, 4, np.sqrt(18)] and check.passed is False
-    assert check.measured == "95.0 % of 20 images up to ε = 4.24, mass free to go anywhere"
+    assert check.measured == "95.0 % of 20 images up to ε = 4.24, mass may move anywhere"
     # Those that a smaller ball fools count.
     assert make(lambda at, attack: range(10) if at < 1 else range(10, 20)).huge_radius().passed is True
     assert make(20).huge_radius().measured == "100.0 % of 20 images up to ε = 0.1"
@@ -297,7 +299,7 @@ def test_huge_radius_fits_into_memory(make, monkeypatch, most, size, used, reach
     )
     made._fooled[0.1] = np.zeros(_COUNT, bool)
     check = made.huge_radius()
-    assert sizes == {used} and check.measured.endswith(f"mass free to go {reach}")
+    assert sizes == {used} and check.measured.endswith(f"mass may move {reach}")
     assert f" of {few} images" in check.measured and {call[1] for call in made.attack.calls} == {few}
     largest = {None: np.sqrt(18), 9: np.sqrt(32), 11: np.sqrt(50)}[used]
     assert made.attack.calls[-1][2] == pytest.approx(largest)
@@ -325,7 +327,7 @@ def test_transfer_needs_another_classifier(make):
 
 def test_all_checks_are_run_in_turn_and_reported(make, monkeypatch):
     names = [
-        "deterministic", "alone_as_in_company", "gradients", "grows_with_radius", "stronger_than_random",
+        "deterministic", "independent_of_batch", "gradients", "grows_with_radius", "stronger_than_random",
         "more_iterations", "restarts", "huge_radius", "transfer",
     ]  # fmt: skip
     made, states = make(5), (True, False, None)
@@ -335,8 +337,8 @@ def test_all_checks_are_run_in_turn_and_reported(make, monkeypatch):
     told = []
     checks = made.run(told.append)
     assert [check.name for check in checks] == names
-    assert told[:3] == ["deterministic: passed, 1", "alone_as_in_company: FAILED, 1", "gradients: skipped, 1"]
-    assert sanity.gradient_masking(checks) == ["alone_as_in_company", "stronger_than_random"]
+    assert told[:3] == ["deterministic: passed, 1", "independent_of_batch: FAILED, 1", "gradients: skipped, 1"]
+    assert gradient_masking(checks) == ["independent_of_batch", "stronger_than_random"]
     assert made.run() == checks
 
 
@@ -358,7 +360,7 @@ def test_the_surrogate_learns_from_answers_in_parts(monkeypatch):
 
     monkeypatch.setattr(keras.Model, "fit", fit)
     images = np.repeat(np.float32([0.1, 0.9]), 400)[:, None, None, None] * np.ones([1, 2, 2, 1], np.float32)
-    sanity.train_surrogate(classifier, images, epochs=3)
+    train_surrogate(classifier, images, epochs=3)
     assert asked == [(500, False), (300, False)]
     np.testing.assert_array_equal(fitted["classes"], np.repeat([1, 0], 400))
     assert (fitted["epochs"], fitted["outputs"], fitted["shape"]) == (3, (None, 2), (800, 2, 2, 1))

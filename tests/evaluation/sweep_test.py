@@ -4,7 +4,9 @@ import pytest
 from wasser_tf import ThreatModel, attacks
 from wasser_tf.attacks import RandomPlan
 from wasser_tf.data.selection import Selection
-from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, rescore, safe_name
+from wasser_tf.evaluation.fingerprint import fingerprint, safe_name
+from wasser_tf.evaluation.rescoring import rescore
+from wasser_tf.evaluation.sweep import Model, Sweep
 from wasser_tf.evaluation.worst_case import worst_case
 
 
@@ -23,7 +25,7 @@ class Counted(RandomPlan):
 
 @pytest.fixture
 def counted():
-    Counted.calls = 0
+    Counted.calls, Counted.stop_at = 0, None
     return Counted(ThreatModel(epsilon=0.3))
 
 
@@ -62,13 +64,13 @@ def test_another_setting_or_image_is_another_cell(tmp_path, counted, classifier,
 
 def test_an_interrupted_sweep_goes_on(tmp_path, counted, classifier, digits):
     sweep, model = make_sweep(tmp_path, counted, classifier, digits)
-    counted.stop_at = 3
+    Counted.stop_at = 3
     with pytest.raises(KeyboardInterrupt):
         sweep.run()
     assert len(sweep.missing()) == 2
     with pytest.raises(ValueError, match="cannot be read"):
         list(sweep.results(model, 0.4))
-    counted.stop_at = None
+    Counted.stop_at = None
     sweep.run()
     assert counted.calls == 3 + 2
     other, same_model = make_sweep(tmp_path / "other", counted, classifier, digits)

@@ -10,10 +10,10 @@ import tensorflow as tf
 from wasser_tf import ThreatModel, attacks
 from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation import verification
+from wasser_tf.evaluation.check import Check, worst_case_is_per_example
 from wasser_tf.evaluation.record import WORST_CASE, make_record
-from wasser_tf.evaluation.sanity import Check, worst_case_is_per_example
-from wasser_tf.evaluation.verification import ExactCheck, in_words
-from wasser_tf.evaluation.worst_case import least_costs, with_more, worst_case
+from wasser_tf.evaluation.verification import ExactCheck, summarize_exact_checks
+from wasser_tf.evaluation.worst_case import least_costs, update_worst_case, worst_case
 from wasser_tf.reporting import figures, report, tables
 from wasser_tf.reporting.report import ModelReport, write_report
 
@@ -74,9 +74,9 @@ def _exact(**changes):
 
 def test_exact_verdicts_in_words():
     words = "Exact transport of 1,400 examples: largest distance / radius 0.750000, "
-    assert in_words([_exact(), _exact(max_ratio=0.75)]) == words + "all within their radius"
+    assert summarize_exact_checks([_exact(), _exact(max_ratio=0.75)]) == words + "all within their radius"
     checks = [_exact(max_ratio=0.75, within_radius=False), _exact()]
-    assert in_words(checks) == words + "1 of 2 attacks and radii have some outside"
+    assert summarize_exact_checks(checks) == words + "1 of 2 attacks and radii have examples outside"
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_the_worst_case_takes_every_field_of_the_run_it_takes(make_examples):
     with pytest.raises(ValueError, match="same images"):
         worst_case([one, two._replace(index=two.index + 1)])
     # What is merged later leaves the others as they were.
-    merged = with_more(one, tf.nest.map_structure(lambda field: field[[0]], two), np.array([0])).result
+    merged = update_worst_case(one, tf.nest.map_structure(lambda field: field[[0]], two), np.array([0])).result
     assert merged.loss.tolist() == [2, 1, 5] and one.result.loss.tolist() == [9, 1, 5]
 
 

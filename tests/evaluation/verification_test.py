@@ -4,7 +4,7 @@ import pytest
 from wasser_tf import ThreatModel
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.examples import Examples
-from wasser_tf.evaluation.verification import in_words, verify
+from wasser_tf.evaluation.verification import summarize_exact_checks, verify
 
 
 def test_feasible_examples_are_confirmed(classifier, random_plan, digits):
@@ -27,7 +27,7 @@ def test_a_lie_is_found(make_examples):
     assert check.max_ratio == pytest.approx(1.25, rel=1e-5)
     assert check.max_excess == pytest.approx(0.125 - 0.05, rel=1e-5)
     assert not check.within_radius and not check.below_cost
-    assert in_words([check]).endswith("radius 1.250000, 1 of 1 attacks and radii have some outside")
+    assert summarize_exact_checks([check]).endswith("radius 1.250000, 1 of 1 attacks and radii have examples outside")
 
 
 def test_radius_0(make_examples):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from wasser_tf.evaluation.examples import keep_images, take
-from wasser_tf.evaluation.worst_case import least_costs, with_more, worst_case
+from wasser_tf.evaluation.worst_case import least_costs, update_worst_case, worst_case
 
 
 def test_success_is_preferred_and_then_loss(make_examples):
@@ -47,10 +47,12 @@ def test_least_costs(make_examples):
 def test_what_is_found_later_for_some_images_is_taken_where_it_is_worse(make_examples):
     so_far = make_examples([False, True, False, False], [1, 5, 2, 3])
     rows = np.array([0, 2, 3])
-    worst = with_more(so_far, take(make_examples([True] * 4, [0.5, 9, 1, 4]), rows), rows).result
+    worst = update_worst_case(so_far, take(make_examples([True] * 4, [0.5, 9, 1, 4]), rows), rows).result
     np.testing.assert_array_equal(worst.success, True)
     np.testing.assert_array_equal(worst.loss, np.float32([0.5, 5, 1, 4]))
     np.testing.assert_array_equal(worst.iterations, [14, 7, 14, 14])
     # Of images only the first two are kept.
-    few = with_more(keep_images(so_far, 2), take(keep_images(make_examples([True] * 4, [8, 8, 8, 8]), 2), rows), rows)
+    few = update_worst_case(
+        keep_images(so_far, 2), take(keep_images(make_examples([True] * 4, [8, 8, 8, 8]), 2), rows), rows
+    )
     np.testing.assert_allclose(few.result.adversarial[:, 0, 0, 0], [0.08, 0.05])

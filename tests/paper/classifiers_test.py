@@ -11,7 +11,7 @@ from wasser_tf.runtime import storage
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The configs of trainings, none of which is done."""
+    """Replaces training by a stub; returns the record of the configs."""
     configs = []
 
     def run(config, title):
@@ -30,25 +30,25 @@ def trainer(tmp_path):
     return ClassifierTrainer(folder=tmp_path, recipe="ours", given={"pgd": "published.npz"}, **fields)
 
 
-def test_what_is_given_is_not_trained_and_what_was_trained_is_not_trained_again(trainer, trained, tmp_path):
-    told = []
-    assert trainer.path("pgd", told.append) == "published.npz" and not trained
-    assert trainer.path("standard", told.append) == str(tmp_path / "wasser_train" / "standard.keras")
-    assert trainer.path("wasser_train", told.append) == str(tmp_path / "wasser_train" / "best.keras")
+def test_given_classifiers_are_not_trained_and_others_are_trained_once(trainer, trained, tmp_path):
+    logged = []
+    assert trainer.path("pgd", logged.append) == "published.npz" and not trained
+    assert trainer.path("standard", logged.append) == str(tmp_path / "wasser_train" / "standard.keras")
+    assert trainer.path("wasser_train", logged.append) == str(tmp_path / "wasser_train" / "best.keras")
     (config,) = trained
     assert config.attack.name == "mirror_ascent" and config.omega == 0.7 and config.seed == 4 and config.resume
     assert (config.standard_epochs, config.epochs) == (15, 15) and config.threat_model.epsilon == 0.1
-    assert told == ["Training wasser_train: 15 standard epochs, then 15 with mirror_ascent, ω = 0.7"]
+    assert logged == ["Training wasser_train: 15 standard epochs, then 15 with mirror_ascent, ω = 0.7"]
 
 
-def test_a_training_of_other_sizes_is_not_taken(trainer, trained):
+def test_a_training_with_another_preset_is_not_reused(trainer, trained):
     trainer.path("wasser_train", print)
     longer = dataclasses.replace(trainer, preset=dataclasses.replace(trainer.preset, epochs=99))
     with pytest.raises(ValueError, match="epochs is 15 there and 99 here"):
         longer.path("wasser_train", print)
 
 
-def test_each_role_trains_as_the_papers_do(trainer, trained):
+def test_each_role_trains_as_in_its_paper(trainer, trained):
     alone = dataclasses.replace(trainer, given={"wasser_train": "x.keras"}, preset=FULL["mnist"], recipe="paper")
     assert alone.path("standard", print).endswith("standard/standard.keras")
     alone.path("pgd", print)
@@ -106,7 +106,7 @@ def test_the_full_preset_is_the_recipe_of_the_packaged_classifier(trainer, train
         assert got == wanted or (name == "polish" and got is None and wanted == ours.attack.iterations), name
 
 
-def test_the_standard_classifier_of_colour_is_trained_as_the_packaged_one(trainer, trained):
+def test_the_standard_cifar10_classifier_is_trained_as_the_packaged_one(trainer, trained):
     dataclasses.replace(trainer, dataset="cifar10", preset=FULL["cifar10"], given={}, seed=0).path("standard", print)
     (config,) = trained
     published = pretrained.card("cifar10_standard")["training"]["config"]
@@ -114,8 +114,8 @@ def test_the_standard_classifier_of_colour_is_trained_as_the_packaged_one(traine
     assert (config.standard_epochs, config.omega) == (published["epochs"], published["omega"])
     ours = {name: value for name, value in config.identity().items() if name in published}
     differing = {name for name, value in ours.items() if value != published[name]}
-    told = {"radii", "report_iterations", "num_attack_examples", "validation_attack"}
-    assert differing == {"attack", "standard_epochs", "epochs", "random_radius"} | told
+    reporting = {"radii", "report_iterations", "num_attack_examples", "validation_attack"}
+    assert differing == {"attack", "standard_epochs", "epochs", "random_radius"} | reporting
 
 
 def test_an_unknown_recipe_is_refused(trainer):

@@ -1,4 +1,4 @@
-"""What experiments make of records; attacks and trainings are in tests/end_to_end/reproduce_test.py."""
+"""Outputs of experiments from given records; attacks and trainings are in tests/end_to_end/reproduce_test.py."""
 
 import csv
 import dataclasses
@@ -72,7 +72,7 @@ def context(tmp_path, monkeypatch):
     return made
 
 
-def test_figures_hold_raw_beside_feasible_and_no_worst_case(context, monkeypatch):
+def test_figures_show_raw_and_feasible_scores_without_the_worst_case(context, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
         drawings, "save_raw_and_feasible", lambda path, records, title: drawn.update({path.name: list(records)})
@@ -92,7 +92,7 @@ def test_figures_hold_raw_beside_feasible_and_no_worst_case(context, monkeypatch
     assert drawn["fig5.png"][0] == "wasser_attack on pgd"
 
 
-def test_beyond_has_every_classifier_and_the_worst_case(context, monkeypatch):
+def test_beyond_contains_every_classifier_and_the_worst_case(context, monkeypatch):
     radii = {}
     monkeypatch.setattr(figures, "save_accuracy_curves", lambda path, given, **options: radii.update(given))
     made = experiments.beyond(context)
@@ -101,7 +101,7 @@ def test_beyond_has_every_classifier_and_the_worst_case(context, monkeypatch):
     assert "| other" in made.table and "60.00%" in made.table
 
 
-def test_what_is_left_out_is_not_there(context, monkeypatch):
+def test_roles_that_are_left_out_are_missing(context, monkeypatch):
     monkeypatch.setattr(figures, "save_accuracy_curves", lambda *given, **options: None)
     monkeypatch.setattr(drawings, "save_raw_and_feasible", lambda *given, **options: None)
     given = {role: path for role, path in context.config.given.items() if role != "pgd"}
@@ -142,7 +142,7 @@ def test_fig3_is_read_from_the_histories(context, monkeypatch, tmp_path):
     assert (context.folder / "fig3.png").stat().st_size > 5_000
 
 
-def test_artefacts_are_written_and_published(context, monkeypatch, tmp_path):
+def test_outputs_are_written_and_published(context, monkeypatch, tmp_path):
     monkeypatch.setattr(ExperimentContext, "evaluation", lambda self, *given: context.evaluation(*given))
     monkeypatch.setattr("wasser_tf.runs.train.prepare_process", lambda config: None)
     config = dataclasses.replace(context.config, publish_dir=str(tmp_path / "docs"))
@@ -157,10 +157,10 @@ def test_artefacts_are_written_and_published(context, monkeypatch, tmp_path):
         reproduce(dataclasses.replace(context.config, experiments=["fig9"]))
 
 
-def test_what_is_refused(context):
+def test_invalid_settings_are_refused(context):
     with pytest.raises(ValueError, match="given must be classifiers of standard, pgd, wasser_train, got mine"):
         dataclasses.replace(context.config, given={"mine": "x"})
-    with pytest.raises(ValueError, match="pgd is a classifier of the paper's"):
+    with pytest.raises(ValueError, match="others must not contain the role pgd"):
         dataclasses.replace(context.config, others={"pgd": "x"})
     with pytest.raises(ValueError, match="leave_out must be some of pgd, wasser_train, got .'standard'."):
         dataclasses.replace(context.config, leave_out=["standard"])

@@ -36,7 +36,7 @@ _FIG5 = [
 _TABLE1 = [{"classifier": "standard", "natural_accuracy": 0.9889}, {"classifier": "mine", "natural_accuracy": 0.5}]
 
 
-def test_the_papers_lines_beside_ours():
+def test_comparison_of_the_papers_numbers_with_ours():
     outputs = {"table1": {"rows": _TABLE1}, "fig4": {"rows": _FIG4}, "fig5": {"rows": _FIG5}}
     assert published_numbers.lines("mnist", outputs) == [
         ("Table 1, natural accuracy, standard", "98.90 %", "98.89 %", ""),
@@ -55,7 +55,7 @@ def test_the_papers_lines_beside_ours():
     assert published_numbers.lines("cifar10", {}) == []
 
 
-def _artefact(name, rows, **changes):
+def _output(name, rows, **changes):
     fields = {
         "title": "Fig. 4: attacks",
         "table": experiment_output.pivot(rows, ["attack"], "epsilon", "success", ".0%"),
@@ -67,26 +67,26 @@ def _artefact(name, rows, **changes):
     return ExperimentOutput(name=name, rows=rows, **{**fields, **changes})
 
 
-def test_an_artefact_says_where_it_comes_from(tmp_path):
-    experiment_output.write_output(tmp_path, _artefact("fig4", _FIG4), dataset="mnist", seed=3)
+def test_an_output_names_its_origin(tmp_path):
+    experiment_output.write_output(tmp_path, _output("fig4", _FIG4), dataset="mnist", seed=3)
     text = (tmp_path / "fig4.md").read_text()
     assert "| wasser_attack      |     60% |     90% |    100% |    100% |" in text
     assert "1,000 images of mnist test, seed 3, commit " in text and "A ball. Numbers: [fig4.csv](fig4.csv)" in text
     assert "![Fig. 4: attacks](fig4.png)" in text and "```bash\npython " in text
-    experiment_output.write_output(tmp_path, _artefact("fig3", _FIG4, split="validation"), dataset="mnist", seed=3)
+    experiment_output.write_output(tmp_path, _output("fig3", _FIG4, split="validation"), dataset="mnist", seed=3)
     assert "1,000 images of mnist validation, seed 3" in (tmp_path / "fig3.md").read_text()
     header, first, *_ = (tmp_path / "fig4.csv").read_text().splitlines()
     assert header.startswith("classifier,attack,epsilon,") and first.startswith("standard,wasser_attack,0.1,0.6,")
 
 
-def test_the_page_is_made_of_what_is_stored(tmp_path):
-    with pytest.raises(ValueError, match="holds no outputs"):
+def test_the_results_page_is_rendered_from_stored_outputs(tmp_path):
+    with pytest.raises(ValueError, match="contains no outputs"):
         results_page.write_results_page(tmp_path, "mnist")
-    experiment_output.write_output(tmp_path / "mnist", _artefact("fig4", _FIG4), dataset="mnist", seed=0)
+    experiment_output.write_output(tmp_path / "mnist", _output("fig4", _FIG4), dataset="mnist", seed=0)
     (tmp_path / "mnist" / "notes.md").write_text("Because.\n")
     text = results_page.write_results_page(tmp_path, "mnist").read_text()
-    assert "## Line by line" in text and "not by 0.9 (75.00 %)" in text
-    assert "## Where they differ, and why\n\nBecause.\n" in text
+    assert "## Comparison" in text and "not by 0.9 (75.00 %)" in text
+    assert "## Differences\n\nBecause.\n" in text
     assert "## Fig. 4: attacks" in text and "](mnist/fig4.png)" in text and "strongest ensemble" not in text
     leaderboard_entry = {
         "name": "mine",
@@ -103,6 +103,23 @@ def test_the_page_is_made_of_what_is_stored(tmp_path):
     leaderboard.storage.write_json(tmp_path / "leaderboard" / "mnist" / "ball" / "mine.json", leaderboard_entry)
     text = results_page.write_results_page(tmp_path, "mnist").read_text()
     assert "## Under the strongest ensemble" in text and "| mine " in text and "unknown" in text
-    # A dataset the paper does not have has no lines.
-    experiment_output.write_output(tmp_path / "digits", _artefact("fig4", _FIG4), dataset="digits", seed=0)
-    assert "Line by line" not in results_page.write_results_page(tmp_path, "digits").read_text()
+    # A dataset that the paper does not use has no comparison.
+    experiment_output.write_output(tmp_path / "digits", _output("fig4", _FIG4), dataset="digits", seed=0)
+    assert "Comparison" not in results_page.write_results_page(tmp_path, "digits").read_text()
+
+
+def test_the_papers_numbers():
+    """Table 1, Fig. 4 and Fig. 5 of the paper."""
+    mnist, cifar10 = published_numbers.PAPERS["mnist"], published_numbers.PAPERS["cifar10"]
+    assert mnist.natural == {"standard": 0.9890, "pgd": 0.9705, "wasser_train": 0.9823}
+    assert cifar10.natural == {"standard": 0.9470, "pgd": 0.8069, "wasser_train": 0.8637}
+    assert mnist.full_success == {"wasser_attack": 0.9, "projected_sinkhorn": 1.4} and not cifar10.full_success
+    assert mnist.success == {
+        ("wasser_attack", 0.5, "pgd"): 0.91, ("wasser_attack", 0.5, "wasser_train"): 0.69,
+        ("projected_sinkhorn", 2.0, "pgd"): 0.22, ("projected_sinkhorn", 2.0, "wasser_train"): 0.14,
+    }  # fmt: skip
+    assert cifar10.success == {
+        ("wasser_attack", 0.05, "pgd"): 0.85, ("wasser_attack", 0.05, "wasser_train"): 0.53,
+        ("projected_sinkhorn", 0.5, "pgd"): 0.43, ("projected_sinkhorn", 0.5, "wasser_train"): 0.20,
+    }  # fmt: skip
+    assert published_numbers.ROLES == ("standard", "pgd", "wasser_train")

@@ -24,7 +24,7 @@ def _entry(name="a", **changes):
     }
 
 
-def test_robust_is_who_withstands_every_attack_and_every_smaller_ball():
+def test_robust_images_survive_every_attack_in_every_smaller_ball():
     def record(attack, epsilon, seconds):
         return {
             "model": "m",
@@ -52,16 +52,16 @@ def test_robust_is_who_withstands_every_attack_and_every_smaller_ball():
     assert found["attacks"] == {"x": {"iterations": 1}} and found["seconds"] == 4
     assert found["least_feasible_share"] == 0.9
     assert found["threat_model"] == {"p": 1.0} and found["natural_accuracy"] == 0.75
-    with pytest.raises(ValueError, match="knows m, not 'other'"):
+    with pytest.raises(ValueError, match="contains m, not 'other'"):
         leaderboard.make_entry(report, "other")
 
 
-def test_the_page_sorts_by_the_middle_radius_and_keeps_threat_models_apart():
+def test_the_leaderboard_sorts_by_the_middle_radius_and_separates_threat_models():
     other_ball = {"p": 2.0, "kernel_size": 5, "normalize_mass": True, "capacity": 1.0}
     text = leaderboard.render_leaderboard(
         [
             _entry("weak"),
-            _entry("strong", robust_accuracy={"0.1": 0.8, "0.5": 0.6, "1": 0.0}, description="Whose it is."),
+            _entry("strong", robust_accuracy={"0.1": 0.8, "0.5": 0.6, "1": 0.0}, description="Its origin."),
             _entry("other", threat_model=other_ball, robust_accuracy={"0.3": 0.7}, num_images=100, num_weights=None),
         ]
     )
@@ -70,11 +70,11 @@ def test_the_page_sorts_by_the_middle_radius_and_keeps_threat_models_apart():
     assert "p = 1 " in first and "p = 2 " in second
     row = "strong | 166,406 | 98.00 % | 80.00 % | 60.00 % | 0.00 % | 10,000 | ensemble, 100 iterations | 01234567-dirty"
     assert row in " ".join(first.split())
-    assert "- **strong**: Whose it is." in first
+    assert "- **strong**: Its origin." in first
     assert "70.00 %" in second and "–" in second
 
 
-def test_an_attack_is_not_told_beside_itself_with_restarts():
+def test_an_attack_is_left_out_if_it_also_runs_with_more_restarts():
     one, other = {"iterations": 30, "loss": "margin"}, {"iterations": 30, "loss": "dlr"}
     attacks = {
         "mirror_ascent:a": {**one, "restarts": 1},
@@ -105,18 +105,18 @@ def test_adding_a_classifier_is_one_call(board, tmp_path):
     assert cells == {file: file.stat().st_mtime_ns for file in (tmp_path / "evaluations").rglob("*.npz")}
 
 
-def test_a_page_of_nothing_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no entries: add a classifier first"):
+def test_a_leaderboard_without_entries_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="contains no entries: add a classifier first"):
         leaderboard.write_leaderboard(tmp_path)
 
 
-def test_attacks_in_words_tell_of_restarts():
+def test_attacks_in_words_contain_restarts():
     given = {"mirror_ascent:restarts=6": {"iterations": 30, "restarts": 6}, "wasser_attack": {"iterations": 100}}
     words = leaderboard.attacks_in_words(given)
     assert words == "mirror_ascent, 30 iterations, 6 restarts; wasser_attack, 100 iterations"
 
 
-def test_an_entry_of_another_ball_has_a_place_of_its_own(tmp_path):
+def test_entries_of_different_threat_models_have_different_paths(tmp_path):
     balls = ({"p": 1.0}, {"p": 2.0}, {"kernel_size": None}, {"normalize_mass": False}, {"capacity": None})
     paths = [leaderboard.entry_path(tmp_path, "mnist", {"name": "mine", "threat_model": ball}) for ball in balls]
     assert len(set(paths)) == len(balls)

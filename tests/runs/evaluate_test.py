@@ -11,10 +11,10 @@ import wasser_tf
 from wasser_tf import RadiusSchedule, ThreatModel, attacks, data, models
 from wasser_tf.attacks import AttackResult
 from wasser_tf.data.selection import ImageSource
-from wasser_tf.evaluation import examples, sanity
+from wasser_tf.evaluation import examples
+from wasser_tf.evaluation.check import Check
 from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.evaluation.minimal_radius import MinimalRadii
-from wasser_tf.evaluation.sanity import Check
 from wasser_tf.evaluation.verification import ExactCheck
 from wasser_tf.models import model_name
 from wasser_tf.reporting import report
@@ -23,6 +23,7 @@ from wasser_tf.runs.attack import AttackRun, run_attack
 from wasser_tf.runs.evaluate import run_evaluation
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.output_folder import check_output_dir
+from wasser_tf.runtime.run_files import Schema, write_document
 from wasser_tf.transport.feasibility import Feasibility
 
 # From which radius on each of the six images is fooled, by the attack of seed 0 and that of seed 1. The last is wrong.
@@ -112,6 +113,7 @@ def test_robust_accuracies_of_each_attack_and_of_the_worst_case(world, config, t
         found.fingerprint == "print of m.keras" and found.path == "m.keras" and list(found.pictures) == [0.1, 0.2, 0.4]
     )
     stored = _json(tmp_path / "run" / "report.json")
+    assert stored["schema"] == "wasser_tf.evaluation_report/1"
     assert stored["models"]["m"]["minimal_radius"][4] == "inf" or not np.isfinite(
         stored["models"]["m"]["minimal_radius"][4]
     )
@@ -235,8 +237,8 @@ def test_sanity_checks_are_asked_for_what_the_config_says(world, config, monkeyp
         def run(self, log):
             return [Check(name="one", passed=False, measured="1", needed="2", masking=True)]
 
-    monkeypatch.setattr(sanity, "SanityChecker", Checker)
-    monkeypatch.setattr(sanity, "train_surrogate", lambda classifier, images: ("trained on", len(images)))
+    monkeypatch.setattr(evaluate, "SanityChecker", Checker)
+    monkeypatch.setattr(evaluate, "train_surrogate", lambda classifier, images: ("trained on", len(images)))
     made = config(sanity=True, sanity_examples=4, main_attack="b", models={"m": "m.keras"})
     told = []
     (found,) = run_evaluation(made, log=told.append)
@@ -265,7 +267,7 @@ def test_sanity_checks_are_asked_for_what_the_config_says(world, config, monkeyp
 
 
 def test_rescoring_attacks_nothing_and_asks_anew(world, config, monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match="12 results are not there yet, the first cells/m/a/0.1/"):
+    with pytest.raises(ValueError, match="12 results are missing, the first cells/m/a/0.1/"):
         run_evaluation(config(), rescore_only=True)
     assert not (tmp_path / "run").exists()
     run_evaluation(config())
@@ -297,12 +299,12 @@ def test_what_a_folder_holds(world, config, tmp_path):
         run_evaluation(config())
 
 
-@pytest.mark.parametrize("name", ["report.json", "report.md", "results.csv", "history.json"])
+@pytest.mark.parametrize("name", ["report.json", "report.md", "results.csv", "history.csv"])
 def test_each_file_of_another_run_is_enough(world, config, tmp_path, name):
     storage.write_text(tmp_path / "run" / name, "")
     with pytest.raises(ValueError, match=f"holds another run .{name}."):
         run_evaluation(config())
-    if name != "history.json":
+    if name != "history.csv":
         run_evaluation(config(), overwrite=True)
 
 
@@ -315,8 +317,8 @@ def test_a_config_is_stored_and_read_back(world, config, tmp_path):
     values = storage.through_json(made.to_json())
     assert values.keys() - {"wasser_tf"} == {field.name for field in dataclasses.fields(made)} - {"output_dir"}
     assert values["wasser_tf"] == wasser_tf.__version__
-    storage.write_json(tmp_path / "run" / "config.json", values)
-    read = EvaluationRun.stored(str(tmp_path / "run"))
+    write_document(tmp_path / "run" / "config.json", Schema.EVALUATION_CONFIG, values)
+    read = EvaluationRun.load(str(tmp_path / "run"))
     assert read.to_json() == made.to_json() and read.radii == made.radii and read.output_dir == made.output_dir
     assert [type(attack) for attack in read.attacks.values()] == [Fake, Fake] and read.source == source
 
@@ -365,6 +367,7 @@ def test_one_attack_run(world, tmp_path, monkeypatch, capsys):
     assert record.feasible.robust_accuracy == 0.5 and record.natural_accuracy == 5 / 6
     assert "[2/2] m, random_plan, ε = 0.2: 2 of 3 fooled" in capsys.readouterr().out
     stored = _json(folder / "report.json")
+    assert stored.pop("schema") == "wasser_tf.attack_report/1"
     metadata = {
         "wasser_tf": wasser_tf.__version__, "model_path": "some/m.keras", "source": dataclasses.asdict(source),
         "threat_model_in_words": str(ThreatModel(epsilon=0.2)),

@@ -6,7 +6,7 @@ import pytest
 import wasser_tf
 from wasser_tf import RadiusSchedule, ThreatModel, attacks, models, pretrained
 from wasser_tf.data.selection import ImageSource
-from wasser_tf.evaluation.sweep import fingerprint
+from wasser_tf.evaluation.fingerprint import fingerprint
 from wasser_tf.publishing import card
 from wasser_tf.runs import publish
 from wasser_tf.runs.publish import Publication
@@ -22,7 +22,7 @@ def test_a_run_becomes_a_classifier_with_a_card(run, board, tmp_path, monkeypatc
     assert pretrained.names() == ("digits_linear",) and path == pretrained.path_of("digits_linear")
     assert wasser_tf.load_pretrained("digits_linear").count_params() == 650
     found = pretrained.card("digits_linear")
-    # What was evaluated is the file that is there, not the one it was made of.
+    # The evaluation is of the published file, not of its source.
     assert found["evaluation"]["fingerprint"] == fingerprint(path) != fingerprint(run / "best.keras")
     assert found["evaluation"]["num_images"] == 16 and found["training"]["config"]["seed"] == 5
     text = path.with_suffix(".md").read_text()
@@ -45,7 +45,7 @@ def test_another_classifier_of_the_name_is_not_replaced_unasked(run, board, tmp_
     # The same command again: the same classifier.
     assert publish.publish(config).read_bytes() == first
     models.build("linear", (8, 8, 1), 10, seed=1).save(run / "best.keras")
-    with pytest.raises(ValueError, match="has another classifier called 'digits_linear': give a --name .* --overwrite"):
+    with pytest.raises(ValueError, match="classifier called 'digits_linear': give another --name, or --overwrite"):
         publish.publish(config)
     assert path.read_bytes() == first and path.with_suffix(".json").read_bytes() == ours
     publish.publish(dataclasses.replace(config, overwrite=True))
@@ -125,13 +125,13 @@ def test_a_classifier_to_start_from_takes_the_place_of_a_model():
 
 
 def test_what_cannot_be_published(run, board, tmp_path):
-    with pytest.raises(ValueError, match="small letters"):
+    with pytest.raises(ValueError, match="lower-case letters"):
         Publication(run=str(run), name="../x", board=board)
     other = dataclasses.replace(board, source=ImageSource(dataset="mnist"))
     with pytest.raises(ValueError, match="was trained on digits: give --dataset=digits"):
         publish.publish(Publication(run=str(run), name="x", board=other))
-    with pytest.raises(ValueError, match="missing holds no training run: give the --output_dir of bin/train.py"):
+    with pytest.raises(ValueError, match="missing does not contain a training run: pass the --output_dir of bin/train"):
         publish.publish(Publication(run=str(tmp_path / "missing"), name="x", board=board))
     storage.write_json(tmp_path / "config.json", {"radii": [1]})
-    with pytest.raises(ValueError, match="holds no training run"):
+    with pytest.raises(ValueError, match="does not contain a training run"):
         publish.publish(Publication(run=str(tmp_path), name="x", board=board))

@@ -106,14 +106,14 @@ def test_the_card_of_a_version(tmp_path):
     ball = str(ThreatModel(epsilon=0.3, p=2.0)).replace("epsilon 0.3", "any radius")
     assert text.endswith(
         "\n\nThe signature `robustness` tries 4 radii up to 0.5 with 7 mirror steps each; its radius is an upper bound "
-        f"of an image's minimal radius. {ball}.\n"
+        f"on an image's minimal radius. {ball}.\n"
     )
     assert "not measured" not in text
     plain = model_card.describe("m", 1, _signatures(), (8, 9, 1), None, None, {})
     model_card.write_model_card(tmp_path, {**plain, "commit": None})
     text = (tmp_path / "model_card.md").read_text()
-    assert " from commit unknown.\n\nClasses: not named." in text and "training: none that is known." in text
-    assert text.endswith("none that is known.\n\nIts robust accuracy was not measured.\n") and "| ε |" not in text
+    assert " from commit unknown.\n\nClasses: not named." in text and "training: unknown, or none." in text
+    assert text.endswith("unknown, or none.\n\nThe robust accuracy was not measured.\n") and "| ε |" not in text
     assert plain["class_names"] is None and plain["robustness_signature"] is None
 
 
@@ -187,7 +187,7 @@ def test_folders_of_saved_models(monkeypatch, tmp_path):
     (tmp_path / "12").touch()
     assert saved_model._latest_version(tmp_path) == tmp_path / "10"
     assert saved_model._latest_version(tmp_path / "9") == tmp_path / "9"
-    with pytest.raises(ValueError, match="10 holds no saved_model.pb: give the path"):
+    with pytest.raises(ValueError, match="10 does not contain saved_model.pb: give the path"):
         SavedModelClassifier(tmp_path)
 
     def broken(path):
@@ -213,10 +213,10 @@ def test_versions(tmp_path):
     for name in ("1", "3", ".hidden"):
         (tmp_path / "m" / name).mkdir(parents=True)
     assert export.next_version(tmp_path / "m", None) == 4 and export.next_version(tmp_path / "m", 2) == 2
-    with pytest.raises(ValueError, match="3 is there already"):
+    with pytest.raises(ValueError, match="3 already exists"):
         export.next_version(tmp_path / "m", 3)
     (tmp_path / "m" / "03").mkdir()
-    with pytest.raises(ValueError, match="m holds 03, and a server takes only versions"):
+    with pytest.raises(ValueError, match="m contains 03, but a server accepts only versions"):
         export.next_version(tmp_path / "m", None)
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="file must be the folder of a model's versions"):
@@ -232,7 +232,7 @@ def test_shapes_of_classifiers():
     own = Own()
     own(np.zeros([1, 4, 5, 2], np.float32))
     assert export.check_classifier(own, [4, 5, 2]) == (4, 5, 2)
-    with pytest.raises(ValueError, match="got an unknown shape: give image_shape"):
+    with pytest.raises(ValueError, match="got an unknown shape: pass image_shape"):
         export.check_classifier(own)
     free = keras.Sequential([keras.Input((None, 4, 1)), keras.layers.GlobalAveragePooling2D()])
     with pytest.raises(ValueError, match=r"of a fixed shape .*, got \(None, None, 4, 1\)"):

@@ -54,7 +54,7 @@ def test_loads_in_a_fresh_process_without_wasser_tf_and_keras(exported, classifi
 
 
 def test_the_c_api_answers_and_refuses(exported, c_api, images, files):
-    """The loader of TensorFlow Serving; what is no image is refused by the graph, and the session goes on."""
+    """Calls TensorFlow Serving's loader: the graph rejects invalid images, and the session remains usable."""
     pixels = np.round(images * 255).astype(np.uint8)
     broken = images.copy()
     broken[3, 2, 1, 0] = np.nan
@@ -150,11 +150,11 @@ def test_versions_count_up_and_are_never_replaced(tmp_path):
     assert export_classifier(model, tmp_path, "m", version=7).version == 7
     assert export_classifier(model, tmp_path, "m").version == 8
     kept = {path: path.read_bytes() for path in (tmp_path / "m" / "7").rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match="7 is there already, and versions are never replaced"):
+    with pytest.raises(ValueError, match="7 already exists, and versions are never replaced"):
         export_classifier(model, tmp_path, "m", version=7)
     assert {path: path.read_bytes() for path in (tmp_path / "m" / "7").rglob("*") if path.is_file()} == kept
     (tmp_path / "m" / "v9").mkdir()
-    with pytest.raises(ValueError, match="holds v9, and a server takes only versions"):
+    with pytest.raises(ValueError, match="contains v9, but a server accepts only versions"):
         export_classifier(model, tmp_path, "m")
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["1", "7", "8", "v9"]
 
@@ -163,7 +163,7 @@ def test_a_failure_leaves_nothing_behind(monkeypatch, tmp_path):
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(export.warmup, "write", fail)
+    monkeypatch.setattr(export.warmup, "write_warmup", fail)
     with pytest.raises(OSError, match="the disk is full"):
         export_classifier(models.build("linear", (4, 4, 1), 2, seed=0), tmp_path / "served", "m")
     assert not (tmp_path / "served").exists()
@@ -208,7 +208,7 @@ def test_a_bad_place_is_refused(tmp_path):
     with pytest.raises(ValueError, match="base_dir must be a folder"):
         export_classifier(model, tmp_path / "file", "m")
     (tmp_path / "models.config").write_text("model_config_list {")
-    with pytest.raises(ValueError, match="is no ModelServerConfig"):
+    with pytest.raises(ValueError, match="is not a valid ModelServerConfig"):
         export_classifier(model, tmp_path, "m")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "models.config"]
 

@@ -1,4 +1,4 @@
-"""The signature that tells how close to the edge an image lies."""
+"""The signature `robustness`: the margin and an upper bound on the minimal radius."""
 
 import numpy as np
 import pytest

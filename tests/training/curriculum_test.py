@@ -91,9 +91,10 @@ def test_reads_schedules(text, schedule):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0.3", "linear", "linear:0:0.3", "linear:0:10epochs", "linear:0:0.3:10", "linear:0:0.3:0epochs",
-             "linear:0:nan:3epochs", "ramp:0:1:3epochs", "staircase:3epochs", "linear:0:0.3:-1steps", "cosine:a:1:3steps"]
-)  # fmt: skip
+    "text",
+    "|0.3|linear|linear:0:0.3|linear:0:10epochs|linear:0:0.3:10|linear:0:0.3:0epochs|linear:0:nan:3epochs|"
+    "ramp:0:1:3epochs|staircase:3epochs|linear:0:0.3:-1steps|cosine:a:1:3steps".split("|"),
+)
 def test_refuses_what_is_no_schedule(text):
     with pytest.raises(ValueError, match="A schedule is given as linear:START:END:LENGTH"):
         parse_schedule(text)

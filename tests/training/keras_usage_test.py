@@ -158,7 +158,7 @@ def test_a_frozen_classifier_is_attacked_and_measured_with_a_warning(data):
 def test_labels_are_needed(data, use):
     images = data[0]
     for x in (images, tf.constant(images), tf.data.Dataset.from_tensor_slices(images).batch(4)):
-        with pytest.raises(ValueError, match="^WasserTrain needs labels: pass y, or a dataset"):
+        with pytest.raises(ValueError, match="^Labels are needed: pass y, or a dataset"):
             getattr(compiled(), use)(x, verbose=0)
     assert compiled().predict(images, verbose=0).shape == (12, 3)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 
 import keras
@@ -20,8 +21,7 @@ class Fast(Attack):
 
     name = "fast"
 
-    def __init__(self, threat_model, *, iterations=1, schedule=None, stop_when_fooled=False, seed=0):
-        super().__init__(threat_model, iterations=iterations, schedule=schedule)
+    iterations: int = 1
 
     def perturb(self, problem):
         raise NotImplementedError
@@ -395,11 +395,13 @@ def test_mixed_precision(fast, policy):
     finally:
         keras.config.set_dtype_policy("float32")
     seen = []
-    run = fast.run
-    fast.run = lambda logits_fn, images, labels, **options: (
-        seen.append((images.dtype, logits_fn(images).dtype)) or run(logits_fn, images, labels, **options)
-    )
-    model = _train(fast, classifier=classifier)
+
+    class Seen(Fast):
+        def run(self, logits_fn, images, labels, **options):
+            seen.append((images.dtype, logits_fn(images).dtype))
+            return super().run(logits_fn, images, labels, **options)
+
+    model = _train(Seen(fast.threat_model), classifier=classifier)
     # The policy is the classifier's, and so float16 has its loss scaled; the attack sees float32 all the same.
     scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == (policy == "mixed_float16")
@@ -481,12 +483,12 @@ def test_takes_any_attack(name, schedule):
     assert {"adversarial_loss", "adversarial_accuracy"} < logs.keys()
 
 
-def test_a_smaller_last_batch_counts_by_its_images(fast):
+def test_a_smaller_last_batch_counts_by_its_images(fast, monkeypatch):
     images, labels = _data(20)
     model = WasserTrain(_classifier(), fast)
     model.compile(keras.optimizers.SGD(0.0), _SPARSE(from_logits=True), metrics=["accuracy"])
-    traced, run = [], fast.run
-    fast.run = lambda *arguments, **options: traced.append(None) or run(*arguments, **options)
+    traced, run = [], Fast.run
+    monkeypatch.setattr(Fast, "run", lambda *arguments, **options: traced.append(None) or run(*arguments, **options))
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
     logs = model.fit(dataset, epochs=2, shuffle=False, verbose=0).history
     # Keras traces a step once, and once more to make the variables of metrics: never for a size of batch.
@@ -509,7 +511,7 @@ def test_the_five_lines_with_a_wasserstein_attack(jit_compile):
 class Sizes(Noise):
     """Noise by the index that notes how many images it is given."""
 
-    seen: list
+    seen: list = dataclasses.field(default_factory=list, hash=False)
 
     def run(self, logits_fn, images, labels, radius=None, index=None):
         tf.py_function(lambda count: self.seen.append(int(count)), [tf.shape(images)[0]], [])
@@ -524,7 +526,6 @@ def whole():
 @pytest.mark.parametrize(("chunk", "sizes"), [(1, {1}), (3, {3}), (5, {4}), (100, {8})])
 def test_chunks_bound_what_is_attacked_at_a_time_and_change_nothing(whole, chunk, sizes):
     attack = Sizes(wasser_tf.ThreatModel(), iterations=1)
-    attack.seen = []
     images, labels = _data()
     model = WasserTrain(_classifier(), attack, attack_chunk=chunk)
     model.compile(keras.optimizers.SGD(0.2, momentum=0.9), loss=_SPARSE(from_logits=True))
@@ -565,6 +566,8 @@ def test_chunks_change_nothing_in_colour_with_batch_norm(fast):
 class Radii(Noise):
     """Notes the radii of what it attacks."""
 
+    seen: list = dataclasses.field(default_factory=list, hash=False)
+
     def run(self, logits_fn, images, labels, radius=None, index=None):
         tf.py_function(lambda radii: self.seen.append(radii.numpy()), [radius], [])
         return super().run(logits_fn, images, labels, radius, index)
@@ -572,7 +575,6 @@ class Radii(Noise):
 
 def _radii(**options):
     attack = Radii(wasser_tf.ThreatModel(epsilon=0.5), iterations=1)
-    attack.seen = []
     model = WasserTrain(_classifier(), attack, random_radius=True, **options)
     model.compile(keras.optimizers.SGD(0.1), loss=_SPARSE(from_logits=True))
     images, labels = _data()
@@ -611,13 +613,14 @@ def test_a_schedule_and_random_radii_exclude_one_another():
 
 def test_without_random_radii_every_image_is_attacked_at_epsilon():
     attack = Radii(wasser_tf.ThreatModel(epsilon=0.5), iterations=1)
-    attack.seen = []
     _train(attack, epochs=1)
     assert len(attack.seen) == 3 and set(np.concatenate(attack.seen)) == {np.float32(0.5)}
 
 
 class Indices(Noise):
     """Notes the indices of what it attacks."""
+
+    seen: list = dataclasses.field(default_factory=list, hash=False)
 
     def run(self, logits_fn, images, labels, radius=None, index=None):
         tf.py_function(lambda indices: self.seen.extend(indices.numpy().tolist()), [index], [])
@@ -626,7 +629,6 @@ class Indices(Noise):
 
 def test_images_of_all_steps_have_numbers_of_their_own_and_in_evaluation_those_of_their_batch():
     attack = Indices(wasser_tf.ThreatModel(epsilon=0.5), iterations=1)
-    attack.seen = []
     model = _train(attack, epochs=2)
     assert attack.seen == list(range(48))
     attack.seen.clear()

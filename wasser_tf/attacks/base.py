@@ -81,8 +81,10 @@ class Attack(abc.ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        dataclasses.dataclass(frozen=True, kw_only=True, repr=False)(cls)
-        # Those of this class give the better message.
+        # A class without settings of its own keeps the constructor of its parent, which may be written by hand.
+        new_settings = bool(cls.__dict__.get("__annotations__"))
+        dataclasses.dataclass(frozen=True, kw_only=True, repr=False, init=new_settings)(cls)
+        # The methods of this class give the better message.
         del cls.__setattr__, cls.__delattr__
 
     def __post_init__(self) -> None:

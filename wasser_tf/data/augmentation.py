@@ -17,7 +17,7 @@ _SHARE = 8
 
 @keras.saving.register_keras_serializable(package="wasser_tf")
 class RandomShift(keras.layers.Layer):
-    """Shifts each image by a random number of whole pixels, uniform and new in every call: a random crop after padding."""
+    """Shifts each image by a random number of whole pixels, new in every call (a random crop after padding)."""
 
     def __init__(self, height: int, width: int, fill: str = "constant", **kwargs: object):
         """Creates the layer.
@@ -114,8 +114,8 @@ def make_augmentation(name: str, image_shape: Sequence[int]) -> Augmentation | N
     height, width = (side // _SHARE for side in image_shape[:2])
     if not height or not width:
         raise ValueError(
-            f"augment={name} shifts images by up to 1/{_SHARE} of their size and needs at least {_SHARE}×{_SHARE} pixels, "
-            f"got {image_shape[0]}×{image_shape[1]}: leave it out."
+            f"augment={name} shifts images by up to 1/{_SHARE} of their size and needs at least {_SHARE}×{_SHARE} "
+            f"pixels, got {image_shape[0]}×{image_shape[1]}: leave it out."
         )
     return Augmentation(AUGMENTATIONS[name](height, width))
 
@@ -132,7 +132,9 @@ def check_suits(name: str, dataset: str) -> None:
     """
     _check_name(name)
     if name == "crop_flip" and str(dataset).partition("/")[0].partition(":")[0] in _CHARACTERS:
-        raise ValueError(f"augment=crop_flip flips images, which changes the characters of {dataset}: use augment=shift.")
+        raise ValueError(
+            f"augment=crop_flip flips images, which changes the characters of {dataset}: use augment=shift."
+        )
 
 
 def _check_name(name: object) -> None:

@@ -16,8 +16,8 @@ from wasser_tf.runtime.arguments import is_whole
 class EpochFollower(keras.callbacks.Callback):
     """A callback that passes the epoch number of Keras to `batches`; add it to `fit(callbacks=...)`.
 
-    The order of the batches is then a function of the seed and the epoch number. A run that resumes with `initial_epoch`
-    or `keras.callbacks.BackupAndRestore` has the same batches as an uninterrupted run.
+    The order of the batches is then a function of the seed and the epoch number. A run resumed with `initial_epoch` or
+    `keras.callbacks.BackupAndRestore` has the same batches as an uninterrupted run.
 
     Attributes:
       epoch: The current epoch, from 0.
@@ -86,7 +86,7 @@ def batches(
     if not isinstance(epoch, EpochFollower) and not (is_whole(epoch, 0) and epoch < 2**32):
         raise ValueError(f"epoch must be an EpochFollower or a whole number from 0 to 2**32 - 1, got {epoch!r}.")
     if augment is not None and not shuffle:
-        raise ValueError("augment needs shuffle=True, because only training images are augmented: pass shuffle=True, or leave it out.")
+        raise ValueError("augment needs shuffle=True, because only training images are augmented: leave augment out.")
     # A larger batch is the whole split as well; TensorFlow refuses numbers from 2**63.
     batch_size = min(batch_size, count)
     if not shuffle:
@@ -101,8 +101,8 @@ def batches(
         current = epoch.epoch if isinstance(epoch, EpochFollower) else next(passes)
         yield epoch_order(count, seed, current), current
 
-    # A generator, which is called when a pass begins. A keras PyDataset would be shuffled again by `fit`, from the global
-    # random state, unless shuffle=False is passed.
+    # A generator, which is called when a pass begins. A keras PyDataset would be shuffled again by `fit`, from the
+    # global random state, unless shuffle=False is passed.
     order = tf.data.Dataset.from_generator(
         orders, output_signature=(tf.TensorSpec([count], tf.int64), tf.TensorSpec([], tf.int64))
     )

@@ -35,7 +35,7 @@ def load(
       download: Whether to download a set that is not in the folder. If False, the network is not accessed.
       splits: The splits to load; the others have no examples.
       validation_size: The number of images held out of train for validation, instead of the size above.
-      image_size: The height and width to resize images to (bilinear, antialiased). Required if sizes differ within the set.
+      image_size: The height and width to resize to (bilinear, antialiased). Required if sizes differ within the set.
 
     Returns:
       The dataset, with float32 images in [0, 1].

@@ -60,7 +60,9 @@ class ImageSource:
         if self.num_examples is not None and not is_whole(self.num_examples, 1):
             raise ValueError(f"num_examples must be a whole number of at least 1, or None, got {self.num_examples!r}.")
         if self.indices is not None and self.original_index is not None:
-            raise ValueError("indices and original_index both determine the order of the images: give only one of them.")
+            raise ValueError(
+                "indices and original_index both determine the order of the images: give only one of them."
+            )
 
     def load(self) -> Selection:
         """Loads the images.
@@ -88,7 +90,8 @@ class ImageSource:
             if len(numbers) != count or len(np.unique(numbers)) != count:
                 raise ValueError(
                     f"{self.original_index} must hold a different number for each of the {count} examples of the "
-                    f"{self.split} split of {self.dataset}, got {len(numbers)} numbers, {len(np.unique(numbers))} different."
+                    f"{self.split} split of {self.dataset}, got {len(numbers)} numbers, of which "
+                    f"{len(np.unique(numbers))} differ."
                 )
             order = np.argsort(numbers)
         if self.num_examples is not None:

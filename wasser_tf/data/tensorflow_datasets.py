@@ -78,7 +78,7 @@ def _find(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Any, Any]
         except tfds.core.DatasetNotFoundError:
             pass
         except Exception as error:
-            raise ValueError(f"tensorflow-datasets cannot build {name!r} ({first_line(error)}): check the name and its configuration.") from error
+            raise ValueError(f"tensorflow-datasets cannot build {name!r}: {first_line(error)}.") from error
     if builder is None:
         close = difflib.get_close_matches(name, ["digits", *tfds.list_builders(with_community_datasets=False)])
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""

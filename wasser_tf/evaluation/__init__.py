@@ -1,1 +1,1 @@
-"""Scores attacks and classifiers: metrics, sweeps over radii, sanity checks, reports and figures."""
+"""Scores attacks and classifiers: metrics, records, sweeps over radii, minimal radii and sanity checks."""

@@ -1,4 +1,4 @@
-"""Several classifiers under one attack at the same radii."""
+"""Compares several classifiers under one attack at the same radii."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,13 +10,13 @@ from wasser_tf.runtime import interruption
 
 
 class Comparison(NamedTuple):
-    """What `compare` returns.
+    """The evaluations of several classifiers under one attack.
 
     Attributes:
       classifiers: The classifiers, by name.
-      split: The images that were attacked.
-      radii: The radii, rising.
-      evaluations: For each classifier, by its name, an evaluation at each radius.
+      split: The attacked images.
+      radii: The radii, in ascending order.
+      evaluations: For each classifier, by name, one evaluation per radius.
     """
 
     classifiers: Mapping[str, Any]
@@ -26,7 +26,7 @@ class Comparison(NamedTuple):
 
     @property
     def records(self) -> list[Record]:
-        """The records of all classifiers, one after the other."""
+        """The records of all classifiers, one classifier after the other."""
         return [evaluation.record for members in self.evaluations.values() for evaluation in members]
 
 
@@ -42,21 +42,35 @@ def compare(
     log: Callable[[str], None] | None = None,
     verbose: bool = True,
 ) -> Comparison:
-    """Attacks classifiers at several radii.
+    """Attacks several classifiers with the same attack at several radii.
+
+    >>> from wasser_tf import ThreatModel, attacks, data, models
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> split = data.Split(*(array[:4] for array in test))
+    >>> classifiers = {name: models.build(name, (8, 8, 1), 10, seed=0) for name in ("linear", "mlp")}
+    >>> attack = attacks.make("random_plan", ThreatModel())
+    >>> compared = compare(classifiers, attack, split, [0.1, 0.3], dataset_name="digits test", verbose=False)
+    >>> [(record.model, record.epsilon) for record in compared.records]
+    [('linear', 0.1), ('linear', 0.3), ('mlp', 0.1), ('mlp', 0.3)]
 
     Args:
-      classifiers: Them, by name.
+      classifiers: The classifiers, by name.
       attack: The attack.
-      split: The images.
-      radii: The radii, rising.
-      dataset_name: What the records call the images.
-      from_logits: Whether the classifiers return logits; told from them by default.
-      batch_size: Images at a time.
-      log: Is given a line before each attack.
+      split: The images, n of them.
+      radii: The radii, in ascending order.
+      dataset_name: The name of the images in the records.
+      from_logits: Whether the classifiers return logits; detected by default, see `metrics.is_from_logits`.
+      batch_size: Images attacked at a time.
+      log: Takes a line before each attack.
       verbose: Whether to show a progress bar.
 
+    Returns:
+      The evaluations of each classifier at each radius.
+
     Raises:
-      ValueError: The images are not what a classifier takes.
+      ValueError: A classifier does not accept the images, or the attack does not produce examples in the Wasserstein
+        ball.
+      Interrupted: A signal requested the run to stop.
     """
     evaluations: dict[str, list[Evaluation]] = {}
     for name, classifier in classifiers.items():

@@ -1,4 +1,4 @@
-"""What an evaluation evaluates: the fields of bin/evaluate.py's config.json."""
+"""The configuration of an evaluation, stored by bin/evaluate.py as config.json."""
 
 import dataclasses
 import pathlib
@@ -11,36 +11,36 @@ from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.record import WORST_CASE
 from wasser_tf.models import model_name
-from wasser_tf.runtime import storage
 from wasser_tf.runtime.arguments import is_whole
+from wasser_tf.runtime.run_files import CONFIG, Schema, read_document
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.version import __version__
-
-CONFIG = "config.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationRun:
-    """What to evaluate.
+    """The configuration of an evaluation: models × attacks × radii on one set of images.
 
     Attributes:
-      models: Names and paths of the classifiers.
+      models: Paths of the classifiers, by name.
       source: The images.
-      attacks: Attacks by what reports call them, all with the same threat model but for epsilon.
+      attacks: The attacks by the names used in reports. Their threat models may differ in epsilon only.
       radii: The radii.
-      output_dir: Where everything goes.
+      output_dir: The folder of all results.
       minimal_radius: Whether to bisect each image's minimal radius with the main attack, up to the largest radius.
-        Otherwise it is told from the examples at the radii alone.
+        Otherwise the minimal radius is the least cost among the examples found at the radii.
       sanity: Whether to make the sanity checks, with the main attack on `sanity_examples` images.
-      main_attack: Which of the attacks that is; mirror ascent by default if it is there, else the first.
-      sanity_examples: On how many images, the first ones.
-      batch_size: Images at a time; a file of results holds as many.
-      skip_fooled: Whether an attack gets only the images that stand: none before it and no smaller radius has fooled
-        them, nor are they misclassified clean. Robust accuracy is the same for less work (an example that a larger
-        ball's attack finds within a smaller one may go unseen), but no attack has scores of its own.
+      main_attack: The attack used for bisection and sanity checks; by default mirror ascent, or the first attack if
+        mirror ascent is not among them.
+      sanity_examples: Number of images for the sanity checks, counted from the first.
+      batch_size: Images attacked at a time, and images in a file of results.
+      skip_fooled: Whether an attack skips images that are misclassified clean, or that an earlier attack or a smaller
+        radius fooled. The robust accuracy of all attacks together then takes less work (although an example that an
+        attack on a larger ball would find within a smaller ball may be missed), but attacks have no scores of their
+        own.
 
     Raises:
-      ValueError: A field is out of its range.
+      ValueError: A field is out of range.
     """
 
     models: Mapping[str, str]
@@ -68,13 +68,13 @@ class EvaluationRun:
             if not is_whole(getattr(self, name), 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}.")
         if WORST_CASE in self.attacks:
-            raise ValueError(f"{WORST_CASE!r} is the name of the row over all attacks: give the attack another.")
+            raise ValueError(f"{WORST_CASE!r} is the name of the row over all attacks: give the attack another name.")
         for attack in self.attacks.values():
             check_in_wasserstein_ball(attack)
         if len({attack.threat_model.with_epsilon(0) for attack in self.attacks.values()}) > 1:
-            raise ValueError("All attacks of an evaluation must have the same threat model, but for epsilon.")
+            raise ValueError("All attacks of an evaluation must have the same threat model, except for epsilon.")
         if any(attack.schedule is not None for attack in self.attacks.values()):
-            raise ValueError("An evaluation is at fixed radii: leave out the adaptive radius.")
+            raise ValueError("An evaluation uses fixed radii: leave out the adaptive radius.")
         if not self.main_attack:
             usual = [label for label, attack in self.attacks.items() if attack.preferred_for_checks]
             object.__setattr__(self, "main_attack", (usual or list(self.attacks))[0])
@@ -85,11 +85,11 @@ class EvaluationRun:
 
     @property
     def threat_model(self) -> ThreatModel:
-        """The threat model of all attacks; its epsilon is not used."""
+        """The threat model of all attacks; its epsilon is ignored."""
         return next(iter(self.attacks.values())).threat_model
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain Python values, without the output_dir, so that a folder may be moved."""
+        """Returns the fields as plain Python values, without the output_dir, so that the folder can be moved."""
         return {
             "wasser_tf": __version__,
             "models": dict(self.models),
@@ -105,18 +105,24 @@ class EvaluationRun:
         }
 
     @classmethod
-    def stored(cls, output_dir: str) -> "EvaluationRun":
-        """Makes the config of the run that an output_dir holds.
+    def load(cls, output_dir: str) -> "EvaluationRun":
+        """Reads the configuration of the evaluation in an output_dir.
+
+        Args:
+          output_dir: The folder of an evaluation.
+
+        Returns:
+          The configuration, with this output_dir.
 
         Raises:
-          ValueError: It holds none.
+          ValueError: The folder holds no evaluation.
         """
         path = pathlib.Path(output_dir).expanduser() / CONFIG
         if not path.exists():
             raise ValueError(
-                f"{output_dir} holds no evaluation ({CONFIG} is not there): say what to evaluate, --models."
+                f"{output_dir} holds no evaluation ({CONFIG} is missing): give the classifiers to evaluate, --models."
             )
-        values = storage.read_json(path)
+        values = read_document(path, Schema.EVALUATION_CONFIG)
         try:
             values.pop("wasser_tf")
             values["source"] = ImageSource(**values["source"])
@@ -125,21 +131,32 @@ class EvaluationRun:
             return cls(**values, output_dir=output_dir)
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} is no evaluation's ({error}): give another --output_dir, or --overwrite."
+                f"{path} is not an evaluation's configuration ({error}): give another --output_dir, or --overwrite."
             ) from error
 
 
 def parse_models(given: Sequence[str]) -> dict[str, str]:
-    """Returns names and paths out of "path" or "name=path" each.
+    """Parses classifiers given as "path" or "name=path".
+
+    >>> parse_models(["robust=runs/a/best.keras", "plain.keras"])
+    {'robust': 'runs/a/best.keras', 'plain': 'plain.keras'}
+
+    Args:
+      given: The items.
+
+    Returns:
+      Paths by name.
 
     Raises:
-      ValueError: Two have the same name.
+      ValueError: Two classifiers have the same name.
     """
     named: dict[str, str] = {}
     for item in given:
         name, equals, path = item.partition("=")
         name, path = (name, path) if equals else (model_name(item), item)
         if name in named:
-            raise ValueError(f"Two models are called {name!r}: name them apart, as in --models={name}_2={path}.")
+            raise ValueError(
+                f"Two models are called {name!r}: give them different names, as in --models={name}_2={path}."
+            )
         named[name] = path
     return named

@@ -1,4 +1,4 @@
-"""Adversarial examples in files: one .npz of named arrays, an entry for each image in every array."""
+"""Adversarial examples as arrays and in .npz files."""
 
 import os
 from typing import Any, NamedTuple
@@ -12,22 +12,22 @@ from wasser_tf.runtime import storage
 from wasser_tf.runtime.arguments import first_line
 from wasser_tf.transport.feasibility import Feasibility
 
-# The radius is the same for the feasible and the raw example, so it is stored once.
-_CERTIFICATE = tuple(field for field in Feasibility._fields if field != "radius")
+# Without the radius, which is the same for the feasible and the raw example and is stored once.
+_FEASIBILITY_FIELDS = tuple(field for field in Feasibility._fields if field != "radius")
 
 
 class Examples(NamedTuple):
-    """Attacked images: which they are, what the attack made of them, and what the classifier says of the clean ones.
+    """Attacked images with the attack's result and the classifier's predictions on the clean images.
 
     Attributes:
-      index: Position in the split as loaded, int32 [n].
+      index: Positions in the split as loaded, int32 [n].
       images: The clean images, float32 [n, H, W, C].
-      labels: Their classes, int32 [n].
-      clean: The classifier's predictions for them.
+      labels: The classes of the images, int32 [n].
+      clean: The predictions on the clean images.
       result: The attack's result, as arrays.
     """
 
-    index: np.ndarray  # type: ignore[assignment]  # It hides tuple.index, which no one needs here.
+    index: np.ndarray  # type: ignore[assignment]  # It hides tuple.index, which is not needed here.
     images: np.ndarray
     labels: np.ndarray
     clean: Predictions
@@ -36,9 +36,10 @@ class Examples(NamedTuple):
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Returns the named arrays of the file.
 
-        index, image, label, adversarial, success, loss, radius, iterations, cost and the other fields of the
-        feasibility record; raw, raw_success, raw_loss, raw_cost and so on for what the attack made before it was feasible;
-        flagged, clean_prediction and clean_loss. An image that is misclassified clean is a success, raw_success too.
+        Each array has one entry per image: index, image, label, adversarial, success, loss, radius, iterations, and
+        cost and the other fields of the feasibility record; raw, raw_success, raw_loss, raw_cost and so on for the
+        examples before rounding; flagged, clean_prediction and clean_loss. An image that is misclassified clean counts
+        as a success, also in raw_success.
         """
         result, wrong = self.result, self.clean.wrong
         return {
@@ -50,19 +51,23 @@ class Examples(NamedTuple):
             "loss": result.loss,
             "radius": result.radius,
             "iterations": result.iterations,
-            **{name: getattr(result.feasibility, name) for name in _CERTIFICATE},
+            **{name: getattr(result.feasibility, name) for name in _FEASIBILITY_FIELDS},
             "raw": result.raw,
             "raw_success": result.raw_success | wrong,
             "raw_loss": result.raw_loss,
             "flagged": result.flagged,
-            **{f"raw_{name}": getattr(result.raw_feasibility, name) for name in _CERTIFICATE},
+            **{f"raw_{name}": getattr(result.raw_feasibility, name) for name in _FEASIBILITY_FIELDS},
             "clean_prediction": self.clean.predicted,
             "clean_loss": self.clean.loss,
         }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Examples":
-        """Makes the examples that `to_arrays` described."""
+        """Makes examples from the arrays of `to_arrays`.
+
+        Raises:
+          KeyError: An array is missing.
+        """
         predicted, labels = arrays["clean_prediction"], arrays["label"]
         return cls(
             index=arrays["index"],
@@ -80,23 +85,38 @@ class Examples(NamedTuple):
                 raw_feasibility=_feasibility(arrays, "raw_"),
                 raw_success=arrays["raw_success"],
                 raw_loss=arrays["raw_loss"],
-                # Files of older versions have none.
+                # Files of older versions lack this array.
                 flagged=arrays.get("flagged", np.zeros_like(arrays["success"])),
             ),
         )
 
 
 def write_examples(path: str | os.PathLike[str], examples: Examples, **extra: Any) -> None:
-    """Writes examples to an .npz file, whole or not at all; `extra` arrays go beside them."""
+    """Writes examples to an .npz file, atomically.
+
+    Args:
+      path: The file to write.
+      examples: The examples.
+      **extra: More arrays to store in the file.
+
+    Raises:
+      OSError: The file cannot be written.
+    """
     with storage.atomic_path(path) as beside:
         np.savez_compressed(beside, allow_pickle=False, **{**examples.to_arrays(), **extra})
 
 
 def read_examples(path: str | os.PathLike[str]) -> tuple[Examples, dict[str, np.ndarray]]:
-    """Reads examples, and whatever else is in their file.
+    """Reads examples from an .npz file.
+
+    Args:
+      path: A file written by `write_examples`.
+
+    Returns:
+      The examples, and the other arrays in the file by name.
 
     Raises:
-      ValueError: The file is missing, unreadable, or lacks an array.
+      ValueError: The file is missing or unreadable, or an array is missing from it.
     """
     try:
         arrays = storage.read_arrays(path)
@@ -104,31 +124,42 @@ def read_examples(path: str | os.PathLike[str]) -> tuple[Examples, dict[str, np.
     except KeyError as error:
         raise ValueError(f"{path} has no array {error}: give a file of adversarial examples.") from error
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({first_line(error)}): delete it and make it again.") from error
+        raise ValueError(f"{path} cannot be read ({first_line(error)}): delete it and run the attack again.") from error
     known = examples.to_arrays()
     return examples, {name: array for name, array in arrays.items() if name not in known}
 
 
 def concatenate(parts: list[Examples]) -> Examples:
-    """Joins examples of the same attack."""
+    """Concatenates examples of the same attack along the first axis."""
     return tf.nest.map_structure(lambda *fields: np.concatenate(fields), *parts)
 
 
 def first(whole: Examples, count: int) -> Examples:
-    """Returns the first few examples."""
+    """Returns the first `count` examples."""
     return tf.nest.map_structure(lambda field: field[:count], whole)
 
 
 def take(whole: Examples, rows: np.ndarray) -> Examples:
-    """Returns the examples at these places, rising; of images, where only the first few are kept, those that are."""
+    """Returns the examples at some positions.
+
+    Args:
+      whole: The examples, n of them; their images may be kept for the first few only, see `keep_images`.
+      rows: The positions, in ascending order, [m].
+
+    Returns:
+      The m examples, with the images of those whose images are kept.
+    """
     return tf.nest.map_structure(lambda field: field[rows[rows < len(field)]], whole)
 
 
 def keep_images(whole: Examples, count: int) -> Examples:
-    """Returns all examples, but the images of the first few only; scores and worst cases need no others."""
+    """Returns all examples, with the images of the first `count` only, to save memory.
+
+    Scores and worst cases do not need the images.
+    """
     if count >= len(whole.labels):
         return whole
-    # Copies, for a view would keep all of them.
+    # Copies, because a view would keep the whole arrays in memory.
     images, adversarial, raw = (
         array[:count].copy() for array in (whole.images, whole.result.adversarial, whole.result.raw)
     )
@@ -136,4 +167,4 @@ def keep_images(whole: Examples, count: int) -> Examples:
 
 
 def _feasibility(arrays: dict[str, np.ndarray], prefix: str) -> Feasibility:
-    return Feasibility(radius=arrays["radius"], **{name: arrays[prefix + name] for name in _CERTIFICATE})
+    return Feasibility(radius=arrays["radius"], **{name: arrays[prefix + name] for name in _FEASIBILITY_FIELDS})

@@ -1,4 +1,4 @@
-"""What is measured of adversarial examples (section 7 of the paper's mathematics), from an attack's result."""
+"""Metrics of adversarial examples: success, loss, precision error, cost and feasibility (section 7 of the paper)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from wasser_tf.transport.feasibility import Feasibility
 
 
 class Predictions(NamedTuple):
-    """What a classifier says of some images.
+    """A classifier's predictions on n images.
 
     Attributes:
-      predicted: The class of the largest output, int32 [n].
-      wrong: Whether that is not the label, bool [n].
+      predicted: The predicted classes, int32 [n].
+      wrong: Whether the prediction differs from the label, bool [n].
       loss: Cross-entropy in nats, float32 [n].
     """
 
@@ -30,21 +30,21 @@ class Predictions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scores:
-    """An attack in numbers: means over the images, and the extremes of their feasibility records.
+    """The scores of an attack: means over the images, and extremes over their feasibility records.
 
     Attributes:
       success_rate: Share of the images that are misclassified, clean or attacked.
       robust_accuracy: 1 − success_rate.
       cross_entropy: Mean loss on the examples, in nats.
       precision_error_mean: Mean of |Σx̃ − Σx| / Σx, the paper's precision error.
-      precision_error_max: The largest.
-      max_cost_ratio: The largest cost / radius; above 1 an example has left its ball.
+      precision_error_max: The largest precision error.
+      max_cost_ratio: The largest cost / radius; above 1, an example lies outside its ball.
       min_pixel: The smallest pixel of any example.
-      max_pixel: The largest.
-      max_row_error: The largest max |Π1 − x| / m(x): mass that a plan makes or loses.
-      max_column_error: The largest max |Πᵀ1 − x̃|: how far an example is from the one its plan makes.
+      max_pixel: The largest pixel of any example.
+      max_row_error: The largest max |Π1 − x| / m(x): mass that a plan creates or loses.
+      max_column_error: The largest max |Πᵀ1 − x̃|: the distance of an example from the image that its plan produces.
       min_flow: The smallest entry of any plan.
-      feasible_share: Share of the images whose feasibility record is valid.
+      feasible_share: Share of the images whose example is feasible.
     """
 
     success_rate: float
@@ -69,17 +69,20 @@ def predict(
     from_logits: bool | None = None,
     batch_size: int = 500,
 ) -> Predictions:
-    """Asks a classifier about images.
+    """Evaluates a classifier on images.
 
     Args:
       classifier: A Keras model, or any callable (images, training=False) -> [n, classes].
       images: Float [n, H, W, C] in [0, 1].
       labels: Class indices [n], or one-hot.
-      from_logits: Whether it returns logits; told as `is_from_logits` does by default.
+      from_logits: Whether the classifier returns logits; detected by default, see `is_from_logits`.
       batch_size: Images at a time.
 
+    Returns:
+      The predictions.
+
     Raises:
-      ValueError: The input is not what the classifier takes.
+      ValueError: The classifier does not accept the images or the labels.
     """
     images, labels = check_batch(classifier, images, labels)
     return predict_unchecked(classifier, images, labels, from_logits=from_logits, batch_size=batch_size)
@@ -93,7 +96,20 @@ def predict_unchecked(
     from_logits: bool | None = None,
     batch_size: int = 500,
 ) -> Predictions:
-    """As `predict`, for images that may be infeasible: those an attack made before they were feasible."""
+    """Evaluates a classifier on images whose pixels may lie outside [0, 1], such as raw examples.
+
+    Like `predict`, but without validating the images.
+
+    Args:
+      classifier: A Keras model, or any callable (images, training=False) -> [n, classes].
+      images: Float [n, H, W, C].
+      labels: Class indices, int32 [n].
+      from_logits: Whether the classifier returns logits; detected by default, see `is_from_logits`.
+      batch_size: Images at a time.
+
+    Returns:
+      The predictions.
+    """
     logits_fn = as_logits_fn(classifier, is_from_logits(classifier, images) if from_logits is None else from_logits)
     predicted, loss = [], []
     for start in range(0, len(images), batch_size):
@@ -105,29 +121,47 @@ def predict_unchecked(
 
 
 def is_from_logits(classifier: Callable[..., Any], images: np.ndarray) -> bool:
-    """Tells whether a classifier returns logits: by its last layer where that says it, else by its outputs.
+    """Returns whether a classifier returns logits: from its last layer if that is conclusive, else from its outputs.
 
     Args:
-      classifier: Any classifier.
-      images: A few images to ask about.
+      classifier: A Keras model, or any callable (images, training=False) -> [n, classes].
+      images: Images to evaluate the classifier on, float [n, H, W, C]; at most 8 are used.
     """
     declared = models.returns_logits(classifier)
     return outputs_are_logits(classifier, images[:8]) if declared is None else declared
 
 
 def score_feasible(result: AttackResult, clean_wrong: np.ndarray, capacity: float | None = 1.0) -> Scores:
-    """Scores the feasible examples, the ones that count.
+    """Scores the feasible examples of an attack.
 
     Args:
-      result: From `Attack.__call__`, for n images.
-      clean_wrong: Whether each clean image is misclassified, bool [n]; those count as successes.
-      capacity: That of the threat model.
+      result: The result of the attack on n images.
+      clean_wrong: Whether each clean image is misclassified, bool [n]; such images count as successes.
+      capacity: The threat model's capacity.
+
+    Returns:
+      The scores.
+
+    Raises:
+      ValueError: There are no examples.
     """
     return score_examples(result.success, result.loss, result.feasibility, clean_wrong, capacity)
 
 
 def score_raw(result: AttackResult, clean_wrong: np.ndarray, capacity: float | None = 1.0) -> Scores:
-    """As `score_certified`, for what the attack made before it was feasible: what papers score, feasible or not."""
+    """Scores the raw examples of an attack, before rounding to feasible ones; published results are usually raw.
+
+    Args:
+      result: The result of the attack on n images.
+      clean_wrong: Whether each clean image is misclassified, bool [n]; such images count as successes.
+      capacity: The threat model's capacity.
+
+    Returns:
+      The scores.
+
+    Raises:
+      ValueError: There are no examples.
+    """
     return score_examples(result.raw_success, result.raw_loss, result.raw_feasibility, clean_wrong, capacity)
 
 
@@ -138,7 +172,17 @@ def score_examples(
     clean_wrong: np.ndarray,
     capacity: float | None = 1.0,
 ) -> Scores:
-    """Scores n examples by their success [n], loss [n] and feasibility record.
+    """Scores n examples.
+
+    Args:
+      success: Whether each example is misclassified, bool [n].
+      loss: Cross-entropy in nats, float [n].
+      feasibility: The feasibility record, fields [n].
+      clean_wrong: Whether each clean image is misclassified, bool [n]; such images count as successes.
+      capacity: The threat model's capacity.
+
+    Returns:
+      The scores.
 
     Raises:
       ValueError: There are no examples.
@@ -163,7 +207,7 @@ def score_examples(
 
 
 def cost_ratio(feasibility: Feasibility) -> np.ndarray:
-    """Returns cost / radius of each image, [n]; at radius 0 it is 0 if nothing was moved, else infinite."""
+    """Returns cost / radius of each image, float64 [n]; at radius 0 it is 0 if no mass was moved, else infinite."""
     cost, radius = np.asarray(feasibility.cost, np.float64), np.asarray(feasibility.radius, np.float64)
     at_zero = np.where(cost > 0, np.inf, 0.0)
     return np.where(radius > 0, cost / np.where(radius > 0, radius, 1.0), at_zero)

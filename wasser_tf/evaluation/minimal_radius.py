@@ -1,4 +1,4 @@
-"""The minimal radius of each image, by a ramp and bisection: a whole curve of accuracy against ε from one run."""
+"""Minimal radii by doubling and bisection: one run gives the whole curve of robust accuracy against ε."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,17 +11,17 @@ from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
 from wasser_tf.attacks.scoring import AttackResult
 from wasser_tf.transport.feasibility import Feasibility
 
-# The ramp's first radius is the largest one, halved as often.
+# The first radius is the largest one, halved this many times.
 _DOUBLINGS = 8
 
 
 class MinimalRadii(NamedTuple):
-    """The smallest radius at which each image was fooled, and the example that shows it.
+    """The smallest radius at which each image was fooled, with the corresponding examples.
 
     Attributes:
       radius: Upper bounds of the minimal radii, [n]: 0 for an image misclassified clean, inf for one never fooled.
-      adversarial: The examples, [n, H, W, C]; the last attempt where the radius is inf.
-      feasibility: Of these examples, fields [n].
+      adversarial: The examples, float32 [n, H, W, C]; where the radius is inf, an unsuccessful one.
+      feasibility: The feasibility record of these examples, fields [n].
     """
 
     radius: np.ndarray
@@ -29,7 +29,7 @@ class MinimalRadii(NamedTuple):
     feasibility: Feasibility
 
     def robust_accuracy(self, radii: Any) -> np.ndarray:
-        """Returns the share of the images that are not fooled at each of some radii [r]."""
+        """Returns the share of the images that are not fooled, at each of some radii [r], float64 [r]."""
         return (self.radius > np.asarray(radii)[:, None]).mean(axis=1)
 
 
@@ -44,56 +44,69 @@ def minimal_radii(
     batch_size: int = 128,
     log: Callable[[str], None] | None = None,
 ) -> MinimalRadii:
-    """Doubles the radius of each image until it is fooled, then bisects; balls are nested, so every success bounds it.
+    """Finds upper bounds of the minimal radii: doubles the radius of each image until it is fooled, then bisects.
+
+    Balls are nested, so every success bounds the image's minimal radius from above.
+
+    >>> from wasser_tf import ThreatModel, attacks, data, models
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> attack = attacks.make("random_plan", ThreatModel())
+    >>> found = minimal_radii(attack, classifier, test.images[:4], test.labels[:4], largest=0.5, resolution=0.1)
+    >>> found.radius.shape, found.adversarial.shape
+    ((4,), (4, 8, 8, 1))
 
     Args:
-      attack: What is tried at each radius; radii are per image, so one compiled function does them all.
-      classifier: A Keras model or callable, as the attack takes it.
+      attack: The attack made at each radius. Radii are per image, so one compiled function serves all radii.
+      classifier: A Keras model, or any callable (images, training=False) -> [n, classes].
       images: Float [n, H, W, C] in [0, 1].
       labels: Class indices [n], or one-hot.
-      largest: The radius the ramp ends at, > 0; what withstands it is given inf.
-      resolution: How narrow the bracket must be, > 0.
-      batch_size: Images at a time.
-      log: What to do with a line of text about each round.
+      largest: The largest radius, > 0; an image that is not fooled there gets inf.
+      resolution: The bisection ends when the bracket is at most this wide, > 0.
+      batch_size: Images attacked at a time.
+      log: Takes a line of progress for each round.
+
+    Returns:
+      The radii, the examples and their feasibility record.
 
     Raises:
-      ValueError: largest or resolution is not above 0, the attack has a radius schedule or moves no mass, or the images
-        are not what the classifier takes.
+      ValueError: `largest` or `resolution` is not above 0, the attack has a radius schedule or does not produce
+        examples in the Wasserstein ball, or the classifier does not accept the images.
     """
     if not largest > 0 or not resolution > 0:
         raise ValueError(f"largest and resolution must be above 0, got {largest!r} and {resolution!r}.")
     check_in_wasserstein_ball(attack)
     if attack.schedule is not None:
-        raise ValueError("Bisection gives each image its radius: take an attack without a radius schedule.")
+        raise ValueError("Bisection chooses the radius of each image: use an attack without a radius schedule.")
     images, labels = check_batch(classifier, images, labels)
     count = len(images)
     size = batch_shape(count, batch_size)
     first = largest / 2**_DOUBLINGS
-    # First radius 0, which those misclassified clean do not withstand.
+    # Radius 0 comes first, at which only images that are misclassified clean are fooled.
     low, high, tried = np.zeros(count), np.full(count, np.inf), np.zeros(count)
     best: AttackResult | None = None
     open_ones = np.arange(count)
     while len(open_ones):
-        # Filled up to whole batches, so that all rounds share compiled functions.
+        # Padded to whole batches, so that all rounds share compiled functions.
         rows = open_ones if best is None else np.resize(open_ones, -(-len(open_ones) // size) * size)
         found = attack(classifier, images[rows], labels[rows], radius=tried[rows], index=rows, batch_size=batch_size)
         success = found.success[: len(open_ones)]
-        won, withstood = open_ones[success], open_ones[~success]
-        low[withstood] = tried[withstood]
-        # An example may need less than it was allowed; by rounding its cost may seem a little more.
+        won, robust = open_ones[success], open_ones[~success]
+        low[robust] = tried[robust]
+        # An example may cost less than its radius; by rounding, its cost may slightly exceed it.
         high[won] = np.minimum(tried[won], found.feasibility.cost[: len(open_ones)][success])
         best = found if best is None else _replace(best, found, won, np.flatnonzero(success))
         if log:
             log(f"radii up to {tried[open_ones].max():.3f}: {len(open_ones)} images attacked, {len(won)} fooled")
-        # Until an image is fooled its radius doubles: an attack may miss at a large radius what a small one shows.
+        # The radius doubles until the image is fooled; starting small matters, because attacks may fail at large radii.
         tried = np.where(np.isfinite(high), 0.5 * (low + high), np.clip(2 * low, first, largest))
         open_ones = np.flatnonzero((low < largest) & (high - low > resolution))
-    assert best is not None  # noqa: S101 (check_batch refuses an empty batch)
+    assert best is not None  # noqa: S101 (check_batch rejects an empty batch)
     return MinimalRadii(high, best.adversarial, best.feasibility)
 
 
 def _replace(best: AttackResult, found: AttackResult, places: np.ndarray, chosen: np.ndarray) -> AttackResult:
-    """Returns `best` with the chosen results put in at these places."""
+    """Returns `best` with the entries at `places` replaced by the entries of `found` at `chosen`."""
 
     def put(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         merged = old.copy()

@@ -1,4 +1,4 @@
-"""A record: one attack on one classifier at one radius, in numbers."""
+"""Records: the scores of one attack on one classifier at one radius."""
 
 import dataclasses
 import time
@@ -12,32 +12,32 @@ from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.metrics import Predictions, Scores
 
-# What the row over all attacks is called in place of an attack.
+# The name, in place of an attack's, of the row over all attacks.
 WORST_CASE = "worst case"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """One attack on one classifier at one radius, with everything needed to read its numbers and to make them again.
+    """The scores of one attack on one classifier at one radius, with the settings needed to reproduce them.
 
     Attributes:
-      model: What the classifier is called.
-      dataset: What the images are called, such as "mnist test".
-      attack: Name of the attack.
-      epsilon: The radius. With an adaptive radius, the threat model's, which was not used.
-      threat_model: Its config.
+      model: The name of the classifier.
+      dataset: The name of the images, such as "mnist test".
+      attack: The name of the attack.
+      epsilon: The radius. With an adaptive radius, that of the threat model, which was not used.
+      threat_model: The threat model's config.
       settings: The attack's config, without the threat model.
-      seed: The attack's.
-      num_images: How many images were attacked.
-      natural_accuracy: Share of the clean images that are classified right.
+      seed: The attack's seed.
+      num_images: Number of attacked images.
+      natural_accuracy: Share of the clean images that are classified correctly.
       natural_cross_entropy: Mean loss on the clean images, in nats.
       feasible: The scores of the feasible examples.
-      raw: The scores of what the attack made before it was feasible.
-      mean_radius: Mean radius the images were given (where an adaptive radius stopped).
-      mean_iterations: Mean iterations an image used.
-      max_iterations: The most an image used.
-      seconds: Wall clock of the attack, compilation included.
-      num_flagged: On how many images the classifier gave the attack nothing to go by, see `AttackResult.flagged`.
+      raw: The scores of the raw examples, before rounding to feasible ones.
+      mean_radius: Mean radius of the images; with an adaptive radius, the radius at which an image stopped.
+      mean_iterations: Mean number of iterations per image.
+      max_iterations: Largest number of iterations of any image.
+      seconds: Wall-clock time of the attack in seconds, including compilation.
+      num_flagged: Number of images at which the classifier had no usable gradient, see `AttackResult.flagged`.
     """
 
     model: str
@@ -59,12 +59,18 @@ class Record:
     num_flagged: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain Python values."""
+        """Returns the fields as plain Python values."""
         return dataclasses.asdict(self)
 
 
 class Evaluation(NamedTuple):
-    """What `evaluate_attack` returns: the record, the examples, and what the classifier says of the clean images."""
+    """The outcome of one attack.
+
+    Attributes:
+      record: The scores.
+      result: The attack's result, n examples.
+      clean: The predictions on the clean images.
+    """
 
     record: Record
     result: AttackResult
@@ -87,22 +93,34 @@ def evaluate_attack(
 ) -> Evaluation:
     """Attacks a classifier at one radius and scores the examples.
 
+    >>> from wasser_tf import ThreatModel, attacks, data, models
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> attack = attacks.make("random_plan", ThreatModel(epsilon=0.3))
+    >>> record, result, clean = evaluate_attack(classifier, attack, test.images[:4], test.labels[:4])
+    >>> record.num_images, record.epsilon, record.feasible.feasible_share
+    (4, 0.3, 1.0)
+
     Args:
       classifier: A Keras model, or any callable (images, training=False) -> logits or probabilities.
       attack: The attack.
       images: Float [n, H, W, C] in [0, 1].
       labels: Class indices [n], or one-hot.
-      radius: The radius; that of the attack's threat model by default. Giving it here spares a compilation for each
-        radius that an attack object for each would cost.
-      model_name: What the record calls the classifier.
-      dataset_name: What it calls the images.
-      index: Numbers for random starts, see `Attack.__call__`.
-      from_logits: Whether the classifier returns logits; told from it by default.
-      batch_size: Images at a time.
+      radius: The radius; that of the attack's threat model by default. Passing it here shares one compiled function
+        between radii, where one attack object for each would be compiled separately.
+      model_name: The name of the classifier in the record.
+      dataset_name: The name of the images in the record.
+      index: Numbers that seed the random starts, [n], see `Attack.__call__`.
+      from_logits: Whether the classifier returns logits; detected by default, see `metrics.is_from_logits`.
+      batch_size: Images attacked at a time.
       verbose: Whether to show a progress bar.
 
+    Returns:
+      The record, the attack's result, and the predictions on the clean images.
+
     Raises:
-      ValueError: The input is not what the classifier takes, or the attack moves no mass.
+      ValueError: The classifier does not accept the images, or the attack does not produce examples in the Wasserstein
+        ball.
     """
     check_in_wasserstein_ball(attack)
     images, labels = check_batch(classifier, images, labels)
@@ -137,7 +155,23 @@ def make_record(
     dataset_name: str,
     seconds: float,
 ) -> Record:
-    """Makes the record of a result; the arguments are those of `evaluate_attack`."""
+    """Makes the record of an attack's result.
+
+    Args:
+      attack: The attack.
+      result: Its result, n examples.
+      clean: The predictions on the clean images.
+      radius: The radius; that of the attack's threat model if None.
+      model_name: The name of the classifier.
+      dataset_name: The name of the images.
+      seconds: Duration of the attack in seconds.
+
+    Returns:
+      The record.
+
+    Raises:
+      ValueError: The attack does not produce examples in the Wasserstein ball.
+    """
     check_in_wasserstein_ball(attack)
     epsilon = attack.threat_model.epsilon if radius is None else float(radius)
     threat_model = attack.threat_model.with_epsilon(epsilon)

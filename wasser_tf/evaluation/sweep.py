@@ -1,8 +1,8 @@
-"""Models × attacks × radii, in cells that are files: what was attacked once is never attacked again.
+"""A sweep: models × attacks × radii, stored in cells, so that no cell is attacked twice.
 
-A cell is one model, one attack, one radius and one chunk of images. Its file is named by a hash of all that its content
-depends on and is written whole, so an interrupted sweep goes on where it was, and a sweep with one more radius only
-attacks there.
+A cell is one model, one attack, one radius and one chunk of images. Its file is named by a hash of everything its
+content depends on and is written atomically. An interrupted sweep therefore resumes with the first missing cell, and a
+sweep with one more radius attacks at that radius only.
 """
 
 import hashlib
@@ -15,19 +15,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wasser_tf import attacks, pretrained
+from wasser_tf import attacks
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation import examples, metrics
 from wasser_tf.evaluation.examples import Examples
-from wasser_tf.evaluation.metrics import Predictions
+from wasser_tf.evaluation.fingerprint import array_digest, safe_name
+from wasser_tf.evaluation.rescoring import rescore
 from wasser_tf.runtime import interruption
 from wasser_tf.runtime.progress import Progress
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.version import __version__
 
-# Batches in a cell of an attack that leaves fooled images out of its batches, and so needs several.
+# An attack that drops fooled images does so in whole batches, so its cells hold several batches.
 _BATCHES_WHERE_FOOLED_ARE_SKIPPED = 4
 
 
@@ -35,9 +36,9 @@ class Model(NamedTuple):
     """A classifier in a sweep.
 
     Attributes:
-      name: What reports call it.
-      fingerprint: Changes when the classifier does, see `fingerprint`.
-      classifier: It.
+      name: The name in reports.
+      fingerprint: A hash that changes with the classifier, see `fingerprint`.
+      classifier: The loaded model.
     """
 
     name: str
@@ -46,14 +47,14 @@ class Model(NamedTuple):
 
 
 class CellResult(NamedTuple):
-    """Everything known of a model under one attack at a radius.
+    """The stored examples of one model under one attack at one radius.
 
     Attributes:
-      label: What the attack is called in this sweep.
+      label: The name of the attack in the sweep.
       attack: The attack.
-      rows: The places of the images it attacked among all, rising.
-      examples: Of those images.
-      seconds: What attacking took, summed over the chunks.
+      rows: The positions of the m attacked images among all images of the sweep, in ascending order, [m].
+      examples: The examples of those images.
+      seconds: Duration of the attack in seconds, summed over the chunks.
     """
 
     label: str
@@ -63,8 +64,8 @@ class CellResult(NamedTuple):
     seconds: float
 
 
-class _Turn(NamedTuple):
-    """An attack at a radius: the places of the images it attacks, and those of each chunk by its file."""
+class _Stage(NamedTuple):
+    """One attack at one radius on one model: the positions of the images it attacks, and of those in each file."""
 
     label: str
     attack: Attack
@@ -74,19 +75,23 @@ class _Turn(NamedTuple):
 
 
 class Sweep:
-    """The cells of models × attacks × radii over some images.
+    """The cells of models × attacks × radii over a set of images.
+
+    Each model passes through stages in a fixed order: the smallest radius first, and at each radius the attacks in the
+    given order. Without `skip_fooled`, every stage attacks all images. With `skip_fooled`, a stage attacks only the
+    images that no earlier stage fooled, so its cells are known only once all earlier stages are complete.
 
     Attributes:
-      folder: Where the cells are.
+      folder: The folder of the cells.
       models: The classifiers.
-      attacks: The attacks by what reports call them; their threat models differ at most in epsilon, which is not used.
-      radii: The radii, rising.
+      attacks: The attacks by the names used in reports. Their threat models differ at most in epsilon, which is
+        ignored.
+      radii: The radii, in ascending order.
       images: The images.
-      chunk_size: Images per cell, four times as many for an attack that skips fooled images; an interruption loses one
-        cell at most.
-      batch_size: Images at a time.
-      skip_fooled: Whether an attack gets only the images that no attack before it has fooled, at its radius or a
-        smaller one, and no image that is misclassified clean after the first.
+      chunk_size: Images in a cell, four times as many for an attack that drops fooled images. A killed run loses at most one cell.
+      batch_size: Images attacked at a time.
+      skip_fooled: Whether an attack skips images that an earlier attack fooled, at the same radius or a smaller one,
+        and, after the first attack, images that are misclassified clean.
     """
 
     def __init__(
@@ -101,6 +106,22 @@ class Sweep:
         batch_size: int = 128,
         skip_fooled: bool = False,
     ):
+        """Initialises the sweep; nothing is attacked or written yet.
+
+        Args:
+          folder: The folder of the cells.
+          models: The classifiers, with distinct names.
+          attacks: The attacks by the names used in reports.
+          radii: Distinct radii, in any order.
+          images: The images.
+          chunk_size: Images in a cell.
+          batch_size: Images attacked at a time, at most `chunk_size`.
+          skip_fooled: Whether an attack skips images that are already fooled.
+
+        Raises:
+          ValueError: A list is empty, two models or radii are equal, a radius is not valid, or an attack does not
+            produce examples in the Wasserstein ball.
+        """
         if not models or not attacks or not radii:
             raise ValueError("A sweep needs at least one model, one attack and one radius.")
         for attack in attacks.values():
@@ -111,7 +132,7 @@ class Sweep:
         self.folder = pathlib.Path(folder)
         self.models = tuple(models)
         self.attacks = dict(attacks)
-        # Checks them too.
+        # ThreatModel validates the radii.
         self.radii = tuple(sorted(ThreatModel(epsilon=radius).epsilon for radius in radii))
         self.images = images
         self.chunk_size = min(chunk_size, len(images.labels))
@@ -120,23 +141,23 @@ class Sweep:
         self._fooled: dict[pathlib.Path, np.ndarray] = {}
         self._digests: dict[bytes, str] = {}
 
-    def run(self, progress: Callable[[str], None] | None = None) -> None:
-        """Attacks whatever has no file yet.
+    def run(self, log: Callable[[str], None] | None = None) -> None:
+        """Attacks every cell that has no file.
 
         Args:
-          progress: Is given a line for each cell that was attacked, with the time left.
+          log: Takes a line for each attacked cell, with the estimated time left.
 
         Raises:
-          ValueError: An attack or a classifier does not take the images.
-          Interrupted: The run was asked to stop; the cell at work was finished.
+          ValueError: An attack or a classifier does not accept the images.
+          Interrupted: A signal requested the run to stop; the current cell was finished and stored.
         """
-        # The most there can be in a turn.
+        # The largest number of cells of an attack's stage; with skip_fooled a stage may have fewer.
         counts = {label: len(self._chunks(label, np.arange(len(self.images.labels)))) for label in self.attacks}
-        turns = len(self.models) * len(self.radii)
-        meter = Progress([label for label, count in counts.items() for _ in range(turns * count)], progress)
+        repeats = len(self.models) * len(self.radii)
+        meter = Progress([label for label, count in counts.items() for _ in range(repeats * count)], log)
         for model in self.models:
             from_logits = metrics.is_from_logits(model.classifier, self.images.images)
-            for label, attack, radius, _, cells in self._turns(model):
+            for label, attack, radius, _, cells in self._stages(model):
                 for _ in range(counts[label] - len(cells)):
                     meter.skip(label)
                 for path, rows in cells.items():
@@ -148,20 +169,23 @@ class Sweep:
                     seconds = time.perf_counter() - begin
                     examples.write_examples(path, found, seconds=np.float64(seconds))
                     fooled = int(np.sum(found.result.success | found.clean.wrong))
-                    told = f"{model.name}, {label}, ε = {radius:g}: {fooled} of {len(rows)} fooled"
-                    meter.done(label, seconds, told)
+                    line = f"{model.name}, {label}, ε = {radius:g}: {fooled} of {len(rows)} fooled"
+                    meter.done(label, seconds, line)
                     interruption.raise_if_requested()
 
     def missing(self) -> list[pathlib.Path]:
-        """Returns the files that are not there yet.
+        """Lists the files of cells that are not stored yet.
 
-        Where only who stands is attacked, of each model those of the first turn that lacks some, on which the next
-        depend.
+        With `skip_fooled`, lists for each model only those of its first incomplete stage, because the images of later
+        stages depend on that stage's results.
+
+        Returns:
+          The paths, in the order in which `run` would write them.
         """
         paths: list[pathlib.Path] = []
         for model in self.models:
-            for turn in self._turns(model):
-                absent = [path for path in turn.cells if not path.exists()]
+            for stage in self._stages(model):
+                absent = [path for path in stage.cells if not path.exists()]
                 paths += absent
                 if absent and self.skip_fooled:
                     break
@@ -170,42 +194,50 @@ class Sweep:
     def results(
         self, model: Model, radius: float, *, rescored: bool = False, images: int | None = None
     ) -> Iterator[CellResult]:
-        """Yields what is stored of a model at a radius, attack by attack; all its cells must be there.
+        """Yields the stored results of a model at a radius, one attack at a time.
 
-        Attacks that no image was left for are passed over.
+        All cells of the model up to this radius must exist. Attacks that had no image left to attack are skipped.
 
         Args:
           model: One of the models.
           radius: One of the radii.
-          rescored: Whether to ask the classifier about the examples anew, see `rescore`.
-          images: Of how many examples, the first ones, images are kept; None for all. Memory is in proportion to it.
+          rescored: Whether to evaluate the classifier on the stored examples again, see `rescoring.rescore`.
+          images: The number of examples whose images are kept, counted from the first; None for all. Memory grows
+            with it.
+
+        Yields:
+          The result of each attack.
 
         Raises:
           ValueError: A file is missing or unreadable.
         """
-        for turn in self._turns(model):
-            if turn.radius != radius or not turn.cells:
+        for stage in self._stages(model):
+            if stage.radius != radius or not stage.cells:
                 continue
             parts, seconds = [], 0.0
-            for path, rows in turn.cells.items():
+            for path, rows in stage.cells.items():
                 part, extra = examples.read_examples(path)
                 part = rescore(model.classifier, part) if rescored else part
                 parts.append(part if images is None else examples.keep_images(part, int(np.sum(rows < images))))
                 seconds += float(extra.get("seconds", 0.0))
-            yield CellResult(turn.label, turn.attack, turn.rows, examples.concatenate(parts), seconds)
+            yield CellResult(stage.label, stage.attack, stage.rows, examples.concatenate(parts), seconds)
 
-    def _turns(self, model: Model) -> Iterator[_Turn]:
-        """Yields the attacks on a model in turn; of who stands, each turn's files must be there before the next."""
+    def _stages(self, model: Model) -> Iterator[_Stage]:
+        """Yields the stages of a model in order.
+
+        With `skip_fooled`, the generator reads a stage's files after yielding it, to find the images of the next: the
+        caller must create them first.
+        """
         rows = np.arange(len(self.images.labels))
         for radius in self.radii:
             for label, attack in self.attacks.items():
                 cells = {self._path(model, label, radius, chunk): chunk for chunk in self._chunks(label, rows)}
-                yield _Turn(label, attack, radius, rows, cells)
+                yield _Stage(label, attack, radius, rows, cells)
                 if self.skip_fooled and cells:
                     rows = rows[~np.concatenate([self._fooled_in(path) for path in cells])]
 
     def _fooled_in(self, path: pathlib.Path) -> np.ndarray:
-        """Returns which images of a cell are fooled or misclassified clean; a file is read once."""
+        """Returns which images of a cell are fooled or misclassified clean; each file is read once."""
         if path not in self._fooled:
             stored, _ = examples.read_examples(path)
             self._fooled[path] = stored.result.success | stored.clean.wrong
@@ -216,7 +248,7 @@ class Sweep:
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _attack(self, classifier: Any, from_logits: bool, attack: Attack, radius: float, rows: np.ndarray) -> Examples:
-        # The last chunk is filled up with its last image, so that it needs no compilation of its own.
+        # The last chunk is padded with its last image, so that its shape needs no further compilation.
         filled = np.concatenate([rows, np.full(-len(rows) % self.chunk_size, rows[-1])])
         chosen, labels = self.images.images[filled], self.images.labels[filled]
         clean = metrics.predict(classifier, chosen, labels, from_logits=from_logits)
@@ -246,69 +278,9 @@ class Sweep:
         return self.folder / safe_name(model.name) / safe_name(label) / f"{radius:g}" / name
 
     def _digest_of(self, rows: np.ndarray) -> str:
-        """Returns a hash of some of the images; the same are asked for at every attack and radius."""
+        """Returns a hash of some of the images; it is cached, because every attack and radius needs it."""
         key = rows.tobytes()
         if key not in self._digests:
             images = self.images
-            self._digests[key] = _digest(images.index[rows], images.images[rows], images.labels[rows])
+            self._digests[key] = array_digest(images.index[rows], images.images[rows], images.labels[rows])
         return self._digests[key]
-
-
-def rescore(classifier: Any, stored: Examples) -> Examples:
-    """Asks a classifier about stored examples anew: predictions, success, loss, and what images alone tell.
-
-    What plans told (cost, rows, columns, flow) is kept, for plans are not stored.
-
-    Args:
-      classifier: Any classifier.
-      stored: The examples.
-    """
-    from_logits = metrics.is_from_logits(classifier, stored.images)
-
-    def ask(images: np.ndarray) -> Predictions:
-        return metrics.predict_unchecked(classifier, images, stored.labels, from_logits=from_logits)
-
-    clean, feasible, raw = ask(stored.images), ask(stored.result.adversarial), ask(stored.result.raw)
-    result = stored.result._replace(
-        success=feasible.wrong,
-        loss=feasible.loss,
-        feasibility=_remeasure(stored.result.feasibility, stored.images, stored.result.adversarial),
-        raw_success=raw.wrong,
-        raw_loss=raw.loss,
-        raw_feasibility=_remeasure(stored.result.raw_feasibility, stored.images, stored.result.raw),
-    )
-    return stored._replace(clean=clean, result=result)
-
-
-def fingerprint(path: str | os.PathLike[str]) -> str:
-    """Returns a hash of a file, or of all files of a folder: two equal ones are the same classifier."""
-    root = pretrained.resolve(path)
-    digest = hashlib.sha256()
-    for file in sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root]:
-        digest.update(str(file.relative_to(root)).encode())
-        with open(file, "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
-def safe_name(name: str) -> str:
-    """Returns a name as files may be called."""
-    return "".join(letter if letter.isalnum() or letter in "._-=," else "_" for letter in name)[:100]
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _remeasure(feasibility: Any, images: np.ndarray, target: np.ndarray) -> Any:
-    pixels = (1, 2, 3)
-    mass = images.sum(axis=pixels, dtype=np.float64)
-    change = np.abs((target.astype(np.float64) - images).sum(axis=pixels))
-    relative = np.divide(change, mass, out=np.where(change > 0, np.inf, 0.0), where=mass > 0)
-    return feasibility._replace(
-        min_pixel=target.min(axis=pixels), max_pixel=target.max(axis=pixels), mass_error=relative.astype(np.float32)
-    )

@@ -1,4 +1,4 @@
-"""Classifiers: architectures by name, and files of classifiers."""
+"""Classifiers: architectures by name, and loading from files."""
 
 from wasser_tf.models.architectures import MODELS, blurred, build
 from wasser_tf.models.loading import (

@@ -1,4 +1,4 @@
-"""The architectures of classifiers, by name."""
+"""Architectures of classifiers, by name."""
 
 import math
 import numbers
@@ -24,17 +24,22 @@ def build(
 
     Args:
       name: One of `MODELS`: "lenet", "lenet_wide", "resnet_small", "resnet_coarse", "resnet18", "mlp" or "linear".
-      image_shape: Height, width and channels of the images, which lie in [0, 1].
+      image_shape: The height, width and number of channels of the images, whose values lie in [0, 1].
       num_classes: The number of classes.
-      seed: Makes the initial weights reproducible; None draws them from the global random state.
-      width: Multiplies the channels and units of every hidden layer.
+      seed: The seed of the initial weights; None draws them from the global random state.
+      width: A factor on the number of channels and units of every hidden layer.
 
     Returns:
       A functional model from the input "image", [n, H, W, C], to the layer "logits", [n, num_classes]. The logits are
-      float32 whatever the precision policy, so that the loss, and what is served, keep their precision.
+      float32 with any precision policy, so that the loss and served outputs keep their precision.
 
     Raises:
       ValueError: The name is unknown, or an argument is out of its range.
+
+    Example:
+    >>> from wasser_tf import models
+    >>> models.build("lenet", (8, 8, 1), 10, seed=0).count_params()
+    22406
     """
     if not isinstance(name, str) or name not in MODELS:
         raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}.")
@@ -48,12 +53,12 @@ def build(
     if not isinstance(width, numbers.Real) or isinstance(width, bool) or not 0 < width < math.inf:
         raise ValueError(f"width must be a finite number above 0, got {width!r}.")
     pixels = math.prod(int(side) for side in image_shape)
-    # One weight for each pixel and unit, and the widest convolution of those that are made of them.
+    # The largest layer: one weight for each pixel and unit, or the widest convolution.
     units = {"linear": num_classes, "mlp": 64 * width}.get(name, width / 16 * 100 * width)
     check_fits(
         4 * max(pixels * units, (64 * width) ** 2, num_classes),
         f"The weights of {name} for images of {'×'.join(map(str, image_shape))}",
-        "give smaller images, fewer classes or a smaller width",
+        "use smaller images, fewer classes or a smaller width",
     )
     image = keras.Input(tuple(int(side) for side in image_shape), name="image")
     layers = _Layers(seed, float(width))
@@ -62,21 +67,21 @@ def build(
 
 
 def blurred(classifier: keras.Model, passes: int) -> keras.Model:
-    """Puts a fixed blur in front of a classifier: so many means over 3×3 pixels, one after the other.
+    """Puts a fixed blur in front of a classifier: a sequence of 3×3 mean filters.
 
-    What a linear functional w of the image changes by in a ball of W1 is at most ε · mass · Lip(w) (Kantorovich and
-    Rubinstein), and blurring makes all that the classifier reads smoother. Nothing is lost to the attacker: the blur is
-    a part of the classifier, and gradients go through it.
+    In a ball of W1, a linear functional w of the image changes by at most ε · mass · Lip(w) (Kantorovich-Rubinstein
+    duality), and the blur makes the functionals that the classifier computes smoother. It does not hide anything from
+    an attacker: the blur is a part of the classifier, and gradients flow through it.
 
     Args:
-      classifier: A Keras model from images [n, H, W, C].
-      passes: How many means; 0 returns the classifier as it is.
+      classifier: A Keras model of images [n, H, W, C].
+      passes: The number of filters, from 0 to 100; 0 returns the classifier itself.
 
     Returns:
-      A classifier with the same weights. Beyond the border there is nothing to take the mean over.
+      A classifier with the same weights. At the border, the mean is over the pixels within the image.
 
     Raises:
-      ValueError: passes is no whole number from 0 to 100.
+      ValueError: `passes` is not a whole number from 0 to 100.
     """
     if not is_whole(passes, 0) or passes > 100:
         raise ValueError(f"blur must be a whole number of passes from 0 to 100, got {passes!r}.")
@@ -84,22 +89,22 @@ def blurred(classifier: keras.Model, passes: int) -> keras.Model:
         return classifier
     height, width, channels = classifier.input_shape[1:]
     image = keras.Input((height, width, channels), name="image")
-    # The means along rows and those along columns commute, so all passes are one matrix on either side. Poolings took
-    # three times as long as the LeNet behind them.
+    # The means along rows and along columns commute, so all passes are one matrix on each side. Pooling layers took
+    # three times as long as the LeNet after them.
     rows, columns = _mean_of_three(height, passes), _mean_of_three(width, passes)
     x = keras.ops.einsum("ih,bhwc,jw->bijc", rows, image, columns)
     return keras.Model(image, classifier(x), name=f"{classifier.name}_blurred")
 
 
 def _mean_of_three(length: int, passes: int) -> np.ndarray:
-    """Returns the matrix [length, length] that takes the mean over each entry and its neighbours, so many times."""
+    """Returns the matrix [length, length] that repeatedly replaces each entry by the mean of it and its neighbours."""
     near = np.abs(np.subtract.outer(np.arange(length), np.arange(length))) <= 1
     mean = near / near.sum(axis=1, keepdims=True)
     return np.linalg.matrix_power(mean, passes).astype(np.float32)
 
 
 class _Layers:
-    """Makes layers, `width` times as wide as asked, each with a seed of its own."""
+    """Creates layers whose width is multiplied by a factor, each with a different seed."""
 
     def __init__(self, seed: int | None, width: float) -> None:
         self.width = width
@@ -127,7 +132,7 @@ class _Layers:
 
 
 def _lenet(image: Any, layers: _Layers) -> Any:
-    """The LeNet of Wong, Schmidt and Kolter [14]."""
+    """The LeNet of Wong, Schmidt and Kolter (2019)."""
     if min(image.shape[1:3]) < 4:
         raise ValueError(f"lenet needs images of at least 4×4 pixels, got {image.shape[1]}×{image.shape[2]}.")
     x = keras.layers.ZeroPadding2D(1)(image)
@@ -138,20 +143,20 @@ def _lenet(image: Any, layers: _Layers) -> Any:
 
 
 def _lenet_wide(image: Any, layers: _Layers) -> Any:
-    """The same with four times the channels and units."""
+    """The LeNet with four times the channels and units."""
     layers.width *= 4
     return _lenet(image, layers)
 
 
 def _resnet_small(image: Any, layers: _Layers) -> Any:
-    """A residual network for CPUs, 0.50 M weights: few convolutions, wide where maps are small, after DAWNBench's.
+    """A residual network for CPUs, 0.50 M weights: few convolutions, wide on small maps, as in DAWNBench entries.
 
-    A step of training takes less time than that of a ResNet-14 of a third of its weights. What passes through memory
-    is what costs on a CPU, so maps are halved before they are normalised.
+    A training step takes less time than that of a ResNet-14 with a third of the weights. On a CPU the time is dominated
+    by memory access, so maps are halved before they are normalized.
     """
     x = _norm_activation(layers.resnet_conv(16, 3)(_rescaled(image)))
     for channels in (32, 96, 160):
-        # Of the same padding, so that images of any size go through.
+        # Padding "same" supports images of any size.
         x = _norm_activation(keras.layers.MaxPooling2D(padding="same")(layers.resnet_conv(channels, 3)(x)))
         x = keras.layers.Add()([x, _norm_activation(layers.resnet_conv(channels, 3)(x))])
     return keras.layers.GlobalAveragePooling2D()(x)
@@ -160,9 +165,9 @@ def _resnet_small(image: Any, layers: _Layers) -> Any:
 def _resnet_coarse(image: Any, layers: _Layers) -> Any:
     """A residual network on maps of half the size, 3.8 M weights, for robust training behind a blur.
 
-    The longer the wave, the less an attack can change for its price: what is robust is coarse, and at half the
-    resolution a network of this depth and width costs a third of a ResNet-18. SiLU instead of ReLU, for attacks, in
-    training above all, do better on smooth functions.
+    An attack changes low spatial frequencies less at the same cost, so robust features are coarse. At half the
+    resolution a network of this depth and width takes a third of the time of a ResNet-18. SiLU instead of ReLU, because
+    attacks, above all in training, are stronger on smooth functions.
     """
     x = layers.resnet_conv(96, 3, 2)(_rescaled(image))
     for stage, channels in enumerate((96, 192, 256)):
@@ -174,7 +179,7 @@ def _resnet_coarse(image: Any, layers: _Layers) -> Any:
 def _resnet18(image: Any, layers: _Layers) -> Any:
     """The pre-activation ResNet-18 for 32×32 images (a 3×3 stem, no pooling), 11.2 M weights.
 
-    Identity mappings in deep residual networks (He et al., 2016): two blocks a stage, each stage twice as wide.
+    Identity Mappings in Deep Residual Networks (He et al., 2016): four stages of two blocks, each stage twice as wide.
     """
     x = layers.resnet_conv(64, 3)(_rescaled(image))
     for stage in range(4):
@@ -188,13 +193,13 @@ def _mlp(image: Any, layers: _Layers) -> Any:
 
 
 def _linear(image: Any, layers: _Layers) -> Any:
-    """Nothing hidden: the attacks' optimum on it is known in closed form."""
+    """No hidden layer: the optimum of the attacks is known in closed form."""
     del layers
     return keras.layers.Flatten()(image)
 
 
 def _rescaled(image: Any) -> Any:
-    # Within the model, so that attacks and clients see images in [0, 1]; 0.5 and 0.25 suit most images.
+    # In the model, so that attacks and clients use images in [0, 1]. Mean 0.5 and deviation 0.25 suit most images.
     return keras.layers.Rescaling(1 / 0.25, offset=-0.5 / 0.25)(image)
 
 
@@ -209,12 +214,12 @@ def _residual(x: Any, layers: _Layers, channels: int, strides: int, activation: 
 
 
 def _norm_activation(x: Any, activation: str = "relu") -> Any:
-    # A momentum of 0.99, the default, would lag behind through the first few hundred steps.
+    # The default momentum, 0.99, would lag behind in the first few hundred steps.
     normalised = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
     return keras.layers.Activation(activation)(normalised)
 
 
-# Each takes the input and what makes layers, and returns the features [n, d] that the logits are taken from.
+# Functions from the input and a factory of layers to the features [n, d] of which the logits are a linear function.
 MODELS: dict[str, Callable[[Any, _Layers], Any]] = {
     "lenet": _lenet,
     "lenet_wide": _lenet_wide,

@@ -1,4 +1,4 @@
-"""One classifier whose weights are the mean of several's: of the ends of one training's cycles (SWA, Izmailov 2018)."""
+"""Averaging of classifiers, such as the results of the cycles of a training (SWA, Izmailov et al., 2018)."""
 
 import os
 import pathlib
@@ -13,20 +13,21 @@ from wasser_tf.runtime.arguments import as_path
 
 
 def average(sources: Sequence[str | os.PathLike[str]], path: str | os.PathLike[str]) -> keras.Model:
-    """Writes the classifier whose weights are the mean of those of several classifiers.
+    """Saves the classifier whose weights are the mean of the weights of several classifiers.
 
-    It works where these lie in one valley, as continuations of one training do; trained from different initial weights
-    they have nothing to average. Batch norm's moments are averaged like weights.
+    The mean is useful if the weights lie in one valley of the loss, like those of continuations of one training, but
+    not for classifiers that were trained from different initial weights. The moments of batch normalization are
+    averaged like weights.
 
     Args:
-      sources: At least two classifiers of one architecture, as `models.load_classifier` takes them.
+      sources: At least two classifiers of one architecture, as for `models.load_classifier`.
       path: The .keras file to write.
 
     Returns:
       The classifier.
 
     Raises:
-      ValueError: There are fewer than two, one is a SavedModel, or their architectures differ.
+      ValueError: There are fewer than two classifiers, one is a SavedModel, or their architectures differ.
     """
     target = as_path("path", path)
     if target.suffix != ".keras":
@@ -37,8 +38,7 @@ def average(sources: Sequence[str | os.PathLike[str]], path: str | os.PathLike[s
     for source, classifier in zip(sources, loaded, strict=True):
         if _architecture(classifier) != _architecture(loaded[0]):
             raise ValueError(
-                f"{source} is of another architecture than {sources[0]}: weights can be averaged where layers and "
-                "their shapes are the same."
+                f"{source} has another architecture than {sources[0]}: both need the same layers and shapes of weights."
             )
     weights = zip(*[classifier.get_weights() for classifier in loaded], strict=True)
     loaded[0].set_weights([np.mean(values, axis=0, dtype=np.float64).astype(values[0].dtype) for values in weights])
@@ -49,7 +49,7 @@ def average(sources: Sequence[str | os.PathLike[str]], path: str | os.PathLike[s
 
 
 def _architecture(classifier: keras.Model) -> list[tuple[str, list[tuple[int, ...]]]]:
-    """What must be the same of classifiers that are averaged: kinds of layers, and shapes of weights."""
+    """Returns the types of layers and the shapes of weights, which must be equal to average weights."""
     return [
         (type(layer).__name__, [tuple(weight.shape) for weight in layer.weights])
         for layer in classifier._flatten_layers(include_self=False)

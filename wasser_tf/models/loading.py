@@ -1,4 +1,4 @@
-"""Classifiers: built by name, or loaded from a file."""
+"""Loading of classifiers: .keras files, SavedModels, published checkpoints and pretrained classifiers."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from wasser_tf.models.saved_model import SavedModelClassifier
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.arguments import as_path, check_fits, first_line, physical_memory
 
-# The layers of a published checkpoint, and those of our LeNet that take their kernels and biases.
+# Layers of a published checkpoint, and the layers of our LeNet with the same kernels and biases.
 _PUBLISHED_LAYERS = {"conv1": "conv1", "conv2": "conv2", "dense1": "dense1", "dense2": "logits"}
 _NEEDED = "a .keras file, a published .npz checkpoint, the directory of a SavedModel or pretrained:NAME"
 _LINEAR_OR_NOT = {keras.activations.linear: True, keras.activations.softmax: False, keras.activations.sigmoid: False}
@@ -32,7 +32,7 @@ def load_published(path: str | os.PathLike[str]) -> keras.Model:
         conv2_bias [32], dense1_kernel [1568, 100], dense1_bias [100], dense2_kernel [100, 10] and dense2_bias [10].
 
     Returns:
-      The classifier, as `build("lenet", (28, 28, 1), 10)` makes it.
+      The classifier, as `build("lenet", (28, 28, 1), 10)` builds it.
 
     Raises:
       ValueError: The file is missing or unreadable, or an array is missing, misshapen or not finite.
@@ -46,7 +46,7 @@ def load_published(path: str | os.PathLike[str]) -> keras.Model:
     }
     if missing := [key for key in needed if key not in arrays]:
         raise ValueError(
-            f"{path} has no {', '.join(missing)}: a published checkpoint holds {', '.join(needed)}, this file holds "
+            f"{path} has no {', '.join(missing)}: a published checkpoint holds {', '.join(needed)}; this file holds "
             f"{', '.join(arrays) or 'no named arrays'}."
         )
     for key, weight in needed.items():
@@ -63,16 +63,22 @@ def load_published(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def load_pretrained(name: str) -> keras.Model:
-    """Loads a classifier that comes with the package; `wasser_tf.pretrained.card` says what it withstands.
+    """Loads a pretrained classifier of the package; `wasser_tf.pretrained.card` returns its robust accuracies.
 
     Args:
-      name: Such as "mnist_wassertrain", one of `wasser_tf.pretrained.names()`.
+      name: One of `wasser_tf.pretrained.names()`, such as "mnist_wassertrain".
 
     Returns:
       The classifier, from images [n, H, W, C] in [0, 1] to logits [n, classes].
 
     Raises:
-      ValueError: There is none of this name; the message lists those there are.
+      ValueError: The name is unknown; the message lists the known names.
+
+    Example:
+    >>> import wasser_tf
+    >>> classifier = wasser_tf.load_pretrained("mnist_wassertrain")
+    >>> classifier.input_shape, classifier.output_shape
+    ((None, 28, 28, 1), (None, 10))
     """
     classifier = load_classifier(pretrained.path_of(name))
     assert isinstance(classifier, keras.Model)  # noqa: S101 (a .keras file holds no other)
@@ -80,17 +86,17 @@ def load_pretrained(name: str) -> keras.Model:
 
 
 def load_classifier(path: str | os.PathLike[str]) -> keras.Model | SavedModelClassifier:
-    """Loads a classifier, whichever way it was saved.
+    """Loads a classifier from a file of any supported kind.
 
     Args:
-      path: A .keras file (of a classifier, or of the `WasserTrain` around it), a published .npz checkpoint, or the
-        directory of a SavedModel (or of its numbered versions, of which the last is taken); or "pretrained:NAME".
+      path: A .keras file (of a classifier, or of a `WasserTrain` around it), a published .npz checkpoint, the directory
+        of a SavedModel (or of its numbered versions, of which the last is loaded), or "pretrained:NAME".
 
     Returns:
-      The classifier, to be called with images [n, H, W, C] in [0, 1]. `returns_logits` tells what it answers.
+      The classifier, a function of images [n, H, W, C] in [0, 1]; see `returns_logits` for its outputs.
 
     Raises:
-      ValueError: The file is missing, cut short, of another kind, or needs code that is not registered.
+      ValueError: The file is missing, truncated, of another kind, or needs code that is not registered.
     """
     path = pretrained.resolve(path if isinstance(path, str) else as_path("The classifier", path))
     if not path.exists():
@@ -103,13 +109,13 @@ def load_classifier(path: str | os.PathLike[str]) -> keras.Model | SavedModelCla
         raise ValueError(f"{path} is not a classifier: give the path of {_NEEDED}.")
     if not zipfile.is_zipfile(path):
         raise ValueError(
-            f"{path} is cut short or no .keras file: save it again with model.save(...), or copy it again."
+            f"{path} is truncated or not a .keras file: save it again with model.save(...), or copy it again."
         )
     _check_memory(path)
     try:
-        # safe_mode refuses a Lambda, which would run whatever code the file brings.
+        # safe_mode refuses a Lambda layer, which would run code from the file.
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras has no one error for an unreadable file.
+    except Exception as error:  # Keras raises errors of many types for an unreadable file.
         raise ValueError(
             f"{path} cannot be loaded ({first_line(error)}): save it again with model.save(...), and import the module "
             "that registers its own layers, if it has any."
@@ -121,10 +127,13 @@ def load_classifier(path: str | os.PathLike[str]) -> keras.Model | SavedModelCla
 
 
 def load_keras(path: str | os.PathLike[str]) -> keras.Model:
-    """Loads a classifier whose weights can be had: as `load_classifier`, but no SavedModel.
+    """Loads a classifier that is a Keras model: like `load_classifier`, but not from a SavedModel.
+
+    Args:
+      path: As for `load_classifier`.
 
     Raises:
-      ValueError: As `load_classifier`, and where it is a SavedModel.
+      ValueError: As for `load_classifier`, or the classifier is a SavedModel.
     """
     classifier = load_classifier(path)
     if not isinstance(classifier, keras.Model):
@@ -133,10 +142,10 @@ def load_keras(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def _check_memory(path: pathlib.Path) -> None:
-    """Refuses a .keras file that asks for more weights than this machine holds, before Keras makes them.
+    """Raises an error if the weights of a .keras file do not fit into memory, before Keras allocates them.
 
     Raises:
-      ValueError: It does.
+      ValueError: The weights do not fit.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -144,36 +153,36 @@ def _check_memory(path: pathlib.Path) -> None:
             config: Any = (
                 json.loads(archive.read("config.json")) if unpacked <= (physical_memory() or unpacked) else None
             )
-    except Exception:  # What is wrong with it, Keras says.
+    except Exception:  # Keras reports the error when it loads the file.
         return
     check_fits(unpacked, f"The parts of {path}", "the file may be corrupt or malicious")
     state = random.getstate()
     try:
-        # Within a graph, variables are no more than their shapes.
+        # In a graph, variables allocate no memory.
         with tf.Graph().as_default():
             model = keras.saving.deserialize_keras_object({**config, "compile_config": None}, safe_mode=True)
             needed = sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.variables)
     except Exception:  # As above.
         return
     finally:
-        # Seeds of layers that were given none came out of it.
+        # Layers without a seed drew one from it.
         random.setstate(state)
     check_fits(
         needed,
-        f"The weights that {path} asks for",
+        f"The weights of {path}",
         "the file may be corrupt or malicious; otherwise load it on a larger machine",
     )
 
 
 def returns_logits(classifier: Any) -> bool | None:
-    """Tells what a classifier answers: True for logits, False for probabilities, None when nothing tells.
+    """Returns whether a classifier returns logits.
 
     Args:
-      classifier: A keras.Model, judged by the activation of its last layer; or anything that says it itself in
-        `from_logits`, as `SavedModelClassifier` does.
+      classifier: A `keras.Model`, judged by the activation of its last layer, or an object with the attribute
+        `from_logits`, such as `SavedModelClassifier`.
 
     Returns:
-      Whether it returns logits, if that can be known.
+      True for logits, False for probabilities, None if it is unknown.
     """
     if isinstance(inner := getattr(classifier, "classifier", None), keras.Model):
         return returns_logits(inner)
@@ -189,5 +198,5 @@ def returns_logits(classifier: Any) -> bool | None:
 
 
 def model_name(path: str) -> str:
-    """Returns what a classifier's file is called without its ending: the last part of the path."""
+    """Returns the name of a classifier's file without its extension, or NAME of "pretrained:NAME"."""
     return pathlib.Path(path.removeprefix(pretrained.PREFIX)).stem

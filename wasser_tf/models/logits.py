@@ -1,4 +1,4 @@
-"""How attacks see a classifier: logits in inference mode, and whether XLA takes an attack on it whole."""
+"""The logits of a classifier in inference mode, and whether XLA compiles whole attacks on it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,20 +6,27 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# Keras takes it from there too.
+# Keras imports it from this module as well.
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
 LogitsFn = Callable[[tf.Tensor], tf.Tensor]
 
 
 def as_logits_fn(classifier: Callable[..., tf.Tensor], from_logits: bool) -> LogitsFn:
-    """Returns the classifier in inference mode with float32 logits out, whatever it gives itself.
+    """Returns a function from images to the logits of a classifier in inference mode.
 
-    Logits that a Keras softmax was made of are taken where they can be had, because a saturated softmax has no
-    gradient; otherwise logarithms of the probabilities, which are logits too.
+    If the classifier ends in a softmax of Keras, the function returns the inputs of the softmax, because a saturated
+    softmax has no gradient. Of other probabilities it returns the logarithms, which are logits as well.
+
+    Args:
+      classifier: A function from images [B, H, W, C] to logits or probabilities [B, classes].
+      from_logits: Whether the classifier returns logits.
+
+    Returns:
+      A function from images [B, H, W, C] to logits, float32 [B, classes].
     """
-    # No graph here is made by AutoGraph, whose conversion takes as long as XLA. A callable of a user may need it, a
-    # Keras model does without, as in Keras' own `fit`.
+    # Graphs are built without AutoGraph, whose conversion takes as long as XLA. A user's callable may need it; a Keras
+    # model does not, as in `fit` of Keras.
     in_graph = classifier if isinstance(classifier, keras.Model) else tf.function(classifier)
 
     def logits_fn(images: tf.Tensor) -> tf.Tensor:
@@ -35,11 +42,11 @@ def as_logits_fn(classifier: Callable[..., tf.Tensor], from_logits: bool) -> Log
 
 
 def compile_whole_graph(classifier: Any) -> bool:
-    """Returns whether whole attacks on a classifier are compiled by XLA: on a GPU.
+    """Returns whether XLA compiles whole attacks on a classifier, which it does on a GPU.
 
-    On a CPU a convolution inside an XLA loop runs three times slower than outside one, so there the loop is a graph and
-    only the transport steps in it are compiled. The same goes on a GPU for a classifier with max pooling where
-    operations shall be deterministic: XLA has no such gradient of it and refuses, TensorFlow has one.
+    On a CPU a convolution in an XLA loop runs three times slower than outside of it, so XLA compiles only the transport
+    steps in the loop. The same holds on a GPU for classifiers with max pooling if operations must be deterministic,
+    because XLA has no deterministic gradient of max pooling and TensorFlow has one.
     """
     if not tf.config.list_logical_devices("GPU"):
         return False
@@ -47,6 +54,6 @@ def compile_whole_graph(classifier: Any) -> bool:
 
 
 def _pools_by_max(layer: Any) -> bool:
-    """Whether a layer is max pooling or has some in it, as far as Keras knows its parts."""
+    """Returns whether a layer is max pooling or contains it, as far as Keras tracks its sublayers."""
     pooling = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
     return isinstance(layer, pooling) or any(map(_pools_by_max, getattr(layer, "layers", ())))

@@ -1,4 +1,4 @@
-"""SavedModels: classifiers out of them, whatever program wrote them, and writing them quietly."""
+"""SavedModels: loading classifiers from them, whatever program wrote them, and exporting without log messages."""
 
 import contextlib
 import os
@@ -15,15 +15,15 @@ from wasser_tf.runtime.arguments import first_line
 
 @contextlib.contextmanager
 def exporting(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hides what TensorFlow says while it exports: a path that is renamed next, and names of its own making.
+    """Hides the log messages of TensorFlow's export, which name temporary paths and generated names.
 
     Args:
-      path: What is made, as the user knows it.
+      path: The final path of the SavedModel, for error messages.
 
     Raises:
-      OSError: It cannot be written; TensorFlow has errors of its own for that.
+      OSError: The SavedModel cannot be written. (TensorFlow raises errors of other types.)
     """
-    # By absl's own function: TensorFlow puts back, in the midst of it, the level that this function knows.
+    # With absl's function, because TensorFlow restores the level of absl during the export.
     verbosity, level = logging.get_verbosity(), tf.get_logger().level
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
@@ -37,34 +37,37 @@ def exporting(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 class SavedModelClassifier:
-    """A classifier out of a SavedModel: what Keras exported, or TensorFlow Serving serves. Gradients flow through it.
+    """A classifier from a SavedModel, such as an export of Keras or a model of TensorFlow Serving.
 
-    Of its signatures, serving_default first, the one that returns "logits" is called; else the one that returns
-    "probabilities"; else one with a single output.
+    Gradients flow through it. It calls the signature that returns "logits", otherwise one that returns "probabilities",
+    otherwise one with a single output; among several, serving_default first.
 
-    A SavedModel is a program, so load only those you trust.
+    A SavedModel is a program: load only those that you trust.
 
     Attributes:
-      path: The directory it was loaded from.
-      from_logits: True when it returns "logits", False for "probabilities", None when the output has another name.
-      input_shape: (None, H, W, C), as far as the signature says.
-      output_shape: (None, num_classes), as far as the signature says.
+      path: The directory that it was loaded from.
+      from_logits: True if it returns "logits", False for "probabilities", None if the output has another name.
+      input_shape: (None, H, W, C), with None for sizes that the signature does not specify.
+      output_shape: (None, num_classes), with None for sizes that the signature does not specify.
 
     Raises:
-      ValueError: The directory is no SavedModel, is broken, or no signature takes a batch of float images.
+      ValueError: The directory is not a SavedModel, is corrupt, or has no signature for a batch of float images.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = _latest_version(pathlib.Path(path).expanduser())
         if not any((self.path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise ValueError(
-                f"{self.path} holds no saved_model.pb: give the path of the directory that model.export(...) wrote."
+                f"{self.path} does not contain saved_model.pb: give the path of the directory that model.export(...) "
+                "wrote."
             )
         try:
-            # Kept, for it owns the variables that the signature reads.
+            # Kept because it owns the variables that the signature reads.
             self._loaded = tf.saved_model.load(str(self.path))
             signatures = dict(self._loaded.signatures)
-        except Exception as error:  # TensorFlow, protobuf and the file system each have their own for a broken file.
+        except (
+            Exception
+        ) as error:  # TensorFlow, protobuf and the file system raise different errors for a corrupt file.
             raise ValueError(
                 f"The SavedModel {self.path} cannot be loaded ({first_line(error)}): export it again, or copy it again."
             ) from error
@@ -90,8 +93,8 @@ class SavedModelClassifier:
         """Classifies images.
 
         Args:
-          images: [n, H, W, C] in [0, 1].
-          training: Ignored, and here to be called as Keras models are: what was exported only infers.
+          images: Images [n, H, W, C] in [0, 1].
+          training: Ignored, and accepted for compatibility with Keras models: an exported model is in inference mode.
 
         Returns:
           Logits or probabilities, float32 [n, num_classes]; see `from_logits`.
@@ -102,7 +105,7 @@ class SavedModelClassifier:
 
 
 def _takes_images(function: Any) -> bool:
-    """Whether the one input of a signature can be a batch of float images."""
+    """Returns whether the only input of a signature can be a batch of float images."""
     specs = list(function.structured_input_signature[1].values())
     return len(specs) == 1 and specs[0].dtype.is_floating and specs[0].shape.rank in (None, 4)
 
@@ -112,6 +115,6 @@ def _shape(spec: Any) -> tuple[int | None, ...] | None:
 
 
 def _latest_version(path: pathlib.Path) -> pathlib.Path:
-    """Returns the highest of TensorFlow Serving's numbered folders in the path, or the path when there are none."""
+    """Returns the highest of the numbered folders of TensorFlow Serving in the path, or the path if there are none."""
     versions = [child for child in path.iterdir() if child.name.isdigit() and child.is_dir()] if path.is_dir() else []
     return max(versions, key=lambda child: int(child.name), default=path)

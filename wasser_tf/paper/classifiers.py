@@ -1,4 +1,4 @@
-"""The classifiers of the paper's tables: those that were given, and those that the pipeline trains here."""
+"""The classifiers of the paper's tables: given files, or trained on demand."""
 
 import dataclasses
 import pathlib
@@ -13,11 +13,11 @@ from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training import run_folder
 from wasser_tf.training.config import TrainConfig
 
-# Of WasserTrain: ours trains on mirror ascent at a fixed radius, the paper's on WasserAttack with an adaptive one.
+# "ours" trains WasserTrain on mirror ascent at a fixed radius, "paper" on WasserAttack with an adaptive radius.
 RECIPES = ("ours", "paper")
 _PAPER_ITERATIONS = 50
-# What a training takes from the scale by the same name.
-_OF_THE_PRESET = (
+# The fields of TrainConfig that are set by the preset's field of the same name.
+_PRESET_FIELDS = (
     *("model", "batch_size", "augment", "optimizer", "learning_rate", "warmup", "momentum", "weight_decay"),
     "ema_momentum",
 )
@@ -25,17 +25,17 @@ _OF_THE_PRESET = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierTrainer:
-    """Where and how classifiers are trained.
+    """Trains the classifiers of the paper's tables that are not given.
 
     Attributes:
-      folder: Each training has a folder of its own in it.
+      folder: Parent folder of the trainings' folders.
       dataset: See `wasser_tf.data.load`, as for the next two.
-      data_dir: The folder of prepared sets.
-      download: Whether to fetch a set that is not there.
-      preset: How large trainings are.
+      data_dir: Folder of the prepared datasets.
+      download: Whether to download a missing dataset.
+      preset: Sizes of the trainings.
       recipe: One of `RECIPES`.
-      seed: Of all trainings.
-      given: Paths of classifiers that need no training, by role.
+      seed: Seed of all trainings.
+      given: Paths of existing classifiers by role.
 
     Raises:
       ValueError: A field is out of its range.
@@ -55,46 +55,47 @@ class ClassifierTrainer:
             raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {self.recipe!r}.")
 
     def prepare_process(self) -> None:
-        """Sets what holds for the whole process, see `pipeline.prepare_process`; call it before TensorFlow is used."""
+        """Applies process-wide settings (`wasser_tf.runs.train.prepare_process`); call it before using TensorFlow."""
         train.prepare_process(self._config(self.folder, self._wasser()))
 
     def path(self, role: str, log: Callable[[str], None]) -> str:
-        """Returns the path of the classifier of a role, which is trained if it has to be.
+        """Returns the path of a role's classifier, and trains the classifier first if necessary.
 
         Args:
           role: "standard", "pgd" or "wasser_train".
-          log: Is given lines of progress.
+          log: Called with lines of progress.
 
         Raises:
-          ValueError: The dataset is not there, or another process trains in the folder.
+          ValueError: The dataset is missing, another process trains in the folder, or the folder contains a training
+            with other settings.
         """
         if role in self.given:
             return self.given[role]
         if role == "pgd":
-            # On adversarial examples alone, as [14] trains.
+            # ω = 1: on adversarial examples only, as in [14].
             folder = self._trained("pgd", self._pgd(), 1.0, self.preset.standard_epochs, self.preset.epochs, log)
         elif role == "standard" and ("wasser_train" in self.given or self._own_settings()):
-            # At ω = 0 no attack runs; the one epoch is what a run has at least, and what is taken is from before it.
+            # At ω = 0 no attack runs. A run needs at least one epoch; the model saved before that epoch is used.
             settings = self.preset.standard
             folder = self._trained("standard", self._wasser(), 0.0, self.preset.standard_epochs, 1, log, **settings)
         else:
-            usual = {"omega": 0.7, "standard_epochs": self.preset.standard_epochs, "epochs": self.preset.epochs}
-            folder = self._trained("wasser_train", self._wasser(), log=log, **{**usual, **self._own_settings()})
+            defaults = {"omega": 0.7, "standard_epochs": self.preset.standard_epochs, "epochs": self.preset.epochs}
+            folder = self._trained("wasser_train", self._wasser(), log=log, **{**defaults, **self._own_settings()})
         return str(folder / (run_folder.STANDARD if role == "standard" else run_folder.BEST))
 
     def omega_run(self, omega: float, log: Callable[[str], None]) -> pathlib.Path:
-        """Returns the folder of a training of Fig. 3, from scratch with this ω; trained if it has to be."""
+        """Returns the folder of a training of Fig. 3, from scratch with this ω, and trains first if necessary."""
         return self._trained(f"omega_{omega:g}", self._wasser(), omega, 0, self.preset.omega_epochs, log)
 
     def _own_settings(self) -> Mapping[str, Any]:
-        """What WasserTrain has otherwise than the scale says."""
+        """Returns the settings in which our WasserTrain deviates from the preset."""
         return self.preset.ours if self.recipe == "ours" else {}
 
     def _wasser(self) -> Attack:
         ball = ThreatModel(epsilon=self.preset.epsilon)
         if self.recipe == "paper":
             return attacks.make("wasser_attack", ball, iterations=_PAPER_ITERATIONS, schedule=RadiusSchedule())
-        # In few iterations stronger than the margin: BUILD_NOTES.md, Training.
+        # With few iterations, cross-entropy is stronger than the margin (BUILD_NOTES.md, Training).
         settings = {name: getattr(self.preset, name) for name in ("iterations", "step_size", "polish")}
         return attacks.make("mirror_ascent", ball, loss="cross_entropy", **settings)
 
@@ -121,7 +122,7 @@ class ClassifierTrainer:
         sizes = {"omega": omega, "standard_epochs": standard_epochs, "epochs": epochs}
         config = self._config(folder, attack, **sizes, **settings)
         if (folder / "report.json").exists():
-            # It may be one of other sizes.
+            # Raises if this training has other settings.
             run_folder.check_run_folder(folder, config)
             return folder
         log(f"Training {name}: {standard_epochs} standard epochs, then {epochs} with {attack.name}, ω = {omega:g}")
@@ -130,14 +131,14 @@ class ClassifierTrainer:
 
     def _config(self, folder: pathlib.Path, attack: Attack, **settings: Any) -> TrainConfig:
         ours = attack.supports_warm_start
-        usual: dict[str, Any] = {
-            **{name: getattr(self.preset, name) for name in _OF_THE_PRESET},
-            # An adaptive radius is one already, and PGD trains as its paper says.
+        defaults: dict[str, Any] = {
+            **{name: getattr(self.preset, name) for name in _PRESET_FIELDS},
+            # Only for our recipe: an adaptive radius already varies, and PGD trains as in its paper.
             "random_radius": ours and self.preset.random_radius,
             "warm_start": self.preset.warm_start if ours else 0.0,
-            # The middle of those that are trained at.
+            # The middle of the radii of the training.
             "radii": (self.preset.epsilon / 2 if ours and self.preset.random_radius else self.preset.epsilon,),
-            # The experiments attack better than this report does; it is there to choose the best epoch by.
+            # This report only serves to choose the best epoch; the experiments use stronger attacks.
             "report_iterations": 20,
             "num_attack_examples": 100,
         }
@@ -149,5 +150,5 @@ class ClassifierTrainer:
             download=self.download,
             seed=self.seed,
             resume=True,
-            **{**usual, **settings},
+            **{**defaults, **settings},
         )

@@ -1,4 +1,4 @@
-"""The paper's Fig. 1, 3, 4 and 5, drawn from our numbers."""
+"""Figures in the style of the paper's Fig. 1, 3, 4 and 5, drawn from our results."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +11,13 @@ from wasser_tf.threat_model import ThreatModel
 
 
 class Attacked(NamedTuple):
-    """One attack's examples of the images of Fig. 1: its name, the examples [n, H, W, C] and their predictions [n]."""
+    """One attack's examples for Fig. 1.
+
+    Attributes:
+      name: Name of the attack.
+      images: Adversarial examples [n, H, W, C] in [0, 1].
+      predictions: The classifier's predictions on them, [n].
+    """
 
     name: str
     images: np.ndarray
@@ -30,19 +36,20 @@ def save_side_by_side(
 ) -> None:
     """Draws clean images, and below them each attack's perturbations and examples (the paper's Fig. 1).
 
-    Each attack's perturbations share one colour scale centred at 0; of images with channels, their sum is drawn.
+    All perturbations of an attack share one colour map centred at 0. Perturbations of colour images are summed over the
+    channels.
 
     Args:
       path: The file to write.
       images: Clean images [n, H, W, C] in [0, 1], C = 1 or 3.
-      labels: Their classes, [n], which the classifier knows.
-      attacked: The attacks.
-      title: Written above.
-      caption: Written below.
-      class_names: Names of the classes; their numbers by default.
+      labels: Their classes [n], which the classifier predicts correctly.
+      attacked: The attacks and their examples.
+      title: Text above the figure.
+      caption: Text below the figure.
+      class_names: A name for each class; numbers by default.
 
     Raises:
-      ValueError: There is nothing to draw.
+      ValueError: `attacked` is empty.
     """
     drawing.check_some(attacked, "attacked")
     count, rows = len(images), 1 + 2 * len(attacked)
@@ -53,15 +60,15 @@ def save_side_by_side(
         drawing.show_image(axes[0, column], images[column])
         drawing.title_image(axes[0, column], int(labels[column]), int(labels[column]), class_names)
     axes[0, 0].set_ylabel("clean", fontsize=9)
-    for number, one in enumerate(attacked):
+    for number, attack in enumerate(attacked):
         above, below = axes[1 + 2 * number], axes[2 + 2 * number]
-        change = (one.images.astype(np.float64) - images).sum(axis=-1)
+        change = (attack.images.astype(np.float64) - images).sum(axis=-1)
         limit = float(np.abs(change).max()) or 1.0
         for column in range(count):
             painted = above[column].imshow(change[column], cmap="RdBu_r", vmin=-limit, vmax=limit)
-            drawing.show_image(below[column], one.images[column])
-            drawing.title_image(below[column], int(labels[column]), int(one.predictions[column]), class_names)
-        above[0].set_ylabel(f"{one.name}:\nperturbation", fontsize=9)
+            drawing.show_image(below[column], attack.images[column])
+            drawing.title_image(below[column], int(labels[column]), int(attack.predictions[column]), class_names)
+        above[0].set_ylabel(f"{attack.name}:\nperturbation", fontsize=9)
         below[0].set_ylabel("example", fontsize=9)
         bar = figure.colorbar(painted, cax=figure.add_subplot(grid[1 + 2 * number, count]))
         drawing.label_change(bar, images.shape[-1])
@@ -75,14 +82,14 @@ def save_side_by_side(
 def save_epoch_curves(
     path: drawing.Path, curves: Mapping[str, Sequence[float]], *, title: str = "", caption: str = "", label: str = ""
 ) -> None:
-    """Draws accuracies (0 to 1) against epochs, from the first on (the paper's Fig. 3).
+    """Draws accuracies against epochs (the paper's Fig. 3).
 
     Args:
       path: The file to write.
-      curves: For each line its name and a number for each epoch.
-      title: Written above.
-      caption: Written below.
-      label: What the numbers are.
+      curves: The accuracy, from 0 to 1, of each epoch from the first on, by the name of the curve.
+      title: Text above the figure.
+      caption: Text below the figure.
+      label: Label of the vertical axis.
 
     Raises:
       ValueError: There are no curves.
@@ -102,14 +109,15 @@ def save_epoch_curves(
 
 
 def save_raw_and_feasible(path: drawing.Path, records: Mapping[str, Sequence[Record]], *, title: str = "") -> None:
-    """Draws success, cross-entropy and precision error against ε: above raw, as papers score; below feasible.
+    """Draws success rate, cross-entropy and precision error against ε (the paper's Fig. 4 and 5).
 
-    The worst case over attacks is drawn among the feasible alone: what its members were before says nothing.
+    The first row shows raw examples, as papers score them; the second row shows feasible examples. The worst case over
+    attacks appears in the second row only, because it is defined for feasible examples only.
 
     Args:
       path: The file to write.
-      records: For each line its name and its records, of one threat model (the paper's Fig. 4 and 5).
-      title: Written above.
+      records: The records of each curve by its name, all of one threat model.
+      title: Text above the figure.
 
     Raises:
       ValueError: There are no records.
@@ -141,5 +149,5 @@ def save_raw_and_feasible(path: drawing.Path, records: Mapping[str, Sequence[Rec
         for axis in panels[row]:
             drawing.radius_axis(axis, threat_model)
     drawing.legend_above(figure, panels[1, 0], title)
-    words = "\nRaw: as the attack made them, which need not be feasible. Feasible: feasible, every one."
+    words = "\nRaw: before rounding; may violate the threat model. Feasible: every example satisfies it."
     drawing.save_figure(figure, path, "", drawing.caption(threat_model, first.num_images) + words)

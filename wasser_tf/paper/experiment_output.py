@@ -1,4 +1,4 @@
-"""A table or figure as files: NAME.json and NAME.csv (the numbers), NAME.md (to be read), NAME.png where it is one."""
+"""Output files of an experiment: NAME.json and NAME.csv (numbers), NAME.md (text) and, for figures, NAME.png."""
 
 import csv
 import dataclasses
@@ -14,18 +14,18 @@ from wasser_tf.runtime import provenance, storage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExperimentOutput:
-    """What an experiment ends with.
+    """The result of an experiment.
 
     Attributes:
-      name: Its files are called so.
-      title: What it shows.
-      rows: The numbers, each row the same columns.
-      table: The same as Markdown, as a person wants it.
-      num_images: How many images the numbers are of.
-      split: The split of the dataset that they are from.
-      threat_model: The ball in words, or what stands for it.
-      settings: All else that the numbers depend on, as plain values.
-      pictures: File names of its pictures, which are there.
+      name: Base name of its files.
+      title: Title of the table or figure.
+      rows: The numbers; all rows have the same columns.
+      table: The numbers as a Markdown table.
+      num_images: Number of images that were evaluated.
+      split: Split of the dataset that the images are from.
+      threat_model: The threat model in words.
+      settings: All other settings that the numbers depend on, as plain values.
+      pictures: Names of its existing picture files.
     """
 
     name: str
@@ -40,7 +40,14 @@ class ExperimentOutput:
 
 
 def write_output(folder: pathlib.Path, made: ExperimentOutput, *, dataset: str, seed: int) -> None:
-    """Writes the files, with the command and the commit of this process."""
+    """Writes the files of an output, with the command and the commit of this process.
+
+    Args:
+      folder: Where the files are written; the pictures are already there.
+      made: The output.
+      dataset: Name of the dataset.
+      seed: Seed of the trainings and attacks.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(made.rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -54,16 +61,16 @@ def write_output(folder: pathlib.Path, made: ExperimentOutput, *, dataset: str, 
         "command": provenance.command(),
     }
     storage.write_text(folder / f"{made.name}.md", "# " + output_markdown(values))
-    # Last: where it is there, all is there.
+    # Last, so that an output with a JSON file is complete.
     storage.write_json(folder / f"{made.name}.json", values)
 
 
 def output_markdown(values: Mapping[str, Any], place: str = "") -> str:
-    """Returns an output to be read: title, table, pictures, and where it comes from.
+    """Returns an output as Markdown: title, table, pictures, and origin (images, seed, commit, command).
 
     Args:
-      values: What its JSON file holds.
-      place: The folder of the pictures, as seen from the page; it ends in "/" unless it is empty.
+      values: The content of its JSON file.
+      place: Relative path of the pictures' folder with a "/" at the end, or "".
     """
     pictures = "".join(f"![{values['title']}]({place}{picture})\n\n" for picture in values["pictures"])
     return (
@@ -76,14 +83,21 @@ def output_markdown(values: Mapping[str, Any], place: str = "") -> str:
 
 
 def pivot(rows: Sequence[Mapping[str, Any]], index: Sequence[str], column: str, value: str, form: str) -> str:
-    """Returns rows as a Markdown table: a line for each `index`, a column for each value of `column`.
+    """Returns rows as a Markdown table with a line for each `index` and a column for each value of `column`.
 
     Args:
       rows: The numbers.
-      index: Columns that name a line.
-      column: The one whose values are the columns, as ε.
-      value: The one that is shown.
-      form: How a number is written, such as ".1%".
+      index: Names of the columns that identify a line.
+      column: Name of the column whose values become the table's columns, such as "epsilon".
+      value: Name of the column that is shown.
+      form: Format specification of the numbers, such as ".1%".
+
+    Example:
+    >>> rows = [{"attack": "x", "epsilon": 0.1, "success": 0.5}, {"attack": "x", "epsilon": 0.2, "success": 0.75}]
+    >>> print(pivot(rows, ["attack"], "epsilon", "success", ".0%"))
+    | attack | ε = 0.1 | ε = 0.2 |
+    | :----- | ------: | ------: |
+    | x      |     50% |     75% |
     """
     columns = sorted({row[column] for row in rows})
     lines: dict[tuple[str, ...], dict[Any, str]] = {}

@@ -1,4 +1,7 @@
-"""Each table and figure of the paper as a function of the bench. A new one is a function here and a line below."""
+"""The tables and figures of the paper, each a function from an `ExperimentContext` to an `ExperimentOutput`.
+
+To add one, write a function and add it to `EXPERIMENTS`.
+"""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -7,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from wasser_tf import attacks, data, models
-from wasser_tf.evaluation import metrics, sweep
+from wasser_tf.evaluation import fingerprint, metrics
 from wasser_tf.evaluation.record import WORST_CASE, Record
 from wasser_tf.paper import drawings
 from wasser_tf.paper.drawings import Attacked
 from wasser_tf.paper.experiment_output import ExperimentOutput, pivot
 from wasser_tf.paper.published_numbers import PAPERS, PGD, WASSER
 from wasser_tf.paper.reproduce import ExperimentContext
-from wasser_tf.publishing.leaderboard import percent
 from wasser_tf.reporting import figures, tables
 from wasser_tf.runtime import storage
+from wasser_tf.runtime.formatting import percent
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training import run_folder
 
@@ -25,7 +28,7 @@ _NO_ATTACK = "Natural accuracy: no attack"
 
 
 def table1(context: ExperimentContext) -> ExperimentOutput:
-    """Natural accuracy of standard, PGD-based training and WasserTrain, on the whole test set."""
+    """Makes Table 1: natural accuracy of all classifiers on the whole test set."""
     paper = PAPERS[context.config.dataset].natural if context.config.dataset in PAPERS else {}
     images = context.images
     rows: list[dict[str, Any]] = []
@@ -46,30 +49,30 @@ def table1(context: ExperimentContext) -> ExperimentOutput:
 
 
 def fig1(context: ExperimentContext) -> ExperimentOutput:
-    """Clean images, perturbations and examples of the standard model in the ℓ∞ and in the Wasserstein ball."""
+    """Makes Fig. 1: clean images, perturbations and examples of the standard model in the ℓ∞ and Wasserstein balls."""
     preset, classifier = context.config.preset, models.load_classifier(context.path("standard"))
-    # A few more than are drawn: an image that is wrong anyway shows nothing.
+    # More images than are drawn, because misclassified images are skipped.
     images, labels = context.images.images[: 5 * _COLUMNS], context.images.labels[: 5 * _COLUMNS]
-    known = np.flatnonzero(~metrics.predict(classifier, images, labels).wrong)[:_COLUMNS]
-    if not len(known):
-        raise ValueError("The standard classifier knows none of the first images: train it longer.")
-    images, labels = images[known], labels[known]
+    correct = np.flatnonzero(~metrics.predict(classifier, images, labels).wrong)[:_COLUMNS]
+    if not len(correct):
+        raise ValueError(f"The standard classifier misclassifies the first {len(labels)} images: train it longer.")
+    images, labels = images[correct], labels[correct]
     linf = attacks.make("linf_pgd", ThreatModel(epsilon=preset.linf_epsilon), seed=context.config.seed)
     wasser, radius = context.attack(WASSER), preset.epsilon_drawn
-    index = context.images.index[known]
+    index = context.images.index[correct]
     drawn, results = [], {}
     for name, attack, epsilon in (("ℓ∞ ball", linf, preset.linf_epsilon), ("Wasserstein ball", wasser, radius)):
         results[name] = found = attack(classifier, images, labels, radius=epsilon, index=index)
         predicted = metrics.predict_unchecked(classifier, found.adversarial, labels).predicted
         drawn.append(Attacked(name, found.adversarial, predicted))
-    words = f"{wasser.threat_model.with_epsilon(radius)}; ℓ∞ ball: pixels change by {preset.linf_epsilon:g} at most"
+    words = f"{wasser.threat_model.with_epsilon(radius)}; ℓ∞ ball: pixels change by at most {preset.linf_epsilon:g}"
     drawings.save_side_by_side(
         context.folder / "fig1.png",
         images,
         labels,
         drawn,
         title="The standard classifier in two balls",
-        caption=f"Above each image: label → prediction, red where the classifier is wrong.\n{words}.",
+        caption=f"Above each image: label → prediction; red if the prediction is wrong.\n{words}.",
         class_names=context.images.class_names,
     )
     moved = results["Wasserstein ball"].feasibility
@@ -110,7 +113,10 @@ def fig1(context: ExperimentContext) -> ExperimentOutput:
 
 
 def fig3(context: ExperimentContext) -> ExperimentOutput:
-    """Natural accuracy against epochs for each ω, on validation images: nothing may be chosen by the test images."""
+    """Makes Fig. 3: natural accuracy against epochs for each ω, on the validation split.
+
+    The test split is not used, because nothing may be chosen by it.
+    """
     curves: dict[str, list[float]] = {}
     rows: list[dict[str, Any]] = []
     for omega in context.config.preset.omegas:
@@ -141,21 +147,21 @@ def fig3(context: ExperimentContext) -> ExperimentOutput:
 
 
 def fig4(context: ExperimentContext) -> ExperimentOutput:
-    """Success, cross-entropy and precision error against ε on the standard model, raw and feasible."""
+    """Makes Fig. 4: success, cross-entropy and precision error against ε on the standard model, raw and feasible."""
     names = [WASSER, PGD, *(name for name in context.config.attacks if name != "ensemble")]
     records = context.evaluation("standard", names).records
     return _curves(context, "fig4", "Fig. 4: attacks on the standard classifier", ["standard"], records)
 
 
 def fig5(context: ExperimentContext) -> ExperimentOutput:
-    """The paper's two attacks on PGD-based training and WasserTrain, or on what is not left out of them."""
+    """Makes Fig. 5: the paper's two attacks on PGD-based training and WasserTrain, without those in `leave_out`."""
     classifiers = [role for role in context.config.roles if role != "standard"]
     found = [record for name in classifiers for record in context.evaluation(name, [WASSER, PGD]).records]
     return _curves(context, "fig5", "Fig. 5: the paper's attacks on the trained classifiers", classifiers, found)
 
 
 def beyond(context: ExperimentContext) -> ExperimentOutput:
-    """What the paper lacks: all classifiers under all attacks, the ensemble among them; feasible alone."""
+    """Evaluates all classifiers under all attacks, with feasible examples only; the paper has no such table."""
     names = list(dict.fromkeys([WASSER, PGD, *context.config.attacks]))
     classifiers = [*context.config.roles, *context.config.others]
     reports = [context.evaluation(name, names) for name in classifiers]
@@ -256,11 +262,11 @@ def _settings(context: ExperimentContext, classifiers: Sequence[str], records: S
 
 
 def _fingerprints(context: ExperimentContext, classifiers: Sequence[str]) -> dict[str, str]:
-    return {name: sweep.fingerprint(context.path(name)) for name in classifiers}
+    return {name: fingerprint.fingerprint(context.path(name)) for name in classifiers}
 
 
 def _training(context: ExperimentContext, omega: float) -> dict[str, Any]:
-    """Returns what the trainings of Fig. 3 share but for ω, and on how many images they were validated."""
+    """Returns the settings that all trainings of Fig. 3 share, except ω, and the number of validation images."""
     metadata = storage.read_json(context.omega_run(omega) / run_folder.CONFIG)
     config = context.config
     validation = data.load(

@@ -1,4 +1,4 @@
-"""How large a reproduction is: for each dataset a quick one, of minutes on a laptop, and the full one."""
+"""Presets of a reproduction: for each dataset a quick one, which takes minutes on a laptop, and a full one."""
 
 import dataclasses
 import math
@@ -21,39 +21,39 @@ _LEAST = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preset:
-    """Sizes of the trainings and of the attacks.
+    """Settings of the trainings and of the attacks.
 
     Attributes:
-      model: The classifier that is trained, one of `wasser_tf.models.MODELS`.
+      model: Name of the classifier to train, one of `wasser_tf.models.MODELS`.
       standard_epochs: Epochs of standard training.
       epochs: Epochs of adversarial training after it.
       omega_epochs: Epochs of each training of Fig. 3, from scratch.
-      omegas: ω of Fig. 3, rising.
-      batch_size: Images a training step.
-      learning_rate: The highest one, as the next six in `wasser_tf.training.config.TrainConfig`.
-      augment: What changes training images.
-      optimizer: The optimiser.
-      warmup: The part of each training in which the learning rate rises.
-      momentum: Of sgd.
-      weight_decay: What weights lose.
-      ema_momentum: Of the average of weights that is kept.
-      epsilon: The radius of training, where it is fixed.
-      random_radius: Whether mirror ascent trains at radii from 0 to `epsilon`.
-      warm_start: What mirror ascent keeps in training, from epoch to epoch, of where it ended.
-      iterations: Mirror steps of training.
-      step_size: Of the first of them; None for the attack's own.
-      polish: Dual steps after them; None for the attack's own.
-      ours: Fields of TrainConfig that our WasserTrain has otherwise; the standard classifier then has a training of its
-        own.
-      standard: Fields of TrainConfig that this training has otherwise.
+      omegas: Values of ω in Fig. 3, ascending.
+      batch_size: Images per training step.
+      learning_rate: Highest learning rate; see `wasser_tf.training.config.TrainConfig`, as for the next six.
+      augment: Augmentation of the training images.
+      optimizer: Name of the optimiser.
+      warmup: Share of each training in which the learning rate rises.
+      momentum: Momentum of sgd.
+      weight_decay: Decoupled weight decay.
+      ema_momentum: Momentum of the exponential moving average of the weights.
+      epsilon: Radius of the training if it is fixed.
+      random_radius: Whether mirror ascent trains at random radii from 0 to `epsilon`.
+      warm_start: Share of the final state of mirror ascent from which the next epoch's attack starts.
+      iterations: Mirror steps per attack in training.
+      step_size: Size of the first mirror step; None for the attack's default.
+      polish: Dual steps after the mirror steps; None for the attack's default.
+      ours: Fields of TrainConfig in which our WasserTrain deviates from the preset. If there are any, the standard
+        classifier is trained separately.
+      standard: Fields of TrainConfig in which the separate standard training deviates from the preset.
       pgd_iterations: Iterations of PGD in training.
-      adaptive_pgd: Whether PGD trains with the adaptive radius of [14] and the paper; at `epsilon` otherwise.
-      radii: ε of Fig. 4 and 5, rising.
+      adaptive_pgd: Whether PGD trains with the adaptive radius of [14] and the paper; otherwise at `epsilon`.
+      radii: Values of ε in Fig. 4 and 5, ascending.
       epsilon_drawn: ε of the Wasserstein half of Fig. 1.
-      linf_epsilon: The largest change of a pixel in the ℓ∞ half of Fig. 1.
-      num_examples: Test images under attack.
-      attack_iterations: Iterations of attacks whose settings below do not say others; None for their own.
-      attack_settings: Settings of attacks, by name, that the dataset asks for.
+      linf_epsilon: Largest change of a pixel in the ℓ∞ half of Fig. 1.
+      num_examples: Number of attacked test images.
+      attack_iterations: Iterations of attacks without `attack_settings`; None for each attack's default.
+      attack_settings: Settings of attacks by name, which take precedence over `attack_iterations`.
 
     Raises:
       ValueError: A field is out of its range.
@@ -116,7 +116,7 @@ def _in_range(value: Any, most: float, with_zero: bool) -> bool:
 
 _TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
 _FEW = (0.1, 0.5, 1.0)
-# λ of the projections grows with the image: 1000 on MNIST, 3000 on CIFAR-10 [14].
+# λ of the projections depends on the image size: 1000 for MNIST, 3000 for CIFAR-10 [14].
 _COLOUR: dict[str, dict[str, Any]] = {
     "projected_sinkhorn": {"regularization": 3000.0},
     "constrained_sinkhorn": {"regularization": 3000.0},
@@ -136,7 +136,7 @@ _DIGITS = Preset(
     linf_epsilon=0.2,
     num_examples=400,
 )
-# WasserTrain as on the card of mnist_wassertrain.
+# The recipe of the packaged classifier mnist_wassertrain.
 _MNIST = Preset(
     standard_epochs=5,
     epochs=30,
@@ -155,7 +155,7 @@ _MNIST = Preset(
     linf_epsilon=0.3,
     num_examples=1000,
 )
-# WasserTrain as on the card of cifar10_wassertrain, the standard classifier as on that of cifar10_standard.
+# The recipes of the packaged classifiers cifar10_wassertrain and cifar10_standard.
 _CIFAR10 = Preset(
     model="resnet_small",
     standard_epochs=30,
@@ -182,8 +182,8 @@ _CIFAR10 = Preset(
     num_examples=1000,
     attack_settings=_COLOUR,
 )
-# In fewer iterations the paper's attack does not settle: raw, its examples lie far outside the ball.
-_SETTLED: dict[str, dict[str, Any]] = {"wasser_attack": {"iterations": 200}}
+# With fewer iterations the paper's attack does not converge: its raw examples lie far outside the ball.
+_CONVERGED: dict[str, dict[str, Any]] = {"wasser_attack": {"iterations": 200}}
 FULL = {"digits": _DIGITS, "mnist": _MNIST, "cifar10": _CIFAR10}
 QUICK = {
     "digits": dataclasses.replace(
@@ -199,7 +199,7 @@ QUICK = {
         radii=(0.05, 0.1, 0.2, 0.3),
         num_examples=48,
         attack_iterations=40,
-        attack_settings=_SETTLED,
+        attack_settings=_CONVERGED,
     ),
     "mnist": dataclasses.replace(
         _MNIST,
@@ -214,7 +214,7 @@ QUICK = {
         radii=(0.1, 0.5, 0.9, 1.4),
         num_examples=48,
         attack_iterations=40,
-        attack_settings=_SETTLED,
+        attack_settings=_CONVERGED,
     ),
     "cifar10": dataclasses.replace(
         _CIFAR10,
@@ -231,6 +231,6 @@ QUICK = {
         radii=(0.02, 0.05, 0.1),
         num_examples=32,
         attack_iterations=20,
-        attack_settings=_COLOUR | _SETTLED,
+        attack_settings=_COLOUR | _CONVERGED,
     ),
 }

@@ -1,8 +1,8 @@
-"""The paper's tables and figures, each by name: what bin/reproduce.py does.
+"""Reproduces the paper's tables and figures (bin/reproduce.py).
 
-An experiment is a function from a `Bench` (classifiers, images, attacks, evaluations that are never made twice) to an
-`ExperimentOutput`. What was trained or attacked once is found again in the output_dir, so an interrupted run goes on where it
-was.
+An experiment is a function from an `ExperimentContext` (classifiers, images, attacks and evaluations) to an
+`ExperimentOutput`. Trainings and evaluations are stored in the output_dir and reused: after an interruption, the same
+command resumes the run.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.data.selection import ImageSource, Selection
 from wasser_tf.evaluation.config import EvaluationRun
-from wasser_tf.evaluation.sweep import safe_name
+from wasser_tf.evaluation.fingerprint import safe_name
 from wasser_tf.paper import experiment_output, results_page
 from wasser_tf.paper.classifiers import ClassifierTrainer
 from wasser_tf.paper.experiment_output import ExperimentOutput
@@ -33,27 +33,37 @@ OUTPUTS = "outputs"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """What to reproduce.
+    """Settings of a reproduction.
 
     Attributes:
       experiments: Keys of `wasser_tf.paper.experiments.EXPERIMENTS`.
       dataset: See `wasser_tf.data.load`, as for the next two.
-      data_dir: The folder of prepared sets.
-      download: Whether to fetch a set that is not there.
-      original_index: See `ImageSource`: the first images are then the first of that order.
-      output_dir: Where everything goes: training/, evaluations/, outputs/.
-      preset: How large everything is.
-      given: Paths of classifiers by role, "standard", "pgd" or "wasser_train"; those that lack are trained.
-      others: Paths of more classifiers by name, which Table 1 and "beyond" have too.
-      leave_out: Roles that are neither trained nor attacked; not "standard".
-      recipe: How WasserTrain trains, one of `wasser_tf.paper.classifiers.RECIPES`.
-      attacks: Names of the attacks beside the paper's two, in Fig. 4 and "beyond".
-      seed: Of trainings and attacks.
-      batch_size: Images under attack at a time.
-      publish_dir: Where outputs are copied and the dataset's page is rendered, such as docs/results; or None.
+      data_dir: Folder of the prepared datasets.
+      download: Whether to download a missing dataset.
+      original_index: See `ImageSource`; the first images are then the first ones in that order.
+      output_dir: Folder for training/, evaluations/ and outputs/.
+      preset: Sizes of the trainings and attacks.
+      given: Paths of existing classifiers by role, "standard", "pgd" or "wasser_train"; the others are trained.
+      others: Paths of additional classifiers by name, for Table 1 and "beyond".
+      leave_out: Roles that are neither trained nor attacked; "standard" is always needed.
+      recipe: Recipe of WasserTrain, one of `wasser_tf.paper.classifiers.RECIPES`.
+      attacks: Names of the attacks in Fig. 4 and "beyond", in addition to the paper's two.
+      seed: Seed of trainings and attacks.
+      batch_size: Number of images that are attacked at a time.
+      publish_dir: Folder to which outputs are copied and in which the dataset's results page is rendered, such as
+        docs/results; None to skip both.
 
     Raises:
-      ValueError: A field is not what is needed, a role is unknown, or a classifier of `others` is called like a role.
+      ValueError: A field is out of its range, a role is unknown, or a name in `others` is a role.
+
+    Example:
+    >>> from wasser_tf.paper import presets
+    >>> config = Reproduction(
+    ...     experiments=["table1"], dataset="digits", output_dir="runs/paper", preset=presets.QUICK["digits"],
+    ...     leave_out=("pgd",),
+    ... )
+    >>> config.roles
+    ('standard', 'wasser_train')
     """
 
     experiments: Sequence[str]
@@ -85,7 +95,7 @@ class Reproduction:
         if unknown := sorted(set(self.given) - set(ROLES)):
             raise ValueError(f"given must be classifiers of {', '.join(ROLES)}, got {', '.join(unknown)}.")
         if taken := sorted(set(self.others) & set(ROLES)):
-            raise ValueError(f"{', '.join(taken)} is a classifier of the paper's: name the other one differently.")
+            raise ValueError(f"others must not contain the role {', '.join(taken)}: choose another name.")
         if not isinstance(self.leave_out, (tuple, list)) or not set(self.leave_out) <= set(ROLES[1:]):
             raise ValueError(f"leave_out must be some of {', '.join(ROLES[1:])}, got {self.leave_out!r}.")
         if set(self.leave_out) == set(ROLES[1:]) and "fig5" in self.experiments:
@@ -93,18 +103,18 @@ class Reproduction:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The paper's classifiers that are wanted."""
+        """The roles of the paper's classifiers, without those in `leave_out`."""
         return tuple(role for role in ROLES if role not in self.leave_out)
 
 
 class ExperimentContext:
-    """What experiments are made with.
+    """Gives experiments their classifiers, images, attacks and evaluations, and makes each of them once.
 
     Attributes:
-      config: What to reproduce.
-      folder: Where outputs and pictures go.
-      workshop: What trains.
-      log: Is given lines of progress.
+      config: The settings.
+      folder: Folder of outputs and pictures.
+      trainer: Trains the classifiers that are not given.
+      log: Called with lines of progress.
     """
 
     def __init__(self, config: Reproduction, log: Callable[[str], None]):
@@ -124,15 +134,15 @@ class ExperimentContext:
         )
 
     def path(self, name: str) -> str:
-        """Returns the path of a classifier, by role (trained if it has to be) or one of the others."""
+        """Returns the path of a classifier by role, or by its name in `others`; trains it first if necessary."""
         return self.config.others[name] if name in self.config.others else self.trainer.path(name, self.log)
 
     def omega_run(self, omega: float) -> pathlib.Path:
-        """Returns the folder of a training of Fig. 3."""
+        """Returns the folder of a training of Fig. 3, and trains first if necessary."""
         return self.trainer.omega_run(omega, self.log)
 
     def source(self, count: int | None) -> ImageSource:
-        """Returns the first few test images, or all."""
+        """Returns the source of the first `count` test images, or of all (None)."""
         return ImageSource(
             dataset=self.config.dataset,
             data_dir=self.config.data_dir,
@@ -146,16 +156,21 @@ class ExperimentContext:
         """All test images."""
         return self.source(None).load()
 
-    @functools.cache  # noqa: B019 (a bench lives as long as its process)
+    @functools.cache  # noqa: B019 (a context lives as long as its process)
     def attack(self, name: str) -> Attack:
-        """Returns an attack with the dataset's settings."""
+        """Returns an attack with the preset's settings."""
         preset = self.config.preset
         settings: dict[str, Any] = {} if preset.attack_iterations is None else {"iterations": preset.attack_iterations}
         settings.update(preset.attack_settings.get(name, {}))
         return attacks.make(name, ThreatModel(epsilon=0.0), seed=self.config.seed, **settings)
 
     def evaluation(self, name: str, attack_names: Sequence[str]) -> ModelReport:
-        """Returns a classifier under attacks at all radii; what was attacked before is not attacked again."""
+        """Evaluates a classifier under attacks at all radii of the preset. Stored results are reused.
+
+        Args:
+          name: A role, or a name in `others`.
+          attack_names: Names of the attacks.
+        """
         folder = self._evaluations / safe_name(name)
         run = EvaluationRun(
             models={name: self.path(name)},
@@ -171,22 +186,26 @@ class ExperimentContext:
 
 
 def reproduce(config: Reproduction, log: Callable[[str], None] | None = None) -> list[pathlib.Path]:
-    """Makes the outputs, or what is left of them.
+    """Runs experiments and writes their outputs. Trainings and evaluations of an earlier run are reused.
+
+    Args:
+      config: The settings.
+      log: Called with lines of progress; None for none.
 
     Returns:
-      The Markdown files, one for each experiment, and the page if there is one.
+      The Markdown files, one for each experiment, and the results page if there is one.
 
     Raises:
-      ValueError: There is no such experiment, or something it needs is not there.
+      ValueError: An experiment is unknown, or a dataset, classifier or attack cannot be loaded.
     """
-    from wasser_tf.paper.experiments import EXPERIMENTS  # They are made of what is above.
+    from wasser_tf.paper.experiments import EXPERIMENTS  # At the top, the import would be circular.
 
     if unknown := [name for name in config.experiments if name not in EXPERIMENTS]:
         raise ValueError(f"There is no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}.")
     log = log or (lambda line: None)
     context = ExperimentContext(config, log)
     context.trainer.prepare_process()
-    # What is wrong with these is told before hours of training.
+    # Errors in these are raised before hours of training.
     images = context.source(config.preset.num_examples).load()
     for path in (*config.given.values(), *config.others.values()):
         check_batch(models.load_classifier(path), images.images[:1], images.labels[:1])
@@ -203,8 +222,8 @@ def reproduce(config: Reproduction, log: Callable[[str], None] | None = None) ->
         if config.publish_dir is not None:
             place = pathlib.Path(config.publish_dir).expanduser() / safe_name(config.dataset)
             for file in (*made.pictures, f"{name}.csv", f"{name}.json"):
-                with storage.atomic_path(place / file) as beside:
-                    shutil.copyfile(context.folder / file, beside)
+                with storage.atomic_path(place / file) as temporary:
+                    shutil.copyfile(context.folder / file, temporary)
     if config.publish_dir is not None:
         written.append(
             results_page.write_results_page(pathlib.Path(config.publish_dir).expanduser(), safe_name(config.dataset))

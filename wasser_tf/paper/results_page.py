@@ -1,4 +1,4 @@
-"""docs/results/DATASET.md: the paper's numbers beside ours, and every output. Rendered, but for the notes."""
+"""The results page of a dataset, docs/results/DATASET.md: the paper's numbers, ours, all outputs, and notes."""
 
 import pathlib
 
@@ -7,7 +7,7 @@ from wasser_tf.publishing import leaderboard
 from wasser_tf.reporting.tables import markdown_table
 from wasser_tf.runtime import storage
 
-# The order on the page.
+# The order of the outputs on the page.
 NAMES = ("table1", "fig1", "fig3", "fig4", "fig5", "beyond")
 NOTES = "notes.md"
 
@@ -15,25 +15,29 @@ NOTES = "notes.md"
 def write_results_page(results_dir: pathlib.Path, dataset: str) -> pathlib.Path:
     """Renders the page from results_dir/DATASET/*.json, the leaderboard's entries and results_dir/DATASET/notes.md.
 
+    Args:
+      results_dir: Folder of all published results, such as docs/results.
+      dataset: Name of the dataset's folder in it.
+
     Returns:
-      The page.
+      The path of the page.
 
     Raises:
-      ValueError: There are no outputs, or one is unreadable.
+      ValueError: There are no outputs, or one cannot be read.
     """
     folder = results_dir / dataset
     found = {name: storage.read_json(folder / f"{name}.json") for name in NAMES if (folder / f"{name}.json").exists()}
     if not found:
-        raise ValueError(f"{folder} holds no outputs: run the experiments with --publish_dir={results_dir} first.")
+        raise ValueError(f"{folder} contains no outputs: run bin/reproduce.py with --publish_dir={results_dir} first.")
     parts = [f"# The paper on {dataset}, reproduced\n\nRendered from [{dataset}/]({dataset}) by `bin/reproduce.py`.\n"]
     if dataset in published_numbers.PAPERS:
         rows = [list(line) for line in published_numbers.lines(dataset, found)]
         header = ["", "the paper", "ours, as the paper scores", "ours, feasible"]
         if rows:
-            parts.append(f"## Line by line\n\n{markdown_table(header, rows)}")
+            parts.append(f"## Comparison\n\n{markdown_table(header, rows)}")
     notes = folder / NOTES
     if notes.exists():
-        parts.append(f"## Where they differ, and why\n\n{notes.read_text(encoding='utf-8').strip()}\n")
+        parts.append(f"## Differences\n\n{notes.read_text(encoding='utf-8').strip()}\n")
     parts += [f"## {experiment_output.output_markdown(values, f'{dataset}/')}" for values in found.values()]
     if entries := leaderboard.entries(results_dir, dataset):
         parts.append(

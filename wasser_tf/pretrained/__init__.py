@@ -1,6 +1,6 @@
-"""The classifiers that come with the package: of each its file, NAME.keras, and its card, NAME.json and NAME.md.
+"""The pretrained classifiers of the package: files NAME.keras with model cards, NAME.json and NAME.md.
 
-They are made by bin/publish.py; `wasser_tf.load_pretrained` loads them.
+bin/publish.py creates them, `wasser_tf.load_pretrained` loads them.
 """
 
 import os
@@ -14,15 +14,21 @@ FOLDER = pathlib.Path(__file__).parent
 
 
 def names() -> tuple[str, ...]:
-    """Returns the names there are."""
+    """Returns the names of all pretrained classifiers, sorted.
+
+    Example:
+    >>> from wasser_tf import pretrained
+    >>> "mnist_wassertrain" in pretrained.names()
+    True
+    """
     return tuple(sorted(path.stem for path in FOLDER.glob("*.keras")))
 
 
 def path_of(name: str) -> pathlib.Path:
-    """Returns the file of a classifier.
+    """Returns the .keras file of a pretrained classifier.
 
     Raises:
-      ValueError: There is none of this name; the message lists those there are.
+      ValueError: The name is unknown; the message lists the known names.
     """
     if name not in names():
         raise ValueError(f"No pretrained classifier is called {name!r}; there are {', '.join(names()) or 'none yet'}.")
@@ -30,19 +36,22 @@ def path_of(name: str) -> pathlib.Path:
 
 
 def card(name: str) -> dict[str, Any]:
-    """Returns a classifier's model card: threat model, accuracies, how it was trained and how it was attacked.
+    """Returns the model card of a pretrained classifier: threat model, accuracies, training and attacks.
 
     Raises:
-      ValueError: There is no such classifier.
+      ValueError: The name is unknown; the message lists the known names.
     """
     return storage.read_json(path_of(name).with_suffix(".json"))
 
 
 def resolve(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Returns the path of a classifier that is given by its path, or as "pretrained:NAME".
+    """Returns the path of a classifier.
+
+    Args:
+      path: A path, or "pretrained:NAME".
 
     Raises:
-      ValueError: There is no pretrained classifier of this name.
+      ValueError: The name is unknown; the message lists the known names.
     """
     text = os.fspath(path)
     return path_of(text.removeprefix(PREFIX)) if text.startswith(PREFIX) else pathlib.Path(path).expanduser()

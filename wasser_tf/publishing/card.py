@@ -1,25 +1,32 @@
-"""The card of a packaged classifier: what it is, how it was trained, what it withstands. Generated, never typed."""
+"""Cards of packaged classifiers: architecture, training and measured robustness, generated from stored results."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wasser_tf.attacks import spec
-from wasser_tf.publishing.leaderboard import attacks_in_words, ball_in_words, percent, short_commit
+from wasser_tf.publishing.leaderboard import attacks_in_words, ball_in_words, short_commit
 from wasser_tf.reporting.tables import markdown_table
 from wasser_tf.runtime import storage
+from wasser_tf.runtime.formatting import percent
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.config import TrainConfig
 
-# Of the config, what bin/train.py has no flag of the same name for.
-_OTHERWISE = ("attack", "validation_attack")
+# Fields of the config that bin/train.py sets by flags in another form.
+_SPECIAL_FIELDS = ("attack", "validation_attack")
 
 
 def training_of(run: pathlib.Path) -> dict[str, Any]:
-    """Returns what the folder of a training run tells of the training.
+    """Reads the metadata of a training run.
+
+    Args:
+      run: The output_dir of bin/train.py.
+
+    Returns:
+      "config", "command" (see `training_command`), "threat_model_in_words", "commit" and "versions".
 
     Raises:
-      ValueError: It holds no training run.
+      ValueError: The folder does not contain a training run.
     """
     path = run / "config.json"
     metadata = storage.read_json(path) if path.exists() else {}
@@ -32,28 +39,28 @@ def training_of(run: pathlib.Path) -> dict[str, Any]:
             "versions": metadata["versions"],
         }
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{run} holds no training run: give the --output_dir of bin/train.py.") from error
+        raise ValueError(f"{run} does not contain a training run: pass the --output_dir of bin/train.py.") from error
 
 
 def training_command(config: Mapping[str, Any]) -> str:
-    """Returns the bin/train.py command of a run's config: complete, whatever file its flags came from.
+    """Returns the bin/train.py command that repeats a run, with all flags that differ from their defaults.
 
     Args:
-      config: The "config" of its config.json.
+      config: The "config" of the run's config.json.
     """
     attack = config["attack"]
     ball = dict(attack["config"]["threat_model"])
     given: dict[str, Any] = {"dataset": config["dataset"]}
-    # A saved classifier to start from takes the place of a model by name.
-    of_no_effect = ("model", "width") if config.get("initial") else ()
-    if not of_no_effect:
+    # A saved classifier to start from replaces a model by name.
+    ignored = ("model", "width") if config.get("initial") else ()
+    if not ignored:
         given["model"] = config["model"]
     given["attack"] = _described(attack)
     if validation := config.get("validation_attack"):
         given["validation_attack"] = _described(validation)
     given["epsilon"] = ball.pop("epsilon")
-    usual_ball = ThreatModel().get_config()
-    given |= {key: value or 0 for key, value in ball.items() if value != usual_ball[key] and key != "normalize_mass"}
+    default_ball = ThreatModel().get_config()
+    given |= {key: value or 0 for key, value in ball.items() if value != default_ball[key] and key != "normalize_mass"}
     if not ball["normalize_mass"]:
         given["normalize_mass"] = False
     if schedule := attack["config"].get("schedule"):
@@ -63,7 +70,7 @@ def training_command(config: Mapping[str, Any]) -> str:
     given |= {
         key: value
         for key, value in config.items()
-        if key not in (*given, *_OTHERWISE, *of_no_effect) and value != storage.through_json(_plain(defaults.get(key)))
+        if key not in (*given, *_SPECIAL_FIELDS, *ignored) and value != storage.through_json(_plain(defaults.get(key)))
     }
     return f"python bin/train.py {' '.join(_flag(key, value) for key, value in given.items())} --output_dir=…"
 
@@ -77,14 +84,14 @@ def _described(attack: Mapping[str, Any]) -> str:
 
 
 def write_card(path: pathlib.Path, classifier: Mapping[str, Any], training: Mapping[str, Any], entry: Mapping) -> None:
-    """Writes NAME.json and NAME.md beside NAME.keras.
+    """Writes NAME.json and NAME.md to the folder of NAME.keras.
 
     Args:
       path: The .keras file.
-      classifier: "model" (its own name), "image_shape", "num_weights", "num_classes", "bytes" and "file" (which of the
-        run it is).
-      training: From `training_of`.
-      entry: The classifier's leaderboard entry, measured on this very file.
+      classifier: "model" (the model's name), "image_shape" [H, W, C], "num_weights", "num_classes", "bytes" and "file"
+        (the name of the file in the run).
+      training: The result of `training_of`.
+      entry: The classifier's leaderboard entry, measured on this file.
     """
     card = {"name": path.stem, "classifier": dict(classifier), "training": dict(training), "evaluation": dict(entry)}
     storage.write_json(path.with_suffix(".json"), card)
@@ -92,10 +99,14 @@ def write_card(path: pathlib.Path, classifier: Mapping[str, Any], training: Mapp
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:
-    """Returns the card to be read."""
+    """Returns the card as Markdown.
+
+    Args:
+      card: The content of NAME.json: "name", "classifier", "training" and "evaluation", see `write_card`.
+    """
     classifier, training, evaluation = card["classifier"], card["training"], card["evaluation"]
     height, width, channels = classifier["image_shape"]
-    # Cards of older versions have no name of the classifier's own.
+    # Cards of older versions do not contain the model's name.
     model = classifier.get("model", training["config"]["model"])
     rows: list[Sequence[str]] = [["natural", percent(evaluation["natural_accuracy"])]]
     versions = ", ".join(f"{key} {value}" for key, value in training["versions"].items())
@@ -109,11 +120,11 @@ to {classifier["num_classes"]} logits; {classifier["bytes"] / 1e6:.2f} MB, weigh
 classifier = wasser_tf.load_pretrained("{card["name"]}")
 ```
 
-## What it withstands
+## Robustness
 
 {markdown_table(["accuracy", f"{evaluation['num_images']:,} images of {evaluation['dataset']}"], rows)}
 {ball_in_words(evaluation)}. Attacked with {attacks_in_words(evaluation["attacks"])}, seed
-{evaluation["seed"]}; every example is feasible
+{evaluation["seed"]}; every adversarial example is checked
 ({percent(evaluation["least_feasible_share"])} feasible). Measured on this file (fingerprint
 `{evaluation["fingerprint"][:16]}…`) at commit {short_commit(evaluation["commit"])}:
 
@@ -121,9 +132,9 @@ classifier = wasser_tf.load_pretrained("{card["name"]}")
 {evaluation["command"]}
 ```
 
-Robust accuracies are upper bounds: a stronger attack may lower them. Against any other threat model nothing is claimed.
+Robust accuracies are upper bounds: a stronger attack may lower them. They hold for this threat model only.
 
-## How it was trained
+## Training
 
 `{classifier["file"]}` of this run, seed {training["config"]["seed"]}, at commit {short_commit(training["commit"])}:
 

@@ -1,7 +1,7 @@
-"""The leaderboard: of each classifier a small JSON file, an entry, and one page that is rendered from all of them.
+"""The leaderboard: one JSON file (an entry) per classifier and threat model, and a page rendered from all entries.
 
-An entry is what an evaluation came to, and what its numbers mean: threat model, attacks, images, commit, command. Model
-cards and the results pages are made of entries too, so no number is typed.
+An entry contains the results of an evaluation and their context: threat model, attacks, images, commit, command. Cards
+and results pages are rendered from entries too, so no number is typed by hand.
 """
 
 import pathlib
@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from wasser_tf.attacks import spec
-from wasser_tf.evaluation.sweep import safe_name
+from wasser_tf.evaluation.fingerprint import safe_name
 from wasser_tf.reporting.tables import markdown_table, threat_model_caption
 from wasser_tf.runtime import storage
+from wasser_tf.runtime.formatting import percent
 from wasser_tf.threat_model import ThreatModel
 
 LEADERBOARD = "leaderboard.md"
 ENTRIES = "leaderboard"
-# The radii of a dataset's board; the middle one sorts it.
+# The radii of each dataset's table. The table is sorted by the middle one.
 RADII = {
     "digits": (0.02, 0.05, 0.1, 0.2, 0.3),
     "mnist": (0.1, 0.3, 0.5, 1.0),
@@ -30,16 +31,36 @@ OTHER_RADII = (0.05, 0.1, 0.2)
 def make_entry(
     report: Mapping[str, Any], name: str, *, description: str = "", num_weights: int | None = None
 ) -> dict[str, Any]:
-    """Returns what a board keeps of the report.json of an evaluation of who stands, as plain Python values.
+    """Makes a leaderboard entry from an evaluation.
 
-    Robust accuracy at ε is the share of images that no attack at any radius fooled at a cost of ε or less: balls are
-    nested.
+    The robust accuracy at ε is the share of images that no attack fooled, at any of the radii, at a cost of at most ε
+    (balls are nested).
+
+    Args:
+      report: The content of report.json of an evaluation with `skip_fooled`.
+      name: The classifier's name in the report.
+      description: A sentence about the classifier, printed below the table.
+      num_weights: Number of the classifier's weights; None if unknown.
+
+    Returns:
+      The entry as plain Python values.
 
     Raises:
-      ValueError: The report does not know the classifier.
+      ValueError: The report does not contain the classifier.
+
+    Example (`wasser_tf.runs.leaderboard.add_to_leaderboard` does this in one call):
+
+    ```python
+    report = storage.read_json(output_dir / "report.json")
+    entry = make_entry(report, "mine", description="LeNet, WasserTrain.", num_weights=classifier.count_params())
+    storage.write_json(entry_path(results_dir, "mnist", entry), entry)
+    write_leaderboard(results_dir)
+    ```
     """
     if name not in report["models"]:
-        raise ValueError(f"The evaluation knows {', '.join(report['models'])}, not {name!r}: give one of these names.")
+        raise ValueError(
+            f"The evaluation contains {', '.join(report['models'])}, not {name!r}: pass one of these names."
+        )
     model, records = report["models"][name], [record for record in report["records"] if record["model"] == name]
     smallest = np.array([float(radius) for radius in model["minimal_radius"]])
     radii = sorted({record["epsilon"] for record in records})
@@ -58,7 +79,7 @@ def make_entry(
         "natural_accuracy": records[0]["natural_accuracy"],
         "robust_accuracy": {f"{radius:g}": float(np.mean(smallest > radius)) for radius in radii},
         "least_feasible_share": min(record["feasible"]["feasible_share"] for record in records),
-        # The last row is of all attacks at all radii.
+        # The last record covers all attacks at all radii.
         "seconds": round(records[-1]["seconds"]),
         "num_weights": num_weights,
         "fingerprint": model["fingerprint"],
@@ -68,82 +89,129 @@ def make_entry(
 
 
 def write_leaderboard(results_dir: pathlib.Path) -> pathlib.Path:
-    """Renders the page from the entries that are stored.
+    """Renders results_dir/leaderboard.md from the stored entries.
+
+    Returns:
+      The path of the page.
 
     Raises:
-      ValueError: There are none, or one is unreadable.
+      ValueError: There are no entries, or one cannot be read.
     """
     found = entries(results_dir)
     if not found:
-        raise ValueError(f"{results_dir / ENTRIES} holds no entries: add a classifier first.")
+        raise ValueError(f"{results_dir / ENTRIES} contains no entries: add a classifier first.")
     storage.write_text(results_dir / LEADERBOARD, render_leaderboard(found))
     return results_dir / LEADERBOARD
 
 
 def entry_path(results_dir: pathlib.Path, dataset: str, entry: Mapping[str, Any]) -> pathlib.Path:
-    """Returns where an entry is stored: by dataset, threat model and name, so that no ball overwrites another's."""
+    """Returns the path of an entry, dataset/threat_model/name.json: an entry of each threat model has its own file."""
     threat_model = ThreatModel.from_config({**entry["threat_model"], "epsilon": 0.0})
     return results_dir / ENTRIES / safe_name(dataset) / threat_model.slug / f"{safe_name(entry['name'])}.json"
 
 
 def entries(results_dir: pathlib.Path, dataset: str | None = None) -> list[dict[str, Any]]:
-    """Returns the stored entries, those of one dataset or all."""
+    """Returns the stored entries of one dataset, or of all (None).
+
+    Raises:
+      ValueError: An entry cannot be read.
+    """
     return [storage.read_json(path) for path in sorted((results_dir / ENTRIES).glob(f"{dataset or '*'}/*/*.json"))]
 
 
 def render_leaderboard(found: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the page: a table for each set of images and threat model, the most robust first."""
+    """Renders entries as a page with a table for each dataset and threat model, the most robust classifiers first.
+
+    Args:
+      found: The entries, see `make_entry`.
+
+    Returns:
+      The page as Markdown.
+
+    Example:
+    >>> entry = {
+    ...     "name": "mine",
+    ...     "description": "A linear classifier.",
+    ...     "dataset": "digits test",
+    ...     "num_images": 100,
+    ...     "threat_model": {"p": 1.0},
+    ...     "attacks": {"mirror_ascent": {"iterations": 50}},
+    ...     "natural_accuracy": 0.95,
+    ...     "robust_accuracy": {"0.1": 0.4},
+    ...     "num_weights": 650,
+    ...     "commit": None,
+    ... }
+    >>> for line in render_leaderboard([entry]).splitlines():
+    ...     if line.startswith(("#", "|")):
+    ...         print(line)
+    # Leaderboard
+    ## digits test
+    | classifier | weights | natural | ε = 0.1 | images |                       attack |  commit |
+    | :--------- | ------: | ------: | ------: | -----: | ---------------------------: | ------: |
+    | mine       |     650 | 95.00 % | 40.00 % |    100 | mirror_ascent, 50 iterations | unknown |
+    """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for one in found:
-        groups.setdefault((one["dataset"], ball_in_words(one)), []).append(one)
+    for entry in found:
+        groups.setdefault((entry["dataset"], ball_in_words(entry)), []).append(entry)
     parts = [
         "# Leaderboard\n\n"
-        "Accuracy on clean images, and robust accuracy: the share of images that no attack fooled within ε. Every "
-        "example counted is feasible. Robust accuracies are upper bounds: a stronger attack may lower them. Rendered "
+        "Accuracy on clean images, and robust accuracy: the share of images that no attack fooled within ε. Only "
+        "feasible examples count. Robust accuracies are upper bounds: a stronger attack may lower them. Rendered "
         f"from [{ENTRIES}/]({ENTRIES}) by `python bin/leaderboard.py`.\n"
     ]
     for (dataset, ball), members in groups.items():
         parts.append(f"## {dataset}\n\n{ball}.\n\n{leaderboard_table(members)}")
         parts.append(
-            "\n".join(f"- **{one['name']}**: {one['description']}" for one in members if one["description"]) + "\n"
+            "\n".join(f"- **{entry['name']}**: {entry['description']}" for entry in members if entry["description"])
+            + "\n"
         )
     return "\n".join(part for part in parts if part.strip())
 
 
 def leaderboard_table(members: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a board's table; members share images' name and threat model."""
-    radii = sorted({float(radius) for one in members for radius in one["robust_accuracy"]})
-    shared = [radius for radius in radii if all(f"{radius:g}" in one["robust_accuracy"] for one in members)]
+    """Returns the table of entries that share their images and threat model.
+
+    It is sorted by the robust accuracy at the middle of the radii that all entries share, then by natural accuracy.
+    """
+    radii = sorted({float(radius) for entry in members for radius in entry["robust_accuracy"]})
+    shared = [radius for radius in radii if all(f"{radius:g}" in entry["robust_accuracy"] for entry in members)]
     by = f"{shared[len(shared) // 2]:g}" if shared else None
 
-    def rank(one: Mapping[str, Any]) -> tuple[float, float]:
-        return (-one["robust_accuracy"][by] if by else 0.0, -one["natural_accuracy"])
+    def rank(entry: Mapping[str, Any]) -> tuple[float, float]:
+        return (-entry["robust_accuracy"][by] if by else 0.0, -entry["natural_accuracy"])
 
     rows = [
         [
-            one["name"],
-            "–" if one["num_weights"] is None else f"{one['num_weights']:,}",
-            percent(one["natural_accuracy"]),
-            *(percent(one["robust_accuracy"].get(f"{radius:g}")) for radius in radii),
-            f"{one['num_images']:,}",
-            attacks_in_words(one["attacks"]),
-            short_commit(one["commit"]),
+            entry["name"],
+            "–" if entry["num_weights"] is None else f"{entry['num_weights']:,}",
+            percent(entry["natural_accuracy"]),
+            *(percent(entry["robust_accuracy"].get(f"{radius:g}")) for radius in radii),
+            f"{entry['num_images']:,}",
+            attacks_in_words(entry["attacks"]),
+            short_commit(entry["commit"]),
         ]
-        for one in sorted(members, key=rank)
+        for entry in sorted(members, key=rank)
     ]
     header = ["classifier", "weights", "natural", *(f"ε = {radius:g}" for radius in radii)]
     return markdown_table([*header, "images", "attack", "commit"], rows)
 
 
-def ball_in_words(one: Mapping[str, Any]) -> str:
-    """Returns an entry's threat model as a sentence without its epsilon."""
-    return threat_model_caption({**one["threat_model"], "epsilon": 0.0}).rstrip(".")
+def ball_in_words(entry: Mapping[str, Any]) -> str:
+    """Describes the threat model of an entry in words, without its epsilon."""
+    return threat_model_caption({**entry["threat_model"], "epsilon": 0.0}).rstrip(".")
 
 
 def attacks_in_words(attacks: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns the attacks of an entry, each with its iterations, and its restarts where it has several.
+    """Describes the attacks of an entry: name, iterations, and restarts if there are several.
 
-    An attack that is there with more restarts too is left out: the first of those is what it does.
+    An attack that also runs with more restarts is left out, because the first of these restarts is identical to it.
+
+    Args:
+      attacks: The settings of each attack, by name or by name:settings.
+
+    Example:
+    >>> attacks_in_words({"mirror_ascent": {"iterations": 50}, "frank_wolfe": {"iterations": 20, "restarts": 3}})
+    'mirror_ascent, 50 iterations; frank_wolfe, 20 iterations, 3 restarts'
     """
 
     def in_words(name: str, settings: Mapping[str, Any]) -> str:
@@ -158,15 +226,10 @@ def attacks_in_words(attacks: Mapping[str, Mapping[str, Any]]) -> str:
             for other, theirs in attacks.items()
         )
 
-    told = [(name, settings) for name, settings in attacks.items() if not contained(name, settings)]
-    return "; ".join(in_words(name, settings) for name, settings in told)
-
-
-def percent(share: float | None) -> str:
-    """Returns a share in per cent, or a dash."""
-    return "–" if share is None else f"{100 * share:.2f} %"
+    shown = [(name, settings) for name, settings in attacks.items() if not contained(name, settings)]
+    return "; ".join(in_words(name, settings) for name, settings in shown)
 
 
 def short_commit(commit: str | None) -> str:
-    """Returns a commit as it is usually written."""
+    """Returns the first 8 digits of a commit, with "-dirty" if the commit ends so; "unknown" for None."""
     return "unknown" if commit is None else commit[:8] + ("-dirty" if commit.endswith("-dirty") else "")

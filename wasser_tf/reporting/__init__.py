@@ -1,1 +1,1 @@
-"""Every table, figure and report."""
+"""Tables, figures and reports."""

@@ -1,4 +1,4 @@
-"""Several classifiers under one attack at the same radii: the table before and after training, and its pictures."""
+"""Reports a comparison of several classifiers under one attack: the table, the figures and the files."""
 
 import os
 import pathlib
@@ -10,12 +10,21 @@ import numpy as np
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.comparison import Comparison
 from wasser_tf.reporting import figures, tables
-from wasser_tf.runtime import storage
+from wasser_tf.runtime import run_files, storage
+from wasser_tf.runtime.formatting import percent
 from wasser_tf.threat_model import ThreatModel
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """Returns accuracies as a Markdown table: a line for each radius, a column for each classifier, and the gain."""
+    """Returns accuracies as a Markdown table.
+
+    Args:
+      comparison: The evaluations.
+
+    Returns:
+      A table with a row for natural accuracy and for each radius, a column for each classifier, and for two
+      classifiers the gain of the second in percentage points.
+    """
     names = list(comparison.evaluations)
     columns = [_accuracies(comparison, name) for name in names]
     header = ["accuracy on the test images", *names, *(["gain, points"] if len(names) == 2 else [])]
@@ -24,7 +33,7 @@ def comparison_table(comparison: Comparison) -> str:
     for number, label in enumerate(labels):
         values = [column[number] for column in columns]
         gain = [f"{100 * (values[1] - values[0]):+.1f}"] if len(values) == 2 else []
-        rows.append([label, *(f"{100 * value:.1f} %" for value in values), *gain])
+        rows.append([label, *(percent(value, 1) for value in values), *gain])
     return tables.markdown_table(header, rows)
 
 
@@ -34,18 +43,22 @@ def save_figures(
     """Draws examples at one radius for each classifier (the paper's Fig. 1), and success against ε for all of them.
 
     Args:
-      folder: Where to.
-      comparison: What to draw.
-      radius: One of its radii.
-      class_names: Names of the classes.
+      folder: The folder of the files.
+      comparison: The evaluations.
+      radius: The radius of the examples, one of the comparison's radii.
+      class_names: Names of the classes; numbers by default.
 
     Returns:
-      The files: examples_<classifier>.png for each, and success.png.
+      The written files: examples_<classifier>.png for each classifier, and success.png.
+
+    Raises:
+      ValueError: The radius is not one of the comparison's radii.
+      OSError: A file cannot be written.
     """
     folder = pathlib.Path(folder)
     at, split = comparison.radii.index(radius), comparison.split
     threat_model = ThreatModel.from_config(comparison.records[at].threat_model)
-    # The first images that every classifier knows clean: an image that is wrong anyway shows nothing.
+    # The first images that every classifier predicts correctly: on others no attack is needed.
     known = np.logical_and.reduce([~members[at].clean.wrong for members in comparison.evaluations.values()])
     chosen = np.flatnonzero(known)[:8] if known.any() else np.arange(min(8, len(known)))
     paths = []
@@ -74,14 +87,26 @@ def save_figures(
 
 
 def save_report(folder: str | os.PathLike[str], comparison: Comparison, metadata: Mapping[str, Any], text: str) -> None:
-    """Writes report.md (`text`, the table, and all scores) and report.json (`about`, and a record for each attack)."""
+    """Writes report.md and report.json.
+
+    Args:
+      folder: The folder of the files.
+      comparison: The evaluations.
+      metadata: More entries of report.json, plain Python values.
+      text: The beginning of report.md, which the table and all scores follow.
+
+    Raises:
+      OSError: A file cannot be written.
+    """
     folder = pathlib.Path(folder)
     storage.write_text(
-        folder / "report.md",
+        folder / run_files.REPORT_TEXT,
         f"{text}\n{comparison_table(comparison)}\n## All scores\n\n{tables.to_markdown(comparison.records)}",
     )
     records = [record.to_json() for record in comparison.records]
-    storage.write_json(folder / "report.json", {**metadata, "records": records})
+    run_files.write_document(
+        folder / run_files.REPORT, run_files.Schema.COMPARISON_REPORT, {**metadata, "records": records}
+    )
 
 
 def _accuracies(comparison: Comparison, name: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""What all figures share: their canvas, colours, axes and captions. Matplotlib is imported on first use."""
+"""The canvas, colours, axes and captions shared by all figures. Matplotlib is imported on first use."""
 
 import math
 import os
@@ -14,19 +14,27 @@ from wasser_tf.threat_model import ThreatModel
 
 Path = str | os.PathLike[str]
 
-# Okabe and Ito's colours, which most colour-blind people can tell apart; the yellow, pale on white, is left out.
-# Black is kept for the worst case over attacks, which is dashed so as not to hide the attack it equals.
+# The colour-blind-safe palette of Okabe and Ito, without yellow, which is too pale on white. Black is reserved for the
+# worst case over attacks; it is dashed, so that it does not hide the attack with which it coincides.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 WORST = {"color": "black", "linestyle": (0, (4, 3)), "linewidth": 1.3, "marker": "", "zorder": 5}
 _DASHES = ("-", "--", ":", "-.")
 GREY = "#555555"
-# Rounding below float32's own would only stretch the axis of precision errors.
+# Errors below the rounding error of float32 would only stretch the axis.
 PRECISION_FLOOR = 1e-8
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A figure of its own canvas: no window system, and nothing of the caller's pyplot is touched."""
+    """Returns a Matplotlib figure that needs no window system and does not change pyplot's state.
+
+    Args:
+      width: Width in inches.
+      height: Height in inches.
+
+    Returns:
+      The figure.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -36,7 +44,17 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save_figure(figure: Any, path: Path, title: str, words: str) -> None:
-    """Writes a figure with a title and words below; an empty one is left out."""
+    """Writes a figure to a file, atomically.
+
+    Args:
+      figure: The figure.
+      path: The file to write; its suffix determines the format.
+      title: The title above the figure; none if empty.
+      words: The caption below the figure; none if empty.
+
+    Raises:
+      OSError: The file cannot be written.
+    """
     if title:
         figure.suptitle(title, fontsize=12)
     if words:
@@ -47,8 +65,8 @@ def save_figure(figure: Any, path: Path, title: str, words: str) -> None:
 
 
 def _wrapped(text: str, inches: float) -> list[str]:
-    """Breaks a caption into lines of like length, so that no word is left alone on the last."""
-    # Some 18 characters of this size fit into an inch.
+    """Breaks a caption into lines of similar length, so that the last line is not much shorter than the others."""
+    # About 18 characters of this size fit into an inch.
     widest = int(18 * inches)
     count = len(textwrap.wrap(text, widest))
     widths = range(len(text) // max(count, 1), widest)
@@ -65,13 +83,13 @@ def title_image(axis: Any, label: int, prediction: int, names: Sequence[str] | N
     pair = [
         names[number] if names is not None and number < len(names) else str(number) for number in (label, prediction)
     ]
-    # Names such as "automobile" need a line each.
+    # Long names such as "automobile" are written on separate lines.
     text = (" → " if max(map(len, pair)) <= 4 else "\n→ ").join(pair)
     axis.set_title(text, fontsize=9, pad=3, color="#B00020" if prediction != label else "black")
 
 
 def style(number: int) -> dict[str, Any]:
-    """Returns how the line of a number is drawn; no two of the first two dozen look alike."""
+    """Returns the style of a curve by its number; the first 24 styles are distinct."""
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         "marker": _MARKERS[number % len(_MARKERS)],
@@ -82,12 +100,12 @@ def style(number: int) -> dict[str, Any]:
 
 
 def legend_above(figure: Any, axis: Any, title: str) -> None:
-    """Puts an axis' legend above the figure, in rows of like length that fit its width, and the title above that."""
+    """Places the legend of an axis above the figure, in rows of similar length that fit its width, below the title."""
     handles, labels = axis.get_legend_handles_labels()
-    # A line's sample and some twelve characters of this size to an inch.
+    # The sample of a line takes 0.7 inches, and about 12 characters of this size fit into an inch.
     columns = int(figure.get_figwidth() / (0.7 + max(map(len, labels)) / 12))
     rows = math.ceil(len(labels) / max(1, min(columns, 5)))
-    # The title goes into the legend: beside it, Matplotlib would draw one over the other.
+    # As a separate title, Matplotlib would draw it over the legend.
     figure.legend(
         handles,
         labels,
@@ -101,31 +119,31 @@ def legend_above(figure: Any, axis: Any, title: str) -> None:
 
 
 def percent_axis(axis: Any, label: str) -> None:
-    """Makes the vertical axis one of per cent."""
+    """Labels the vertical axis and sets its range to 0–100 %."""
     axis.set_ylabel(label)
     axis.set_ylim(-3, 103)
 
 
 def precision_axis(axis: Any, kind: str) -> None:
-    """Makes the vertical axis one of precision errors, of which those below the floor are drawn there."""
+    """Makes the vertical axis a logarithmic one of precision errors; errors below the floor are drawn at the floor."""
     axis.set_ylabel(f"{kind}: mean precision error\n({PRECISION_FLOOR:.0e} or less: drawn there)")
     axis.set_yscale("log")
 
 
 def label_change(bar: Any, channels: int) -> None:
-    """Says what the colours of a perturbation are."""
+    """Labels the colour bar of a perturbation."""
     bar.set_label("change of pixel" + (",\nsum of channels" if channels == 3 else ""), fontsize=8)
 
 
 def radius_axis(axis: Any, threat_model: ThreatModel | None) -> None:
-    """Makes the horizontal axis one of radii, with their unit."""
+    """Labels the horizontal axis with the radius and its unit."""
     axis.set_xlabel("radius ε" + unit(threat_model))
     axis.set_xlim(left=0)
     clear_axes(axis)
 
 
 def unit(threat_model: ThreatModel | None) -> str:
-    """Returns the unit of ε in brackets, where the threat model is known."""
+    """Returns the unit of ε in brackets, or an empty text if the threat model is unknown."""
     if threat_model is None:
         return ""
     power = "" if threat_model.p == 1 else f"^{threat_model.p:g}"
@@ -133,20 +151,24 @@ def unit(threat_model: ThreatModel | None) -> str:
 
 
 def clear_axes(axis: Any) -> None:
-    """Leaves of an axis what is needed to read it."""
+    """Adds a grid to an axis and removes its upper and right borders."""
     axis.grid(alpha=0.3, linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
 
 
 def caption(threat_model: ThreatModel | None, num_images: int | None) -> str:
-    """Returns the threat model and the number of images in words."""
+    """Returns a caption with the threat model and the number of images, as far as they are known."""
     if threat_model is None:
         return "" if num_images is None else f"{num_images} images."
     return threat_model_caption(threat_model.get_config(), num_images)
 
 
 def check_some(given: Sequence[Any] | Mapping[str, Any], name: str) -> None:
-    """Raises ValueError where there is nothing to draw."""
+    """Raises an error if there is nothing to draw.
+
+    Raises:
+      ValueError: `given` is empty.
+    """
     if not given:
         raise ValueError(f"{name} must hold at least one to draw, got none.")

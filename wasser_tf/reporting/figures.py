@@ -1,4 +1,7 @@
-"""Pictures of attacks, in the format that the suffix of the path asks for."""
+"""Figures of attacks: examples, success and accuracy curves, and histograms of minimal radii.
+
+The suffix of the path determines the format.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,23 +27,24 @@ def save_examples(
 ) -> None:
     """Draws a row of clean images, one of perturbations and one of adversarial images (the paper's Fig. 1).
 
-    Above each image stands "label → prediction", in red where the classifier is wrong. Perturbations share one colour
-    scale centred at 0; of images with channels, their sum over the channels is drawn.
+    Each image is titled "label → prediction", in red if the prediction is wrong. Perturbations share one colour scale
+    centred at 0; for images with three channels, the sum over the channels is drawn.
 
     Args:
       path: The file to write.
       images: Clean images [n, H, W, C] in [0, 1], C = 1 or 3; the first `max_examples` are drawn.
-      adversarial: What became of them, [n, H, W, C].
-      labels: Their classes, [n].
-      clean_predictions: The classes that the classifier gives the clean images, [n].
-      adversarial_predictions: The classes that it gives the adversarial ones, [n].
-      threat_model: Written below; or what `Attack.ball` says of another ball.
-      title: Written above.
-      class_names: Names of the classes; their numbers by default.
-      max_examples: The most columns.
+      adversarial: The adversarial images, [n, H, W, C].
+      labels: The classes of the images, int [n].
+      clean_predictions: The predicted classes of the clean images, int [n].
+      adversarial_predictions: The predicted classes of the adversarial images, int [n].
+      threat_model: The threat model, written into the caption, or its description as returned by `Attack.ball`.
+      title: The title.
+      class_names: Names of the classes; numbers by default.
+      max_examples: The largest number of columns.
 
     Raises:
-      ValueError: There is nothing to draw, or it has neither one nor three channels.
+      ValueError: There is no image, or the images have neither one nor three channels.
+      OSError: The file cannot be written.
     """
     count, channels = min(len(images), max_examples), images.shape[-1]
     if count < 1 or channels not in (1, 3):
@@ -51,7 +55,7 @@ def save_examples(
     names = [str(name) for name in class_names] if class_names is not None else None
 
     figure = drawing.new_figure(1.3 * count + 1.6, 4.9 if title else 4.6)
-    # A column of its own for the colour bar, or it would push the images of its row aside.
+    # The colour bar has its own column, so that it does not displace the images in its row.
     grid = figure.add_gridspec(3, count + 1, width_ratios=[1.0] * count + [0.08], wspace=0.06, hspace=0.05)
     axes = np.array([[figure.add_subplot(grid[row, column]) for column in range(count)] for row in range(3)])
     for axis, label in zip(axes[:, 0], ("clean", "perturbation", "adversarial"), strict=True):
@@ -86,13 +90,14 @@ def save_success_curves(
 
     Args:
       path: The file to write.
-      curves: For each line its name, and its radii and success rates (0 to 1).
-      threat_model: Written below; its epsilon is not.
-      num_images: Written below.
-      title: Written above.
+      curves: The radii and the success rates (0 to 1) of each curve, by name.
+      threat_model: The threat model, written into the caption without its epsilon.
+      num_images: The number of images, written into the caption.
+      title: The title.
 
     Raises:
       ValueError: There are no curves.
+      OSError: The file cannot be written.
     """
     drawing.check_some(curves, "curves")
     figure = drawing.new_figure(6.4, 4.4)
@@ -106,23 +111,24 @@ def save_success_curves(
 
 
 def save_panels(path: drawing.Path, records: Sequence[Record], *, title: str = "") -> None:
-    """Draws the four panels of the paper's Fig. 4 and 5 for one classifier, a line for each attack.
+    """Draws the four panels of the paper's Fig. 4 and 5 for one classifier, with a curve for each attack.
 
-    Success rate and cross-entropy of the feasible examples; and, of the raw ones, how far they break the rules: the
-    precision error (logarithmic), which is what the paper draws, and the largest pixel. Feasible ones have no such
-    errors but rounding. Robust accuracy is 1 − success.
+    The upper panels show the success rate and the cross-entropy of the feasible examples. The lower panels show by how
+    much the raw examples violate the threat model: the precision error (logarithmic), as in the paper, and the largest
+    pixel. Feasible examples have no such errors except rounding. Robust accuracy is 1 − success.
 
     Args:
       path: The file to write.
-      records: Of one classifier and one threat model, at fixed radii.
-      title: Written above; the classifier's name by default.
+      records: Records of one classifier and one threat model, at fixed radii.
+      title: The title; the classifier's name by default.
 
     Raises:
-      ValueError: There are no records, or they are of several classifiers.
+      ValueError: There are no records, or they belong to several classifiers.
+      OSError: The file cannot be written.
     """
     drawing.check_some(records, "records")
     if len({record.model for record in records}) > 1:
-        raise ValueError("The records must be of one classifier; draw a figure for each.")
+        raise ValueError("The records must belong to one classifier; draw a figure for each.")
     lines: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.epsilon):
         lines.setdefault(record.attack, []).append(record)
@@ -136,7 +142,7 @@ def save_panels(path: drawing.Path, records: Sequence[Record], *, title: str = "
             [max(record.raw.precision_error_mean, drawing.PRECISION_FLOOR) for record in members],
             [record.raw.max_pixel for record in members],
         ]
-        # The worst case is of feasible examples; what its members were before says nothing.
+        # The worst case is taken over feasible examples; its raw examples carry no information.
         style, drawn = (drawing.WORST, drawn[:2]) if attack == WORST_CASE else (drawing.style(number), drawn)
         for axis, values in zip(panels.ravel(), drawn, strict=False):
             axis.plot(radii, values, label=attack, **style)
@@ -154,7 +160,7 @@ def save_panels(path: drawing.Path, records: Sequence[Record], *, title: str = "
     for axis in panels.ravel():
         drawing.radius_axis(axis, threat_model)
     drawing.legend_above(figure, success, title or records[0].model)
-    raw = "\nAbove: feasible examples. Below, raw: as the attack made them, before rounding; dotted is the capacity."
+    raw = "\nAbove: feasible examples. Below: raw examples, before rounding; dotted: the capacity."
     drawing.save_figure(figure, path, "", drawing.caption(threat_model, records[0].num_images) + raw)
 
 
@@ -166,18 +172,19 @@ def save_radius_histogram(
     title: str = "",
     bins: int = 30,
 ) -> None:
-    """Draws how the minimal radii, at which each image is first fooled, are spread over the images.
+    """Draws a histogram of the minimal radii of each classifier's images.
 
     Args:
       path: The file to write.
-      radii: For each classifier its name and its images' minimal radii [n]: 0 for an image misclassified clean,
-        infinite for one that was never fooled.
-      threat_model: Written below; its epsilon is not.
-      title: Written above.
-      bins: How many bars the range is cut into.
+      radii: The minimal radii [n] of each classifier, by name: 0 for an image that is misclassified clean, infinity
+        for one that was never fooled.
+      threat_model: The threat model, written into the caption without its epsilon.
+      title: The title.
+      bins: The number of bars.
 
     Raises:
-      ValueError: There is nothing to draw.
+      ValueError: There is no classifier.
+      OSError: The file cannot be written.
     """
     drawing.check_some(radii, "radii")
     finite = np.concatenate([np.asarray(values)[np.isfinite(values)] for values in radii.values()])
@@ -199,7 +206,7 @@ def save_radius_histogram(
         axis.set_xlim(0, edges[-1])
     axes[-1].set_xlabel("minimal radius" + drawing.unit(threat_model))
     counts = {len(values) for values in radii.values()}
-    note = "0: wrong without an attack. Dashed: the median.\n"
+    note = "0: misclassified without an attack. Dashed: the median.\n"
     drawing.save_figure(
         figure, path, title, note + drawing.caption(threat_model, counts.pop() if len(counts) == 1 else None)
     )
@@ -213,19 +220,20 @@ def save_accuracy_curves(
     title: str = "",
     max_radius: float | None = None,
 ) -> None:
-    """Draws robust accuracy against ε out of minimal radii: the share of images that are not fooled at ε.
+    """Draws robust accuracy against ε, computed from minimal radii: the share of images that are not fooled at ε.
 
-    A minimal radius that an attack found is an upper bound, and so is the accuracy.
+    A minimal radius found by an attack is an upper bound, and so is the accuracy.
 
     Args:
       path: The file to write.
-      radii: As `save_radius_histogram`'s.
-      threat_model: Written below; its epsilon is not.
-      title: Written above.
-      max_radius: Where the lines end; at the largest finite radius by default.
+      radii: The minimal radii [n] of each classifier, by name, see `save_radius_histogram`.
+      threat_model: The threat model, written into the caption without its epsilon.
+      title: The title.
+      max_radius: The end of the curves; the largest finite radius by default.
 
     Raises:
-      ValueError: There is nothing to draw.
+      ValueError: There is no classifier.
+      OSError: The file cannot be written.
     """
     drawing.check_some(radii, "radii")
     finite = np.concatenate([np.asarray(values)[np.isfinite(values)] for values in radii.values()])

@@ -1,4 +1,4 @@
-"""Writes what an evaluation found: report.json, results.csv, report.md and figures/."""
+"""Writes the report of an evaluation: report.json, results.csv, report.md and figures/."""
 
 import dataclasses
 import pathlib
@@ -10,20 +10,23 @@ import numpy as np
 from wasser_tf.attacks import Attack
 from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation import metrics
+from wasser_tf.evaluation.check import Check, gradient_masking
 from wasser_tf.evaluation.examples import Examples
+from wasser_tf.evaluation.fingerprint import safe_name
 from wasser_tf.evaluation.record import WORST_CASE, Record, make_record
-from wasser_tf.evaluation.sanity import Check, gradient_masking
-from wasser_tf.evaluation.sweep import safe_name
 from wasser_tf.evaluation.verification import ExactCheck
 from wasser_tf.reporting import figures, tables
-from wasser_tf.runtime import provenance, storage
+from wasser_tf.runtime import provenance, run_files, storage
+from wasser_tf.runtime.formatting import percent
 from wasser_tf.threat_model import ThreatModel
 
+FIGURES = "figures"
+# The number of examples in a figure.
 PICTURES = 8
 
 
 class Pictures(NamedTuple):
-    """A few examples to draw, the arguments of `figures.save_examples`."""
+    """A few examples to draw; the fields are arguments of `figures.save_examples`."""
 
     images: np.ndarray
     adversarial: np.ndarray
@@ -34,19 +37,19 @@ class Pictures(NamedTuple):
 
 @dataclasses.dataclass(kw_only=True)
 class ModelReport:
-    """What there is to tell of a model; filled radius by radius.
+    """The results of one model, filled radius by radius.
 
     Attributes:
-      name: Its name.
-      path: Its path.
-      fingerprint: What tells its file from others, see `sweep.fingerprint`.
-      records: Of each attack and radius.
+      name: The name of the model.
+      path: The path of the model.
+      fingerprint: The hash of the model's files, see `fingerprint`.
+      records: A record for each attack and radius.
       exact: The exact verifications, by attack and radius.
       checks: The sanity checks.
-      minimal_radii: Of each image, [n], upper bounds, see `worst_case.least_costs`.
-      bisected: Whether they were looked for radius by radius. From the tested radii alone they pile up just below
-        those, and neither their median nor their histogram is shown.
-      pictures: Examples by radius.
+      minimal_radii: Upper bounds of the minimal radii, [n], see `worst_case.least_costs`.
+      bisected: Whether the minimal radii were found by bisection. Otherwise they cluster just below the tested radii,
+        and neither their median nor their histogram is shown.
+      pictures: Examples to draw, by radius.
     """
 
     name: str
@@ -69,7 +72,17 @@ class ModelReport:
         seconds: float,
         settings: dict[str, Any] | None = None,
     ) -> None:
-        """Adds the record of some examples; `settings` replace the attack's."""
+        """Adds the record of an attack.
+
+        Args:
+          label: The name of the attack in the report.
+          attack: The attack.
+          radius: The radius.
+          dataset_name: The name of the images.
+          examples: The examples.
+          seconds: Duration of the attack in seconds.
+          settings: Replace the attack's settings in the record, if given.
+        """
         record = make_record(
             attack,
             examples.result,
@@ -83,7 +96,7 @@ class ModelReport:
         self.records.append(dataclasses.replace(record, attack=label, settings=settings))
 
     def keep_pictures(self, radius: float, examples: Examples, classifier: Any) -> None:
-        """Keeps the first few examples of a radius for drawing."""
+        """Keeps the first `PICTURES` examples of a radius for drawing."""
         images, labels = examples.images[:PICTURES], examples.labels[:PICTURES]
         adversarial = examples.result.adversarial[:PICTURES]
         predicted = metrics.predict_unchecked(classifier, adversarial, labels).predicted
@@ -97,19 +110,22 @@ def write_report(
     images: Selection,
     reports: Sequence[ModelReport],
 ) -> None:
-    """Writes everything anew.
+    """Writes report.json, report.md, results.csv and the figures, replacing existing ones.
 
     Args:
-      folder: Where to.
-      config: What was evaluated, as plain values.
-      threat_model: The ball; its epsilon is not used.
+      folder: The folder of the evaluation.
+      config: The configuration of the evaluation, as plain Python values.
+      threat_model: The ball; its epsilon is ignored.
       images: The images.
-      reports: Of the models.
+      reports: The results of each model.
+
+    Raises:
+      OSError: A file cannot be written.
     """
     records = [record for model in reports for record in model.records]
-    drawn = _draw(folder / "figures", threat_model, images, reports)
-    storage.write_text(folder / "results.csv", tables.to_csv(records))
-    storage.write_text(folder / "report.md", _markdown(config, threat_model, images, reports, drawn))
+    drawn = _draw(folder / FIGURES, threat_model, images, reports)
+    storage.write_text(folder / run_files.RESULTS, tables.to_csv(records))
+    storage.write_text(folder / run_files.REPORT_TEXT, _markdown(config, threat_model, images, reports, drawn))
     values = {
         "config": config,
         "commit": provenance.commit(),
@@ -120,8 +136,8 @@ def write_report(
         "records": [record.to_json() for record in records],
         "models": {model.name: _to_json(model) for model in reports},
     }
-    # Last: where it is there, all is there.
-    storage.write_json(folder / "report.json", values)
+    # Written last: if it exists, the report is complete.
+    run_files.write_document(folder / run_files.REPORT, run_files.Schema.EVALUATION_REPORT, values)
 
 
 def _to_json(model: ModelReport) -> dict[str, Any]:
@@ -143,14 +159,14 @@ def _to_json(model: ModelReport) -> dict[str, Any]:
 def _draw(
     folder: pathlib.Path, threat_model: ThreatModel, images: Selection, reports: Sequence[ModelReport]
 ) -> dict[str, str]:
-    """Draws what can be drawn; returns the files by their captions."""
+    """Draws all figures that the results allow; returns their paths relative to the report, by caption."""
     drawn: dict[str, str] = {}
 
     def place(caption: str, name: str) -> pathlib.Path:
         drawn[caption] = f"{folder.name}/{name}.png"
         return folder / f"{name}.png"
 
-    # The last attack is the worst case over them, or the only one.
+    # The last record is the worst case over all attacks, or the only attack.
     strongest = reports[0].records[-1].attack
     strongest = "worst case over attacks" if strongest == WORST_CASE else strongest
     radii = {model.name: model.minimal_radii for model in reports}
@@ -202,12 +218,12 @@ def _markdown(
     sentence = tables.threat_model_caption(threat_model.get_config(), len(images.labels))
     parts = [
         f"# Evaluation on {images.name}\n\n{sentence}\n"
-        "Every example is feasible; raw is what an attack made before it was.\n"
+        "Every example is feasible; raw examples are those of the attack before rounding.\n"
     ]
     if config["skip_fooled"]:
         parts.append(
-            f"Attacked by {', then '.join(config['attacks'])}, radius after radius, each only where none before had "
-            "success. So no attack has a row of its own, and losses are those of the first success.\n"
+            f"Attacked by {', then '.join(config['attacks'])}, in order of the radii, each only on images that none "
+            "before had fooled. Therefore no attack has its own row, and losses are those of the first success.\n"
         )
     for model in reports:
         parts.append(f"## {model.name}\n\n{overview(model)}")
@@ -223,14 +239,21 @@ def _markdown(
 
 
 def overview(model: ModelReport) -> str:
-    """Robust accuracy, an attack a row and a radius a column."""
+    """Returns a model's accuracies as text for the terminal and the report.
+
+    Args:
+      model: The results of the model.
+
+    Returns:
+      The natural accuracy, and a Markdown table of robust accuracies with a row per attack and a column per radius.
+    """
     labels = list(dict.fromkeys(record.attack for record in model.records))
     radii = list(dict.fromkeys(record.epsilon for record in model.records))
     cells = {(record.attack, record.epsilon): record.feasible.robust_accuracy for record in model.records}
     natural = model.records[0].natural_accuracy
-    rows = [[label, *(f"{100 * cells[label, radius]:.2f} %" for radius in radii)] for label in labels]
+    rows = [[label, *(percent(cells[label, radius]) for radius in radii)] for label in labels]
     header = ["robust accuracy", *(f"ε = {radius:g}" for radius in radii)]
-    return f"Natural accuracy {100 * natural:.2f} %.\n\n{tables.markdown_table(header, rows)}"
+    return f"Natural accuracy {percent(natural)}.\n\n{tables.markdown_table(header, rows)}"
 
 
 def _minimal_radius_line(radii: np.ndarray) -> str:
@@ -269,5 +292,5 @@ def _exact_table(model: ModelReport) -> str:
 
 
 def _median(radii: np.ndarray) -> float:
-    # One of the radii, never a mean of two: the mean of a number and infinity says nothing.
+    # An element of the sample, never a mean of two, because one of the two may be infinite.
     return float(np.quantile(radii, 0.5, method="inverted_cdf"))

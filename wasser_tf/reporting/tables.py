@@ -1,4 +1,4 @@
-"""Records as text: CSV, and Markdown tables."""
+"""Formats records as CSV and as Markdown tables."""
 
 import csv
 import io
@@ -7,14 +7,23 @@ from typing import Any
 
 from wasser_tf.evaluation.metrics import Scores
 from wasser_tf.evaluation.record import Record
+from wasser_tf.runtime.formatting import percent
 from wasser_tf.threat_model import ThreatModel
 
 
 def to_csv(records: Sequence[Record]) -> str:
-    """Returns a line for each record: feasible scores by their names, raw ones as raw_…, the threat model's fields."""
+    """Returns records as CSV, one line per record.
+
+    Args:
+      records: The records.
+
+    Returns:
+      A header and the lines. Scores of feasible examples have their own names, those of raw examples begin with raw_,
+      and the attack's settings with setting_ and schedule_; the threat model's fields follow.
+    """
     lines = [_flat(record) for record in records]
     text = io.StringIO()
-    # Attacks have settings of their own, so the columns are the union, in order of appearance.
+    # Attacks have different settings, so the columns are their union, in order of appearance.
     writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
@@ -43,24 +52,31 @@ _COLUMNS: dict[str, Callable[[Record], str]] = {
     "attack": lambda record: record.attack,
     "ε": lambda record: "adaptive" if record.settings.get("schedule") else f"{record.epsilon:g}",
     "images": lambda record: f"{record.num_images}",
-    "natural accuracy": lambda record: _percent(record.natural_accuracy),
-    "robust accuracy": lambda record: _percent(record.feasible.robust_accuracy),
-    "success": lambda record: _percent(record.feasible.success_rate),
+    "natural accuracy": lambda record: percent(record.natural_accuracy),
+    "robust accuracy": lambda record: percent(record.feasible.robust_accuracy),
+    "success": lambda record: percent(record.feasible.success_rate),
     "cross-entropy": lambda record: f"{record.feasible.cross_entropy:.3g}",
     "precision error": lambda record: f"{record.feasible.precision_error_mean:.1e}",
     "max cost / ε": lambda record: f"{record.feasible.max_cost_ratio:.6f}",
-    "feasible": lambda record: _percent(record.feasible.feasible_share),
-    "raw success": lambda record: _percent(record.raw.success_rate),
+    "feasible": lambda record: percent(record.feasible.feasible_share),
+    "raw success": lambda record: percent(record.raw.success_rate),
     "raw precision error": lambda record: f"{record.raw.precision_error_mean:.1e}",
     "raw pixels": lambda record: f"{record.raw.min_pixel:.2g} … {record.raw.max_pixel:.3g}",
-    "raw feasible": lambda record: _percent(record.raw.feasible_share),
+    "raw feasible": lambda record: percent(record.raw.feasible_share),
     "iterations": lambda record: f"{record.mean_iterations:.0f}",
     "seconds": lambda record: f"{record.seconds:.1f}",
 }
 
 
 def to_markdown(records: Sequence[Record]) -> str:
-    """Returns a table of the records under each threat model that occurs (its epsilon is a column)."""
+    """Returns a Markdown table of records for each threat model among them; epsilon is a column.
+
+    Args:
+      records: The records.
+
+    Returns:
+      The tables, each below its threat model's description.
+    """
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(threat_model_caption(record.threat_model), []).append(record)
@@ -72,11 +88,18 @@ def to_markdown(records: Sequence[Record]) -> str:
 
 
 def summary(record: Record) -> str:
-    """Returns a record as a Markdown table of few columns, for the terminal: feasible scores beside raw ones."""
+    """Returns a record as text for the terminal.
+
+    Args:
+      record: The record.
+
+    Returns:
+      A paragraph and a Markdown table with a row per score, for feasible and for raw examples.
+    """
     feasible, raw = record.feasible, record.raw
     lines: list[tuple[str, Callable[[Scores], str]]] = [
-        ("robust accuracy", lambda scores: _percent(scores.robust_accuracy)),
-        ("success", lambda scores: _percent(scores.success_rate)),
+        ("robust accuracy", lambda scores: percent(scores.robust_accuracy)),
+        ("success", lambda scores: percent(scores.success_rate)),
         ("mean cross-entropy", lambda scores: f"{scores.cross_entropy:.3f}"),
         ("precision error, mean", lambda scores: f"{scores.precision_error_mean:.1e}"),
         ("precision error, largest", lambda scores: f"{scores.precision_error_max:.1e}"),
@@ -84,11 +107,11 @@ def summary(record: Record) -> str:
         ("smallest pixel", lambda scores: f"{scores.min_pixel:.4g}"),
         ("largest pixel", lambda scores: f"{scores.max_pixel:.4g}"),
         ("largest row error / mass", lambda scores: f"{scores.max_row_error:.1e}"),
-        ("feasible", lambda scores: _percent(scores.feasible_share)),
+        ("feasible", lambda scores: percent(scores.feasible_share)),
     ]
     flagged = (
         f"Flagged: {record.num_flagged} images at which the classifier has no finite gradient other than 0, so that a "
-        "failure of the attack there proves nothing.\n"
+        "failure of the attack there is not evidence of robustness.\n"
         if record.num_flagged
         else ""
     )
@@ -96,14 +119,23 @@ def summary(record: Record) -> str:
     return (
         f"{record.model} under {record.attack} at {radius}, {record.num_images} images of {record.dataset}.\n"
         f"{threat_model_caption(record.threat_model)}\n"
-        f"Natural accuracy {_percent(record.natural_accuracy)}; {record.mean_iterations:.0f} iterations an image, "
+        f"Natural accuracy {percent(record.natural_accuracy)}; {record.mean_iterations:.0f} iterations per image, "
         f"{record.seconds:.1f} s.\n{flagged}\n"
-        + markdown_table(["", "feasible", "raw"], [[name, log(feasible), log(raw)] for name, log in lines])
+        + markdown_table(["", "feasible", "raw"], [[name, cell(feasible), cell(raw)] for name, cell in lines])
     )
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """Returns a Markdown table, its first columns aligned left, the others right, padded to read well as text."""
+    """Returns a Markdown table, padded so that it is also readable as plain text.
+
+    Args:
+      header: The column titles.
+      rows: The cells of each row.
+      text_columns: The number of leading columns that are aligned left; the others are aligned right.
+
+    Returns:
+      The table, ending with a newline.
+    """
     widths = [max(len(line[number]) for line in (header, *rows)) for number in range(len(header))]
 
     def pad(line: Sequence[str]) -> list[str]:
@@ -117,10 +149,14 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_co
 
 
 def threat_model_caption(config: dict[str, Any], num_images: int | None = None) -> str:
-    """Returns the threat model's sentence without its epsilon, and how many images there were."""
+    """Returns a description of a threat model without its epsilon.
+
+    Args:
+      config: The threat model's config.
+      num_images: The number of images, which is appended if given.
+
+    Returns:
+      The description.
+    """
     sentence = ThreatModel.from_config(config).describe("ε")
     return sentence + ("." if num_images is None else f"; {num_images} images.")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"

@@ -1,1 +1,1 @@
-"""What each binary does: one module for each, with the same name."""
+"""The runs of the binaries, one module per binary with the same name."""

@@ -1,4 +1,4 @@
-"""One attack on one saved classifier, with its examples and a report as files: what bin/attack.py does."""
+"""Attacks one saved classifier and writes the examples and a report; bin/attack.py runs it."""
 
 import dataclasses
 import pathlib
@@ -9,34 +9,34 @@ from wasser_tf.attacks.base import batch_shape
 from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation import examples
+from wasser_tf.evaluation.fingerprint import fingerprint
 from wasser_tf.evaluation.record import Record, make_record
-from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint
+from wasser_tf.evaluation.sweep import Model, Sweep
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.arguments import is_whole
 from wasser_tf.runtime.output_folder import check_output_dir
+from wasser_tf.runtime.run_files import EXAMPLES, REPORT, Schema, write_document
 from wasser_tf.version import __version__
 
-EXAMPLES = "adversarial.npz"
-REPORT = "report.json"
-# What is done so far, while a run lasts.
+# The folder of completed batches; it is removed at the end of the run.
 PARTS = "parts"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackRun:
-    """What to attack with what.
+    """The configuration of an attack on one classifier.
 
     Attributes:
-      model: Path of the classifier, see `wasser_tf.models.load_classifier`.
+      model: The path of the classifier, see `wasser_tf.models.load_classifier`.
       source: The images.
       attack: The attack; its threat model holds the radius.
-      output_dir: Where adversarial.npz and report.json go.
-      overwrite: Whether to replace such files that are there.
-      batch_size: Images at a time.
-      verbose: Whether to tell of each batch.
+      output_dir: The folder of adversarial.npz and report.json.
+      overwrite: Whether to replace existing files of these names.
+      batch_size: Images attacked at a time.
+      verbose: Whether to print a line for each batch.
 
     Raises:
-      ValueError: A field is out of its range.
+      ValueError: A field is out of range.
     """
 
     model: str
@@ -54,13 +54,41 @@ class AttackRun:
 
 
 def run_attack(config: AttackRun) -> Record:
-    """Attacks, and writes both files once all is done; a run that was stopped goes on after its last whole batch.
+    """Attacks a classifier and writes adversarial.npz and report.json.
+
+    Both files are written at the end. Until then, completed batches are stored in a subfolder, and an interrupted run
+    resumes after the last of them when called again.
+
+    >>> import tempfile
+    >>> from wasser_tf import ThreatModel, attacks, models
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/linear.keras"
+    ...     models.build("linear", (8, 8, 1), 10, seed=0).save(path)
+    ...     record = run_attack(
+    ...         AttackRun(
+    ...             model=path,
+    ...             source=ImageSource(dataset="digits", num_examples=4),
+    ...             attack=attacks.make("random_plan", ThreatModel(epsilon=0.1)),
+    ...             output_dir=f"{folder}/attack",
+    ...             verbose=False,
+    ...         )
+    ...     )
+    ...     sorted(path.name for path in pathlib.Path(folder, "attack").iterdir())
+    ['adversarial.npz', 'report.json']
+    >>> record.num_images, record.feasible.feasible_share
+    (4, 1.0)
+
+    Args:
+      config: The configuration.
+
+    Returns:
+      The record, which report.json holds as well.
 
     Raises:
-      ValueError: The model, the images or the output_dir are not what is needed, or another run writes there; nothing
-        was written.
-      OSError: The output_dir cannot be written to; what was there before is whole.
-      wasser_tf.runtime.interruption.Interrupted: The run was asked to stop; the same call goes on.
+      ValueError: The model or the images are invalid, the output_dir holds another run, or another process writes into
+        it; nothing was written.
+      OSError: The output_dir cannot be written to; existing files are unchanged.
+      wasser_tf.runtime.interruption.Interrupted: A signal requested the run to stop; the same call resumes it.
     """
     folder = pathlib.Path(config.output_dir).expanduser()
     check_output_dir(folder, (EXAMPLES, REPORT), config.overwrite)
@@ -80,7 +108,7 @@ def run_attack(config: AttackRun) -> Record:
     )
     storage.make_folder(folder)
     with storage.locked(folder):
-        # Once more, for a run may have begun and ended here since.
+        # Checked again under the lock, because another run may have used the folder in the meantime.
         check_output_dir(folder, (EXAMPLES, REPORT), config.overwrite)
         storage.remove_leftovers(folder)
         sweep.run((lambda line: print(line, flush=True)) if config.verbose else None)
@@ -102,7 +130,7 @@ def run_attack(config: AttackRun) -> Record:
             **record.to_json(),
         }
         examples.write_examples(folder / EXAMPLES, cell.examples)
-        # After them: where there is a report there are examples.
-        storage.write_json(folder / REPORT, report)
+        # Written last: if the report exists, the examples do.
+        write_document(folder / REPORT, Schema.ATTACK_REPORT, report)
         storage.remove(folder / PARTS)
     return record

@@ -1,4 +1,4 @@
-"""Saved classifiers × attacks × radii to tables, curves and pictures: what bin/evaluate.py does."""
+"""Evaluates saved classifiers × attacks × radii and writes a report; bin/evaluate.py runs it."""
 
 import dataclasses
 import pathlib
@@ -10,22 +10,25 @@ import numpy as np
 from wasser_tf import attacks, models
 from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.data.selection import Selection
-from wasser_tf.evaluation import sanity
-from wasser_tf.evaluation.config import CONFIG, EvaluationRun
+from wasser_tf.evaluation.check import Check, worst_case_is_per_example
+from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.evaluation.examples import Examples
+from wasser_tf.evaluation.fingerprint import fingerprint, safe_name
 from wasser_tf.evaluation.minimal_radius import minimal_radii
 from wasser_tf.evaluation.record import WORST_CASE
-from wasser_tf.evaluation.sanity import worst_case_is_per_example
-from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, safe_name
-from wasser_tf.evaluation.verification import in_words, verify
-from wasser_tf.evaluation.worst_case import least_costs, with_more
-from wasser_tf.reporting.report import PICTURES, ModelReport, write_report
+from wasser_tf.evaluation.sanity import SanityChecker
+from wasser_tf.evaluation.surrogate import train_surrogate
+from wasser_tf.evaluation.sweep import Model, Sweep
+from wasser_tf.evaluation.verification import summarize_exact_checks, verify
+from wasser_tf.evaluation.worst_case import least_costs, update_worst_case
+from wasser_tf.reporting.report import FIGURES, PICTURES, ModelReport, write_report
 from wasser_tf.runtime import interruption, storage
 from wasser_tf.runtime.output_folder import check_output_dir
+from wasser_tf.runtime.run_files import CONFIG, REPORT, REPORT_TEXT, RESULTS, Schema, read_document, write_document
+from wasser_tf.training import run_folder
 
 CELLS = "cells"
-FIGURES = "figures"
-_REPORTS = ("report.json", "report.md", "results.csv")
+_REPORTS = (REPORT, REPORT_TEXT, RESULTS)
 
 
 def run_evaluation(
@@ -37,28 +40,53 @@ def run_evaluation(
     verify_exact: int | None = None,
     log: Callable[[str], None] | None = None,
 ) -> list[ModelReport]:
-    """Attacks what was not attacked yet and writes config.json, cells/, report.json, report.md, results.csv, figures/.
+    """Runs an evaluation: attacks all missing cells and writes the reports.
+
+    The output_dir gets config.json, cells/, report.json, report.md, results.csv and figures/. A folder that holds the
+    same evaluation is resumed: no cell is attacked twice.
+
+    >>> import tempfile
+    >>> from wasser_tf import ThreatModel, attacks, models
+    >>> from wasser_tf.data.selection import ImageSource
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/linear.keras"
+    ...     models.build("linear", (8, 8, 1), 10, seed=0).save(path)
+    ...     config = EvaluationRun(
+    ...         models={"linear": path},
+    ...         source=ImageSource(dataset="digits", num_examples=4),
+    ...         attacks={"random_plan": attacks.make("random_plan", ThreatModel())},
+    ...         radii=(0.1,),
+    ...         output_dir=f"{folder}/evaluation",
+    ...         sanity=False,
+    ...     )
+    ...     (report,) = run_evaluation(config)
+    >>> [(record.attack, record.epsilon, record.num_images) for record in report.records]
+    [('random_plan', 0.1, 4)]
 
     Args:
-      config: What to evaluate. A folder that holds the same evaluation is gone on with.
-      resume: Whether to go on in a folder that holds another evaluation; results that fit are used.
-      overwrite: Whether to delete the evaluation that the folder holds.
-      rescore_only: Attack nothing; ask the classifiers about the stored examples anew.
-      verify_exact: Verify so many feasible examples of each model, attack and radius by exact transport; 0 for all.
-      log: Is given lines of progress.
+      config: The configuration.
+      resume: Whether to continue in a folder that holds an evaluation with other settings; matching cells are reused.
+      overwrite: Whether to delete the evaluation in the folder first.
+      rescore_only: Whether to attack nothing and evaluate the classifiers on the stored examples again.
+      verify_exact: The number of feasible examples of each model, attack and radius to verify by exact transport;
+        0 for all, None for none.
+      log: Takes lines of progress.
 
     Returns:
-      A report for each model.
+      The results of each model.
 
     Raises:
-      ValueError: Something is not what is needed; nothing was written.
-      OSError: The output_dir cannot be written to; what was there before is whole.
-      wasser_tf.runtime.interruption.Interrupted: The run was asked to stop; the same call goes on.
+      ValueError: A setting, a model or an image is invalid, the folder holds another evaluation, or results that
+        `rescore_only` needs are missing; nothing was written.
+      OSError: The output_dir cannot be written to; existing files are unchanged.
+      wasser_tf.runtime.interruption.Interrupted: A signal requested the run to stop; the same call resumes it.
     """
     log = log or (lambda line: None)
     folder = pathlib.Path(config.output_dir).expanduser()
     if rescore_only and overwrite:
-        raise ValueError("Rescoring needs what the output_dir holds: give --rescore or --overwrite, not both.")
+        raise ValueError(
+            "Rescoring needs the stored results in the output_dir: give --rescore or --overwrite, not both."
+        )
     _check_folder(config, folder, resume, overwrite)
     images = config.source.load()
     classifiers = {name: models.load_classifier(path) for name, path in config.models.items()}
@@ -77,8 +105,8 @@ def run_evaluation(
     )
     if rescore_only and (missing := sweep.missing()):
         raise ValueError(
-            f"{len(missing)} results are not there yet, the first {missing[0].relative_to(folder)}: "
-            "run without --rescore to make them."
+            f"{len(missing)} results are missing, the first {missing[0].relative_to(folder)}: "
+            "run without --rescore to create them."
         )
     storage.make_folder(folder)
     with storage.locked(folder):
@@ -86,7 +114,7 @@ def run_evaluation(
             for name in (CONFIG, *_REPORTS, CELLS, FIGURES):
                 storage.remove(folder / name)
         storage.remove_leftovers(folder)
-        storage.write_json(folder / CONFIG, config.to_json())
+        write_document(folder / CONFIG, Schema.EVALUATION_CONFIG, config.to_json())
         if not rescore_only:
             sweep.run(log)
         reports = []
@@ -95,9 +123,9 @@ def run_evaluation(
             log(f"Scoring {model.name}")
             report = _report_on(config, sweep, model, images, rescore_only, verify_exact)
             if report.exact:
-                log(in_words(report.exact.values()))
+                log(summarize_exact_checks(report.exact.values()))
             if config.minimal_radius:
-                found = _bisected(config, folder, model, images, rescore_only, log)
+                found = _bisected_radii(config, folder, model, images, rescore_only, log)
                 report.bisected = found is not None
                 if found is not None:
                     report.minimal_radii = np.minimum(report.minimal_radii, found)
@@ -111,12 +139,12 @@ def run_evaluation(
 def _report_on(
     config: EvaluationRun, sweep: Sweep, model: Model, images: Selection, rescored: bool, verify_exact: int | None
 ) -> ModelReport:
-    """Scores a model's cells, one radius at a time and without the images, which may not fit into memory."""
+    """Scores the cells of a model, one radius at a time and without the images, which may not fit into memory."""
     report = ModelReport(name=model.name, path=config.models[model.name], fingerprint=model.fingerprint)
     worst, smallest, seconds = None, np.full(len(images.labels), np.inf), 0.0
-    # One attack alone is its own worst case.
+    # A single attack is its own worst case.
     alone = len(config.attacks) == 1 and not config.skip_fooled
-    # Those that are drawn, and those that are verified, of which 0 means all.
+    # The number of examples whose images are needed for figures and verification; None for all.
     kept = PICTURES if verify_exact is None else max(PICTURES, verify_exact) if verify_exact else None
 
     def check_exactly(label: str, radius: float, examples: Examples) -> None:
@@ -131,9 +159,9 @@ def _report_on(
                 report.add(cell.label, cell.attack, radius, images.name, cell.examples, cell.seconds)
                 check_exactly(cell.label, radius, cell.examples)
             smallest[cell.rows] = np.minimum(smallest[cell.rows], least_costs([cell.examples]))
-            # Examples of a smaller ball are examples of this one too.
-            worst = cell.examples if worst is None else with_more(worst, cell.examples, cell.rows)
-        assert worst is not None  # noqa: S101 (the first attack gets all images)
+            # The ball contains the smaller balls, so their examples count too.
+            worst = cell.examples if worst is None else update_worst_case(worst, cell.examples, cell.rows)
+        assert worst is not None  # noqa: S101 (the first attack receives all images)
         if not alone:
             first = next(iter(config.attacks.values()))
             report.add(WORST_CASE, first, radius, images.name, worst, seconds, settings={})
@@ -144,7 +172,7 @@ def _report_on(
     return report
 
 
-def _bisected(
+def _bisected_radii(
     config: EvaluationRun,
     folder: pathlib.Path,
     model: Model,
@@ -152,7 +180,7 @@ def _bisected(
     stored_only: bool,
     log: Callable[[str], None],
 ) -> np.ndarray | None:
-    """Bisects the minimal radius of each image, or reads what was found, [n]; None where it may not be made."""
+    """Returns the minimal radii [n], bisected or read from the cache; None if not cached and `stored_only`."""
     attack, largest = config.attacks[config.main_attack], max(config.radii)
 
     def make() -> list[float]:
@@ -174,7 +202,7 @@ def _bisected(
         "largest": largest,
         "source": dataclasses.asdict(config.source),
     }
-    found = _once(folder / CELLS / safe_name(model.name) / "minimal_radius.json", key, make, stored_only)
+    found = _cached(folder / CELLS / safe_name(model.name) / "minimal_radius.json", key, make, stored_only)
     return None if found is None else np.array([float(radius) for radius in found])
 
 
@@ -186,21 +214,21 @@ def _sanity(
     images: Selection,
     stored_only: bool,
     log: Callable[[str], None],
-) -> list[sanity.Check]:
-    """Makes a model's sanity checks, or reads those that were made; none where they may not be made."""
+) -> list[Check]:
+    """Returns the sanity checks of a model, made or read from the cache; none if not cached and `stored_only`."""
     attack = config.attacks[config.main_attack]
     other = next((other for other in known if other.name != model.name), None)
     count = min(config.sanity_examples, len(images.labels))
 
     def make() -> list[dict[str, Any]]:
         log(f"Sanity checks of {model.name} with {config.main_attack} on {count} images")
-        checker = sanity.SanityChecker(
+        checker = SanityChecker(
             model.classifier,
             attack,
             images.images[:count],
             images.labels[:count],
             config.radii,
-            surrogate=other.classifier if other else sanity.train_surrogate(model.classifier, images.images),
+            surrogate=other.classifier if other else train_surrogate(model.classifier, images.images),
             batch_size=config.batch_size,
         )
         return [dataclasses.asdict(check) for check in checker.run(log)]
@@ -213,12 +241,12 @@ def _sanity(
         "source": dataclasses.asdict(config.source),
         "examples": count,
     }
-    found = _once(folder / CELLS / safe_name(model.name) / "sanity.json", key, make, stored_only)
-    return [sanity.Check(**check) for check in found or []]
+    found = _cached(folder / CELLS / safe_name(model.name) / "sanity.json", key, make, stored_only)
+    return [Check(**check) for check in found or []]
 
 
-def _once(path: pathlib.Path, key: dict[str, Any], make: Callable[[], Any], stored_only: bool) -> Any:
-    """Returns what is stored under the key, or makes and stores it; None where it may not be made."""
+def _cached(path: pathlib.Path, key: dict[str, Any], make: Callable[[], Any], stored_only: bool) -> Any:
+    """Returns the value stored with an equal key, or computes and stores it; None if missing and `stored_only`."""
     key = storage.through_json(key)
     if path.exists() and (stored := storage.read_json(path))["key"] == key:
         return stored["value"]
@@ -230,19 +258,21 @@ def _once(path: pathlib.Path, key: dict[str, Any], make: Callable[[], Any], stor
 
 
 def _check_folder(config: EvaluationRun, folder: pathlib.Path, resume: bool, overwrite: bool) -> None:
+    """Raises ValueError if the folder holds another run and neither `resume` nor `overwrite` allows to use it."""
     if not (folder / CONFIG).exists():
-        check_output_dir(folder, (*_REPORTS, "history.json"), overwrite)
+        check_output_dir(folder, (*_REPORTS, run_folder.HISTORY), overwrite)
         return
     if overwrite or resume:
         return
     try:
-        stored = storage.read_json(folder / CONFIG)
+        stored = read_document(folder / CONFIG, Schema.EVALUATION_CONFIG)
     except ValueError:
         stored = {}
-    # Through JSON and back, as the stored one went.
+    # Converted to JSON and back, for comparison with the stored values.
     given = storage.through_json(config.to_json())
     if differing := [name for name, value in given.items() if name not in stored or stored[name] != value]:
         raise ValueError(
             f"output_dir {folder} holds another evaluation (its {', '.join(differing)} differ): give another "
-            "--output_dir, --resume to go on in it with the new settings (results that fit are used), or --overwrite."
+            "--output_dir, --resume to continue in it with the new settings (matching results are reused), or "
+            "--overwrite."
         )

@@ -1,4 +1,4 @@
-"""Evaluates classifiers for the leaderboard: what bin/leaderboard.py does."""
+"""Evaluates classifiers for the leaderboard; bin/leaderboard.py runs it."""
 
 import dataclasses
 import pathlib
@@ -10,23 +10,24 @@ from wasser_tf import models
 from wasser_tf.attacks import Attack
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.config import EvaluationRun
-from wasser_tf.evaluation.sweep import safe_name
+from wasser_tf.evaluation.fingerprint import safe_name
 from wasser_tf.publishing.leaderboard import OTHER_RADII, RADII, entry_path, make_entry, write_leaderboard
 from wasser_tf.runs.evaluate import run_evaluation
 from wasser_tf.runtime import storage
+from wasser_tf.runtime.run_files import REPORT, Schema, read_document
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Board:
-    """How the classifiers of a board are evaluated, and where results go.
+    """The settings by which the classifiers of a leaderboard are evaluated, and the folders of the results.
 
     Attributes:
       source: The images.
-      attacks: The attacks by name; robust is who withstands all of them.
-      output_dir: The evaluations, a folder for each classifier; a run that was interrupted goes on there.
-      results_dir: Where the page and the folder of entries are.
+      attacks: The attacks by name; an image counts as robust if it survives every attack.
+      output_dir: The folder of the evaluations, with a subfolder for each classifier; interrupted runs resume there.
+      results_dir: The folder of the page and of the entries.
       radii: The radii; those of `RADII` by default.
-      batch_size: Images at a time.
+      batch_size: Images attacked at a time.
     """
 
     source: ImageSource
@@ -44,20 +45,24 @@ class Board:
 def add_to_leaderboard(
     board: Board, name: str, path: str, description: str = "", log: Callable[[str], None] | None = None
 ) -> dict:
-    """Evaluates a classifier, or what is left of it, stores its entry and renders the page.
+    """Evaluates a classifier, stores its entry and renders the leaderboard page.
+
+    An evaluation of the classifier in the output_dir is resumed.
 
     Args:
-      board: How.
-      name: What the board calls the classifier.
-      path: The classifier, see `wasser_tf.models.load_classifier`.
-      description: A sentence on where it comes from.
-      log: Is given lines of progress.
+      board: The settings of the leaderboard.
+      name: The name of the classifier on the leaderboard.
+      path: The path of the classifier, see `wasser_tf.models.load_classifier`.
+      description: A sentence about the classifier's origin.
+      log: Takes lines of progress.
 
     Returns:
       The entry.
 
     Raises:
-      ValueError: The classifier, the images or a setting are not what is needed.
+      ValueError: The classifier, the images or a setting is invalid.
+      OSError: A folder cannot be written to; existing files are unchanged.
+      wasser_tf.runtime.interruption.Interrupted: A signal requested the run to stop; the same call resumes it.
     """
     folder = pathlib.Path(board.output_dir).expanduser() / safe_name(name)
     run = EvaluationRun(
@@ -70,11 +75,11 @@ def add_to_leaderboard(
         batch_size=board.batch_size,
         skip_fooled=True,
     )
-    # resume: a board of more images, radii or attacks takes what was made before.
+    # resume: a leaderboard with more images, radii or attacks reuses earlier results.
     run_evaluation(run, resume=True, log=log)
     classifier = models.load_classifier(path)
     found = make_entry(
-        storage.read_json(folder / "report.json"),
+        read_document(folder / REPORT, Schema.EVALUATION_REPORT),
         name,
         description=description,
         num_weights=classifier.count_params() if isinstance(classifier, keras.Model) else None,

@@ -1,4 +1,4 @@
-"""What bin/predict.py does: images to a served model, and labels, probabilities and latencies back."""
+"""Sends images to a served model and collects labels, probabilities and latencies; bin/predict.py runs it."""
 
 import csv
 import dataclasses
@@ -21,13 +21,13 @@ _ENCODED_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class ServedPredictions(NamedTuple):
-    """What a served model answered.
+    """The responses of a served model.
 
     Attributes:
-      names: What each image is called, n of them: its file, or its position in the dataset.
+      names: The names of the n images: the file, or the position in the dataset.
       outputs: The outputs by name, arrays whose first axis is n.
       truth: The dataset's labels, int32 [n], or None.
-      seconds: How long each request took.
+      seconds: The latency of each request in seconds, float64 [requests].
     """
 
     names: list[str]
@@ -37,11 +37,11 @@ class ServedPredictions(NamedTuple):
 
     @property
     def accuracy(self) -> float | None:
-        """The share of the images that are classified rightly, where that is known."""
+        """The share of correctly classified images; None if there are no labels."""
         return None if self.truth is None else float(np.mean(self.outputs["class_id"] == self.truth))
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
-        """Returns a heading and, for each image, its name, class and the outputs that are one number each."""
+        """Returns the column titles and a row for each image: its name, its class and its scalar outputs."""
         columns: dict[str, Any] = {"image": self.names}
         for key in ("label", "class_id"):
             if key in self.outputs:
@@ -56,7 +56,7 @@ class ServedPredictions(NamedTuple):
         return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
     def summary(self) -> str:
-        """Returns the accuracy and the latencies in a few lines."""
+        """Returns the accuracy, if known, and the latency percentiles as text."""
         p50, p90, p99 = np.percentile(self.seconds * 1000, [50, 90, 99])
         lines = [
             f"{len(self.names)} images in {len(self.seconds)} requests: p50 {p50:.1f} ms, p90 {p90:.1f} ms, "
@@ -69,23 +69,23 @@ class ServedPredictions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictRun:
-    """A run of the client.
+    """The configuration of a client run.
 
     Attributes:
-      server: host:port.
-      model: What the server calls the model.
+      server: The server as host:port.
+      model: The name of the model on the server.
       protocol: One of `client.PROTOCOLS`.
-      version: The version, or None for the latest.
-      signature: The signature, or None for the one that takes what is given; over REST images of 8 bits then go as PNG,
-        without loss.
-      images: PNG, JPEG or .npy files. An .npy file holds uint8, or floats in [0, 1], [n, H, W, C].
-      source: A dataset's images instead.
-      batch_size: Images a request.
-      timeout: Seconds to wait for an answer.
-      retries: How often a request that found no server is sent again.
+      version: The version of the model, or None for the latest.
+      signature: The signature, or None to choose it by the input; over REST, 8-bit images are then sent as PNG, which
+        is lossless.
+      images: PNG, JPEG or .npy files. An .npy file holds uint8 values, or floats in [0, 1], [n, H, W, C].
+      source: A dataset whose images are sent instead of files.
+      batch_size: Images per request.
+      timeout: Timeout of a request in seconds.
+      retries: How often a request is repeated if the server is unavailable.
 
     Raises:
-      ValueError: A field is out of its range, or there are both files and a dataset, or neither.
+      ValueError: A field is out of range, or both files and a dataset are given, or neither.
     """
 
     server: str
@@ -109,11 +109,18 @@ class PredictRun:
 
 
 def run_predict(config: PredictRun) -> ServedPredictions:
-    """Sends the images.
+    """Sends the images to the server.
+
+    Args:
+      config: The configuration.
+
+    Returns:
+      The responses.
 
     Raises:
-      ValueError: An image cannot be read, or the server refuses it; or it has no such model or signature.
-      ConnectionError: The server does not answer.
+      ValueError: An image cannot be read or the server rejects it, or the server lacks the model or the signature.
+      ConnectionError: The server does not respond.
+      wasser_tf.runtime.interruption.Interrupted: A signal requested the run to stop.
     """
     options = {"version": config.version, "timeout": config.timeout, "retries": config.retries}
     truth = None
@@ -127,7 +134,9 @@ def run_predict(config: PredictRun) -> ServedPredictions:
     answers: list[dict[str, np.ndarray]] = []
     seconds: list[float] = []
     with connect(config.protocol, config.server, config.model, **options) as client:
-        signatures = client.signatures()  # Here, else the first request's latency would have it.
+        signatures = (
+            client.signatures()
+        )  # Requested here, so that the latency of the first prediction does not include it.
         for group, arrays in groups:
             names += group
             if config.protocol != "grpc" and config.signature is None:
@@ -143,7 +152,15 @@ def run_predict(config: PredictRun) -> ServedPredictions:
 
 
 def save_predictions(predictions: ServedPredictions, path: str) -> None:
-    """Writes one line of CSV for each image."""
+    """Writes predictions as CSV, one line per image.
+
+    Args:
+      predictions: The responses.
+      path: The file to write.
+
+    Raises:
+      OSError: The file cannot be written.
+    """
     heading, rows = predictions.rows()
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([heading, *rows])
@@ -151,19 +168,19 @@ def save_predictions(predictions: ServedPredictions, path: str) -> None:
 
 
 def _input(arrays: np.ndarray, signature: str | None) -> tuple[str, str]:
-    """Returns the name of the input and the signature for an array."""
+    """Returns the input name and the signature for an array."""
     if arrays.dtype == object:
         return "image_bytes", signature or ENCODED
     return "image", signature or (UINT8 if arrays.dtype == np.uint8 else DEFAULT)
 
 
 def _compact(arrays: np.ndarray, signatures: Mapping[str, SignatureInfo]) -> np.ndarray:
-    """Returns images of 8 bits [n, H, W, C] as PNG files [n], and others as they are.
+    """Returns 8-bit images [n, H, W, C] as PNG files [n], and other images unchanged.
 
-    JSON spells numbers out: a batch of them takes a server longer to read than a small classifier to answer.
+    JSON writes numbers as text, which takes a server longer to parse than a small classifier takes to evaluate.
     """
     default = signatures.get(DEFAULT)
-    # A file of another size would be resized, an array is refused.
+    # The server resizes files of another size but rejects arrays, so only arrays of the right size are converted.
     fits = (
         default is not None and "image" in default.inputs and default.inputs["image"].shape == (None, *arrays.shape[1:])
     )
@@ -172,7 +189,7 @@ def _compact(arrays: np.ndarray, signatures: Mapping[str, SignatureInfo]) -> np.
     pixels = arrays
     if arrays.dtype != np.uint8:
         if not np.issubdtype(arrays.dtype, np.floating) or not np.all((arrays >= 0) & (arrays <= 1)):
-            return arrays  # What is wrong with them is for the client to say.
+            return arrays  # Invalid; the client raises the error.
         pixels = np.round(arrays * 255).astype(np.uint8)
         if not np.array_equal(pixels.astype(np.float32) / np.float32(255), arrays.astype(np.float32)):
             return arrays
@@ -183,11 +200,11 @@ def _compact(arrays: np.ndarray, signatures: Mapping[str, SignatureInfo]) -> np.
 
 
 def _read(paths: Sequence[str]) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yields names and arrays: all encoded files as one group, and each .npy file as one."""
+    """Yields names and arrays: one group for all encoded files, and one for each .npy file."""
     encoded = [path for path in paths if pathlib.Path(path).suffix.lower() in _ENCODED_SUFFIXES]
     arrays = [path for path in paths if pathlib.Path(path).suffix.lower() == ".npy"]
     if unknown := [path for path in paths if path not in encoded and path not in arrays]:
-        raise ValueError(f"Images are .png, .jpg or .npy files, got {', '.join(unknown)}.")
+        raise ValueError(f"Images must be .png, .jpg or .npy files, got {', '.join(unknown)}.")
     if encoded:
         files = np.empty(len(encoded), object)
         for place, path in enumerate(encoded):

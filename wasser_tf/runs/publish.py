@@ -1,4 +1,4 @@
-"""A training run to a classifier that comes with the package: what bin/publish.py does."""
+"""Adds the classifier of a training run to the package; bin/publish.py runs it."""
 
 import dataclasses
 import pathlib
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from wasser_tf import pretrained
-from wasser_tf.evaluation.sweep import fingerprint
+from wasser_tf.evaluation.fingerprint import fingerprint
 from wasser_tf.publishing import card
 from wasser_tf.publishing.compress_float16 import compress_float16
 from wasser_tf.runs.leaderboard import Board, add_to_leaderboard
@@ -19,17 +19,18 @@ _NAME = re.compile(r"[a-z0-9_]+")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Publication:
-    """What to publish.
+    """The configuration of a publication.
 
     Attributes:
-      run: The folder of a training run; or None to evaluate anew what the package has of this name.
-      name: What `wasser_tf.load_pretrained` shall call the classifier.
-      board: How it is evaluated; its dataset must be that of the run.
-      file: Which classifier of the run.
+      run: The folder of a training run, or None to evaluate the packaged classifier of this name again.
+      name: The name of the classifier for `wasser_tf.load_pretrained`.
+      board: The settings of its evaluation; the dataset must be that of the run.
+      file: The classifier's file in the run.
       overwrite: Whether to replace another classifier of this name.
 
     Raises:
-      ValueError: The name is not made of small letters, digits and underscores, or there is no run to overwrite from.
+      ValueError: The name contains characters other than lower-case letters, digits and underscores, or `overwrite` is
+        given without a run.
     """
 
     run: str | None = None
@@ -40,28 +41,30 @@ class Publication:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise ValueError(f"name must be of small letters, digits and underscores, got {self.name!r}.")
+            raise ValueError(f"name must consist of lower-case letters, digits and underscores, got {self.name!r}.")
         if self.run is None and self.overwrite:
-            raise ValueError("overwrite replaces a classifier by that of a run, got no run: give --run.")
+            raise ValueError("overwrite replaces a packaged classifier by that of a run, got no run: give --run.")
 
 
 def publish(config: Publication, description: str = "", log: Callable[[str], None] | None = None) -> pathlib.Path:
-    """Packs the classifier, evaluates the packed file, and writes its entry and its card.
+    """Compresses a classifier, evaluates the compressed file, and writes its leaderboard entry and its card.
 
-    Interrupted, it goes on with the evaluation where it was: packing gives the same file again.
+    An interrupted publication resumes the evaluation, because compressing again produces the same file.
 
     Args:
-      config: What and how.
-      description: The leaderboard's sentence on it. Without one, it is the card's that there is, or the training in a few
-        words.
-      log: Is given lines of progress.
+      config: The configuration.
+      description: The description on the leaderboard; by default that of the existing card, or a short description of
+        the training.
+      log: Takes lines of progress.
 
     Returns:
-      The packed file.
+      The path of the classifier in the package.
 
     Raises:
-      ValueError: The run, the images or a setting are not what is needed, or the package has another classifier of this
-        name, or without a run none.
+      ValueError: The run, the images or a setting is invalid, the package has another classifier of this name, or no
+        run is given and the package has no classifier of this name.
+      OSError: A file cannot be written; existing files are unchanged.
+      wasser_tf.runtime.interruption.Interrupted: A signal requested the run to stop; the same call resumes it.
     """
     if config.run is None:
         path = packed = pretrained.path_of(config.name)
@@ -73,11 +76,11 @@ def publish(config: Publication, description: str = "", log: Callable[[str], Non
         run = pathlib.Path(config.run).expanduser()
         training = card.training_of(run)
         _check_dataset(config, training)
-        path, packed, described = _pack(config, run)
+        path, packed, described = _compress(config, run)
         description = description or _description(config, described, training)
     entry = add_to_leaderboard(config.board, config.name, str(packed), description, log)
     card.write_card(path, described, training, entry)
-    # In the package there shall be no classifier without its card, so it goes there last.
+    # Copied last, so that the package never holds a classifier without a card.
     if packed != path:
         with storage.atomic_path(path) as beside:
             shutil.copyfile(packed, beside)
@@ -85,22 +88,26 @@ def publish(config: Publication, description: str = "", log: Callable[[str], Non
 
 
 def _check_dataset(config: Publication, training: Mapping[str, Any]) -> None:
-    """Raises ValueError where a classifier would be evaluated on images of another kind than its own."""
+    """Raises ValueError if a classifier would be evaluated on another dataset than that of its training."""
     dataset = training["config"]["dataset"]
     if dataset != config.board.source.dataset:
         raise ValueError(f"{config.run or config.name} was trained on {dataset}: give --dataset={dataset}.")
 
 
-def _pack(config: Publication, run: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, dict[str, Any]]:
-    """Packs a run's classifier beside its evaluation; returns its place in the package, the file and what it is."""
+def _compress(config: Publication, run: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, dict[str, Any]]:
+    """Compresses a run's classifier next to its evaluation.
+
+    Returns:
+      Its path in the package, the compressed file, and a description of the classifier for its card.
+    """
     packed = pathlib.Path(config.board.output_dir).expanduser() / f"{config.name}.keras"
     classifier = compress_float16(run / config.file, packed)
     path = pretrained.FOLDER / packed.name
-    # The same bytes are this very classifier, published before.
+    # Identical files are the same classifier, published before.
     if path.exists() and not config.overwrite and fingerprint(path) != fingerprint(packed):
         raise ValueError(
-            f"The package has another classifier called {config.name!r}: give a --name of your own, or --overwrite to "
-            "replace that one."
+            f"The package has another classifier called {config.name!r}: give another --name, or --overwrite to "
+            "replace that classifier."
         )
     described = {
         "model": classifier.name,
@@ -115,7 +122,7 @@ def _pack(config: Publication, run: pathlib.Path) -> tuple[pathlib.Path, pathlib
 
 def _description(config: Publication, described: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     trained = training["config"]
-    # At ω = 0 nothing is attacked.
+    # At ω = 0, training involves no attack.
     standard = config.file == "standard.keras" or trained["omega"] == 0
     how = "standard training" if standard else f"WasserTrain, {trained['attack']['name']}"
     return f"{described['model']}, {how}, seed {trained['seed']}; comes with the package."

@@ -1,8 +1,8 @@
-"""What bin/train.py does: a standard classifier, WasserTrain from it, and both under attack, in one folder.
+"""Trains a standard classifier, then WasserTrain from it, and compares both under attack; bin/train.py runs it.
 
-A run that was killed goes on where its last epoch ended, one that was asked to stop after the batch it was at, and both
-end as if they had not been: weights, optimiser, the states of random seeds and the best weights so far are in a
-checkpoint, and the order of the data is a function of seed and epoch.
+Killed runs resume from the last epoch, interrupted runs from the last batch; results are identical to those of an
+uninterrupted run. A checkpoint holds the weights, the optimiser, the states of random seeds and the best weights so
+far, and the order of the data is a function of seed and epoch.
 """
 
 import pathlib
@@ -34,12 +34,12 @@ _REPORT_RESTARTS = 6
 
 
 class Finished(NamedTuple):
-    """What a run ends with.
+    """The outcome of a training run.
 
     Attributes:
-      classifier: The best WasserTrain classifier, by the validation split.
-      compared: The standard classifier and it under attack, on the test split.
-      figures: The pictures.
+      classifier: The WasserTrain classifier of the epoch that was best on the validation split.
+      compared: The standard classifier and the WasserTrain classifier under attack, on the test split.
+      figures: The files of the figures.
     """
 
     classifier: keras.Model
@@ -48,10 +48,18 @@ class Finished(NamedTuple):
 
 
 def prepare_process(config: TrainConfig) -> Distribution:
-    """Sets what holds for the whole process: devices, reproducible operations. Call it before TensorFlow is used.
+    """Configures the process: devices, random seed, reproducible operations and precision.
+
+    Call it before TensorFlow is used.
+
+    Args:
+      config: The configuration of the run.
+
+    Returns:
+      The distribution strategy.
 
     Raises:
-      ValueError: The environment does not suit `config.distribute`.
+      ValueError: The environment does not support `config.distribute`.
     """
     for gpu in tf.config.list_physical_devices("GPU"):
         # Otherwise TensorFlow takes all of its memory.
@@ -67,22 +75,22 @@ def prepare_process(config: TrainConfig) -> Distribution:
 def run_training(
     config: TrainConfig, distribution: Distribution | None = None, *, title: str = "wasser_train"
 ) -> Finished | None:
-    """Trains, compares and writes everything into the output_dir.
+    """Trains both classifiers, compares them under attack and writes all results into the output_dir.
 
     Args:
-      config: The run. Its precision is that of the process, see `prepare_process`.
-      distribution: What `prepare_process` returned; one device by default.
-      title: What lines of progress call the adversarial training.
+      config: The configuration. Its precision must be that of the process, see `prepare_process`.
+      distribution: The result of `prepare_process`; one device by default.
+      title: The name of the adversarial training in lines of progress.
 
     Returns:
-      What the run ends with; None for workers that are not the chief, which neither read nor write the output_dir.
+      The outcome; None for workers other than the chief, which neither read nor write the output_dir.
 
     Raises:
-      ValueError: The output_dir holds another run, another run writes into it, or the dataset is not there; nothing was
-        written.
+      ValueError: The output_dir holds another run, another process writes into it, or the dataset is missing; nothing
+        was written.
       ConnectionError: Another worker was lost.
-      OSError: The output_dir cannot be written to; what was there before is whole.
-      wasser_tf.runtime.interruption.Interrupted: The run was asked to stop, and can be resumed.
+      OSError: The output_dir cannot be written to; existing files are unchanged.
+      wasser_tf.runtime.interruption.Interrupted: A signal requested the run to stop; it can be resumed.
     """
     distribution = distribution or Distribution()
     with distribution.report_lost_workers():
@@ -128,7 +136,7 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
 
 
 def _follow(config: TrainConfig, distribution: Distribution) -> None:
-    """Does the part of a worker that is not the chief."""
+    """Runs the part of a worker other than the chief."""
     dataset = load_dataset(config, distribution)
     first, robust = build_models(config, dataset, distribution)
     context = TrainingContext(config=config, dataset=dataset, distribution=distribution)
@@ -140,7 +148,19 @@ def _follow(config: TrainConfig, distribution: Distribution) -> None:
 
 
 def load_dataset(config: TrainConfig, distribution: Distribution) -> Dataset:
-    """Returns the run's dataset, or says why it cannot be trained on."""
+    """Loads the dataset of a run.
+
+    Args:
+      config: The configuration of the run.
+      distribution: The distribution strategy.
+
+    Returns:
+      The dataset.
+
+    Raises:
+      ValueError: The dataset is missing, the batch size does not fit it or the replicas, or its images are too small
+        for the augmentation.
+    """
     dataset = data.load(
         config.dataset,
         data_dir=config.data_dir,
@@ -159,7 +179,16 @@ def load_dataset(config: TrainConfig, distribution: Distribution) -> Dataset:
 
 
 def build_models(config: TrainConfig, dataset: Dataset, distribution: Distribution) -> tuple[keras.Model, WasserTrain]:
-    """Returns the classifier that is trained plainly, and WasserTrain around another, both with the same weights."""
+    """Builds the models of a run, with equal initial weights.
+
+    Args:
+      config: The configuration of the run.
+      dataset: The dataset.
+      distribution: The distribution strategy.
+
+    Returns:
+      The classifier for standard training, and WasserTrain around another classifier.
+    """
     with distribution.scope():
         first, second = (classifier_of(config, dataset) for _ in range(2))
         distribution.prepare(first)
@@ -239,13 +268,13 @@ def _introduction(config: TrainConfig, model: str, best_epoch: int) -> str:
 
 
 def _save(model: keras.Model, path: pathlib.Path) -> None:
-    """Saves a classifier as .keras, whole or not at all."""
+    """Saves a classifier as a .keras file, atomically."""
     with storage.atomic_path(path) as beside:
         model.save(beside)
 
 
 def _export(classifier: keras.Model, path: pathlib.Path) -> None:
-    """Writes a SavedModel that takes "image" and returns "logits"."""
+    """Writes a SavedModel with the input "image" and the output "logits"."""
     archive = keras.export.ExportArchive()
     archive.track(classifier)
     archive.add_endpoint(

@@ -1,1 +1,1 @@
-"""From a classifier to TensorFlow Serving: the export, what the server is configured by, and a client."""
+"""Export of classifiers for TensorFlow Serving, the server's configuration files, and clients."""

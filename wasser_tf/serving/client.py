@@ -1,7 +1,7 @@
-"""Clients of a TensorFlow Serving model: gRPC, and REST in rows or in columns, with the same answers.
+"""Clients of TensorFlow Serving: gRPC, and REST in row or column format. All return the same answers.
 
-Inputs are compared with the model's signature before they are sent, so that a wrong shape is told in the caller's
-terms. A client holds one connection; threads take one client each.
+A client compares its inputs with the model's signature before it sends them, so that the message about a wrong shape
+names the caller's array. A client holds one connection and is not thread-safe: use one client per thread.
 """
 
 import abc
@@ -27,36 +27,44 @@ _FIRST_PAUSE = 0.1  # Seconds before the first retry; each further pause is twic
 
 
 class ServerUnavailable(ConnectionError):
-    """No answer from the server, after all retries."""
+    """The server did not answer after all retries."""
 
 
 class RequestRefused(ValueError):
-    """The server, or the check before it, refuses this request: to send it again would not help."""
+    """The server or the client's checks refuse the request; sending it again would not help."""
 
 
 class Tensor(NamedTuple):
-    """A tensor of a signature: its dtype, and its shape with None for what is free (None where even the rank is)."""
+    """A tensor of a signature.
+
+    Attributes:
+      dtype: Its dtype.
+      shape: Its shape, with None for free dimensions; None if the rank is unknown.
+    """
 
     dtype: tf.DType
     shape: tuple[int | None, ...] | None
 
 
 class SignatureInfo(NamedTuple):
-    """A signature's named inputs and outputs."""
+    """The named inputs and outputs of a signature."""
 
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
 
 
 class Client(abc.ABC):
-    """What the clients share: the checks, the signatures and the retries.
+    """Base class of the clients: input checks, signatures and retries.
+
+    `connect` makes a client of a protocol. A client is a context manager that closes its connection.
 
     Attributes:
-      server: Where the server listens, host:port.
-      model: What the server calls the model.
-      version: The version asked, or None for the server's choice, the latest.
-      timeout: Seconds to wait for each answer.
-      retries: How often a request that found no server is sent again.
+      server: Address of the server, host:port.
+      model: Name of the model on the server.
+      version: Version to call; None for the server's default, the latest.
+      timeout: Seconds to wait for each answer, > 0.
+      retries: How many times a request is sent again if the server is unavailable, ≥ 0. The first pause is 0.1 s; each
+        further pause is twice as long.
 
     Raises:
       ValueError: An argument is out of its range.
@@ -69,7 +77,7 @@ class Client(abc.ABC):
         if not host or not colon or not port.isdigit() or "/" in host:
             raise ValueError(f"server must be host:port, such as localhost:8500, got {server!r}.")
         if not model:
-            raise ValueError("model must be the name the server knows the model by, got an empty one.")
+            raise ValueError("model must be the name of the model on the server, got an empty string.")
         if version is not None and not is_whole(version, 0):
             raise ValueError(f"version must be a whole number, or None for the latest, got {version!r}.")
         if not timeout > 0 or not is_whole(retries, 0):
@@ -84,18 +92,19 @@ class Client(abc.ABC):
         self._signatures: dict[str, SignatureInfo] | None = None
 
     def predict(self, inputs: Mapping[str, Any], signature: str = "serving_default") -> dict[str, np.ndarray]:
-        """Asks the model.
+        """Calls a signature of the model.
 
         Args:
-          inputs: The arrays of the signature's inputs, by name.
-          signature: Its name.
+          inputs: The signature's inputs by name, such as {"image": float32 [n, H, W, C] in [0, 1]}.
+          signature: The name of the signature, such as "serving_default" or "robustness"; see
+            `wasser_tf.serving.signatures.make_signatures`.
 
         Returns:
-          The outputs by name; strings as Python strings, in arrays of objects.
+          The outputs by name, such as "probabilities" [n, classes]. Strings are in arrays of dtype object.
 
         Raises:
-          RequestRefused: The model or the signature is missing, or the inputs are not what it takes.
-          ServerUnavailable: There was no answer, or none in time.
+          RequestRefused: The model or the signature does not exist, or the inputs do not match the signature.
+          ServerUnavailable: The server did not answer within the timeout, after all retries.
         """
         known = self.signatures()
         if signature not in known:
@@ -104,7 +113,12 @@ class Client(abc.ABC):
         return self._retried(lambda: self._predict(arrays, signature, known[signature]))
 
     def signatures(self) -> dict[str, SignatureInfo]:
-        """Returns the model's signatures by name, asked for once."""
+        """Returns the model's signatures by name. The server is asked once; the answer is kept.
+
+        Raises:
+          RequestRefused: The model does not exist.
+          ServerUnavailable: The server did not answer within the timeout, after all retries.
+        """
         if self._signatures is None:
             found = self._retried(self._metadata)
             self._signatures = {
@@ -116,34 +130,34 @@ class Client(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
 
     @abc.abstractmethod
     def _metadata(self) -> get_model_metadata_pb2.SignatureDefMap:
-        """Asks once for the signatures."""
+        """Requests the signatures once, without retries."""
 
     @abc.abstractmethod
     def _predict(self, arrays: dict[str, np.ndarray], signature: str, info: SignatureInfo) -> dict[str, np.ndarray]:
-        """Asks the model once."""
+        """Calls the model once, without retries."""
 
-    def _retried(self, ask: Callable[[], Any]) -> Any:
+    def _retried(self, request: Callable[[], Any]) -> Any:
         for attempt in range(self.retries + 1):
             try:
-                return ask()
+                return request()
             except ServerUnavailable:
                 if attempt == self.retries:
                     raise
                 time.sleep(_FIRST_PAUSE * 2**attempt)
         raise AssertionError("The last attempt returns or raises.")
 
-    def _away(self, reason: str) -> ServerUnavailable:
+    def _unavailable(self, reason: str) -> ServerUnavailable:
         attempts = f"{self.retries + 1} attempts" if self.retries else "1 attempt"
         return ServerUnavailable(
-            f"No answer from {self.server} after {attempts} ({reason}): is the server running, and is "
-            "that its port for this protocol?"
+            f"No answer from {self.server} after {attempts} ({reason}). Check that the server is running and that the "
+            "port is the one of this protocol (by default 8500 for gRPC, 8501 for REST)."
         )
 
-    def _missing(self, reason: str) -> RequestRefused:
+    def _not_found(self, reason: str) -> RequestRefused:
         version = "" if self.version is None else f", version {self.version}"
         return RequestRefused(f"The server {self.server} has no model {self.model!r}{version} ({reason}).")
 
@@ -158,7 +172,7 @@ class Client(abc.ABC):
 
 
 class GrpcClient(Client):
-    """Asks by gRPC, TensorFlow Serving's port 8500: the quickest, for arrays travel as bytes."""
+    """Client of the gRPC API (TensorFlow Serving's port 8500). The fastest protocol: arrays are sent as bytes."""
 
     def __init__(self, server: str, model: str, **options: Any) -> None:
         super().__init__(server, model, **options)
@@ -167,7 +181,7 @@ class GrpcClient(Client):
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._channel.close()
 
     def _metadata(self) -> get_model_metadata_pb2.SignatureDefMap:
@@ -197,15 +211,15 @@ class GrpcClient(Client):
         except grpc.RpcError as error:
             code, reason = error.code(), first_line(Exception(error.details()))
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise self._away(reason) from error
-            raise (self._missing if code == grpc.StatusCode.NOT_FOUND else self._refused)(reason) from error
+                raise self._unavailable(reason) from error
+            raise (self._not_found if code == grpc.StatusCode.NOT_FOUND else self._refused)(reason) from error
 
 
 class RestClient(Client):
-    """Asks by HTTP and JSON, TensorFlow Serving's port 8501.
+    """Client of the REST API (TensorFlow Serving's port 8501).
 
     Attributes:
-      columns: Whether arrays go as `inputs`, one for each name, or as `instances`, one for each image.
+      columns: True to send `inputs`, one array per name; False to send `instances`, one object per image.
     """
 
     def __init__(self, server: str, model: str, *, columns: bool = False, **options: Any) -> None:
@@ -217,7 +231,7 @@ class RestClient(Client):
             self._path += f"/versions/{self.version}"
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._connection.close()
 
     def _metadata(self) -> get_model_metadata_pb2.SignatureDefMap:
@@ -241,7 +255,7 @@ class RestClient(Client):
         answer = self._call("POST", f"{self._path}:predict", f'{{"signature_name": {json.dumps(signature)}, {body}}}')
         got = answer["outputs"] if self.columns else answer["predictions"]
         if len(info.outputs) == 1:
-            # A single output comes without its name.
+            # A single output is returned without its name.
             got = {next(iter(info.outputs)): got}
         elif not self.columns:
             got = {name: [row[name] for row in got] for name in info.outputs}
@@ -256,25 +270,43 @@ class RestClient(Client):
             response = self._connection.getresponse()
             status, content = response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
-            self._connection.close()  # The next request opens it anew.
-            raise self._away(first_line(error)) from error
+            self._connection.close()  # The next request opens a new one.
+            raise self._unavailable(first_line(error)) from error
         try:
             answer = json.loads(content)
         except ValueError as error:
-            raise self._refused(f"HTTP {status} without JSON, so {self.server} is no REST port") from error
+            raise self._refused(f"HTTP {status} without JSON, so {self.server} is not a REST port") from error
         if status == http.HTTPStatus.OK:
             return answer
         reason = first_line(Exception(answer.get("error", f"HTTP {status}")))
         if status in (http.HTTPStatus.SERVICE_UNAVAILABLE, http.HTTPStatus.GATEWAY_TIMEOUT):
-            raise self._away(reason)
-        raise (self._missing if status == http.HTTPStatus.NOT_FOUND else self._refused)(reason)
+            raise self._unavailable(reason)
+        raise (self._not_found if status == http.HTTPStatus.NOT_FOUND else self._refused)(reason)
 
 
 def connect(protocol: str, server: str, model: str, **options: Any) -> Client:
-    """Returns the client of a protocol, one of `PROTOCOLS`; for the rest see `Client`.
+    """Makes a client of a served model.
+
+    Args:
+      protocol: "grpc", "rest_rows" or "rest_columns".
+      server: Address of the server, host:port.
+      model: Name of the model on the server.
+      **options: `version`, `timeout` and `retries`, see `Client`.
+
+    Returns:
+      The client. It connects with its first request.
 
     Raises:
-      ValueError: There is no such protocol, or an argument is out of its range.
+      ValueError: The protocol is unknown, or an argument is out of its range.
+
+    Example (with a server that serves `export_classifier`'s base_dir):
+
+    ```python
+    with connect("grpc", "localhost:8500", "digits") as client:
+        answer = client.predict({"image": images})  # float32 [n, 8, 8, 1] in [0, 1]
+        answer["class_id"]  # int32 [n]
+        client.predict({"image": images}, "robustness")["radius"]  # float32 [n]
+    ```
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
@@ -284,7 +316,7 @@ def connect(protocol: str, server: str, model: str, **options: Any) -> Client:
 
 
 def _check(inputs: Mapping[str, Any], wanted: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """Returns the inputs as arrays of the signature's dtypes, or says what is wrong with them."""
+    """Returns the inputs as arrays of the signature's dtypes; raises RequestRefused if they do not match it."""
     if set(inputs) != set(wanted):
         raise RequestRefused(f"The signature takes {', '.join(sorted(wanted))}, got {', '.join(sorted(inputs))}.")
     arrays = {}
@@ -299,7 +331,7 @@ def _check(inputs: Mapping[str, Any], wanted: dict[str, Tensor]) -> dict[str, np
         if dtype != tf.string and not (
             given.dtype == dtype.as_numpy_dtype or (given.dtype.kind == "f" and dtype.is_floating)
         ):
-            # Integers as floats would be 0 to 255 where 0 to 1 is meant.
+            # Integers are not cast to float: they would be 0 to 255, where 0 to 1 is expected.
             raise RequestRefused(f"{wants}, got {given.dtype}.")
         if given.ndim and not len(given):
             raise RequestRefused(f"{wants}, got an empty batch.")

@@ -1,7 +1,7 @@
-"""What a server is configured by: models.config, batching parameters, a compose file and a Kubernetes manifest.
+"""Configuration files of a server: models.config, batching parameters, a compose file and a Kubernetes manifest.
 
-models.config names every model and is brought up to date by each export. The others are templates, written once: they
-are the user's to change. In the official image the base_dir is mounted at /models.
+models.config lists every model; each export updates it. The other files are templates: they are written once and never
+overwritten, so users can edit them. They mount the base_dir at /models in the official image.
 """
 
 import pathlib
@@ -18,10 +18,9 @@ CONFIG = "models.config"
 IMAGE = "tensorflow/serving:2.19.1"
 
 _BATCHING = """\
-# Merges requests that come at the same time into batches: more images a second, and a little more waiting.
-# Turned on by --enable_batching and --batching_parameters_file=/models/batching_parameters.txt. An image that the graph
-# refuses then fails the whole batch it was merged into, so turn it on where all callers check their images (the client
-# of wasser_tf does).
+# Merges concurrent requests into batches: more images per second, slightly higher latency. Enabled by
+# --enable_batching and --batching_parameters_file=/models/batching_parameters.txt. An invalid image then fails the
+# whole batch, so enable batching only if all clients check their images (the client of wasser_tf does).
 max_batch_size { value: 64 }
 batch_timeout_micros { value: 1000 }
 max_enqueued_batches { value: 256 }
@@ -29,16 +28,16 @@ num_batch_threads { value: 4 }
 """
 
 _COMPOSE = """\
-# docker compose up, in this folder. REST on port 8501, gRPC on 8500.
+# Run `docker compose up` in this folder. REST listens on port 8501, gRPC on 8500.
 services:
   tensorflow-serving:
     image: $image
     command:
       - --model_config_file=/models/models.config
-      # New models and versions are seen without a restart.
+      # Loads new models and versions without a restart.
       - --model_config_file_poll_wait_seconds=30
       - --file_system_poll_wait_seconds=5
-      # See batching_parameters.txt before turning this on.
+      # Read batching_parameters.txt before you enable this.
       # - --enable_batching
       # - --batching_parameters_file=/models/batching_parameters.txt
     ports:
@@ -47,7 +46,7 @@ services:
     volumes:
       - .:/models:ro
     healthcheck:
-      # The image has bash and no curl. A model that is not loaded has no metadata.
+      # The image contains bash but not curl. A model that is not loaded has no metadata.
       test:
         - CMD
         - bash
@@ -64,7 +63,7 @@ services:
 """
 
 _KUBERNETES = """\
-# kubectl apply -f kubernetes.yaml, once this folder's content is in the claim wasser-tf-models.
+# Copy the content of this folder to the claim wasser-tf-models, then run `kubectl apply -f kubernetes.yaml`.
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata:
@@ -98,7 +97,7 @@ spec:
           ports:
             - {name: grpc, containerPort: 8500}
             - {name: rest, containerPort: 8501}
-          # A model that is not loaded has no metadata. The warm-up runs before it counts as loaded.
+          # A model that is not loaded has no metadata. The warm-up requests run before the model counts as loaded.
           startupProbe:
             httpGet: {path: /v1/models/$name/metadata, port: rest}
             periodSeconds: 5
@@ -138,15 +137,15 @@ _TEMPLATES = {
 
 
 def is_version(name: str) -> bool:
-    """Whether a server takes a folder of this name for a version."""
+    """Returns whether a server loads a folder of this name as a version: a whole number without leading zeros."""
     return re.fullmatch(r"0|[1-9][0-9]*", name) is not None
 
 
 def check_deployment(base_dir: pathlib.Path) -> None:
-    """Refuses a base_dir that no models can be written to.
+    """Checks that models can be written to a base_dir, which need not exist.
 
     Raises:
-      ValueError: It is a file, or its models.config is no configuration.
+      ValueError: The base_dir is a file, or its models.config is not a valid configuration.
     """
     if base_dir.exists() and not base_dir.is_dir():
         raise ValueError(f"base_dir must be a folder, got the file {base_dir}.")
@@ -154,9 +153,20 @@ def check_deployment(base_dir: pathlib.Path) -> None:
 
 
 def write_deployment(base_dir: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]:
-    """Adds a model to models.config, writes the templates that are not there yet, and returns all these files."""
+    """Adds a model to models.config and writes the templates that do not exist yet.
+
+    Args:
+      base_dir: The folder of all models.
+      name: Name of the model on the server.
+
+    Returns:
+      The paths of models.config and of all templates.
+
+    Raises:
+      ValueError: models.config is not a valid configuration.
+    """
     with storage.locked(base_dir):
-        # Not below: in the folders of other models there may be exports at work.
+        # below=False, because other exports may be writing to the folders of other models.
         storage.remove_leftovers(base_dir, below=False)
         config = _read(base_dir)
         models = config.model_config_list.config
@@ -171,13 +181,14 @@ def write_deployment(base_dir: pathlib.Path, name: str) -> tuple[pathlib.Path, .
 
 
 def _read(base_dir: pathlib.Path) -> model_server_config_pb2.ModelServerConfig:
-    """Returns what models.config says, nothing where there is none."""
+    """Returns the configuration in models.config, or an empty one if the file does not exist."""
     config = model_server_config_pb2.ModelServerConfig()
     if (base_dir / CONFIG).is_file():
         try:
             text_format.Parse((base_dir / CONFIG).read_text(encoding="utf-8"), config)
         except (text_format.ParseError, UnicodeDecodeError) as error:
             raise ValueError(
-                f"{base_dir / CONFIG} is no ModelServerConfig ({first_line(error)}): mend it or move it away."
+                f"{base_dir / CONFIG} is not a valid ModelServerConfig ({first_line(error)}): correct it, or move it "
+                "away."
             ) from error
     return config

@@ -1,8 +1,8 @@
-"""Writes a classifier as a SavedModel that TensorFlow Serving takes: <base_dir>/<name>/<version>/.
+"""Exports a classifier as a SavedModel for TensorFlow Serving, in <base_dir>/<name>/<version>/.
 
-What is written holds graphs and weights and no more: to load it takes neither wasser_tf nor Keras. It is written beside
-its place, loaded again, compared with the classifier, and only then renamed, so that a server that watches the folder
-sees a whole version or none.
+The SavedModel contains graphs and weights only; loading it needs neither wasser_tf nor Keras. It is written to a
+temporary folder, loaded, compared with the classifier and then renamed. A server that watches base_dir therefore sees a
+complete version or none.
 """
 
 import contextlib
@@ -27,18 +27,18 @@ from wasser_tf.serving import deployment, model_card, warmup
 from wasser_tf.serving.robustness import RobustnessProbe
 from wasser_tf.serving.signatures import DEFAULT, make_signatures
 
-# What float32 sums in another order may differ by, relative to the largest logit.
+# The largest difference, relative to the largest logit, that the order of float32 sums can cause.
 _TOLERANCE = 1e-6
 
 
 class Exported(NamedTuple):
-    """What was written.
+    """The result of an export.
 
     Attributes:
-      path: The version's folder.
-      version: Its number.
-      signatures: The names of its signatures.
-      deployment: The server's configuration files in the base_dir.
+      path: Folder of the version.
+      version: Number of the version.
+      signatures: Names of its signatures.
+      deployment: Paths of the server's configuration files in the base_dir.
     """
 
     path: pathlib.Path
@@ -62,21 +62,29 @@ def export_classifier(
 
     Args:
       classifier: A built keras.Model from images [n, H, W, C] to logits or probabilities [n, classes], a `WasserTrain`
-        around one, or a `SavedModelClassifier`.
-      base_dir: The folder of all models. It also gets models.config and templates to deploy them by.
-      name: What the server calls the model.
-      version: A whole number of at least 1; by default one more than the highest there is.
-      image_shape: (H, W, C), where the classifier does not say it.
-      class_names: One for each class, for the output "label".
-      robustness: Adds the signature `robustness`.
-      card: What the model card shall tell besides, such as `model_card.of_run` returns.
+        that wraps one, or a `SavedModelClassifier`.
+      base_dir: Folder of all models. The export also writes models.config and deployment templates to it.
+      name: Name of the model on the server: letters, digits, "_", "-" and ".", starting with a letter.
+      version: A whole number of at least 1; by default the highest existing version plus one.
+      image_shape: (H, W, C); needed only if the classifier has no input shape, as subclassed models have not.
+      class_names: A name for each class; adds the output "label".
+      robustness: Settings of the signature `robustness`; None to leave the signature out.
+      card: More fields for the model card, such as those that `model_card.of_run` returns.
 
     Returns:
-      What was written.
+      The paths, the version and the signatures that were written.
 
     Raises:
-      ValueError: The classifier is not built or takes no images of one fixed shape, its weights are not finite, a name,
-        a version or the folder cannot be used, or the version is there already. Nothing was written.
+      ValueError: The classifier is not built or does not take images of one fixed shape, its weights are not finite,
+        the name, the version or the folder is invalid, or the version already exists. Nothing is written then.
+
+    Example:
+    >>> import tempfile, wasser_tf
+    >>> classifier = wasser_tf.models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> with tempfile.TemporaryDirectory() as base_dir:
+    ...     exported = export_classifier(classifier, base_dir, "digits")
+    ...     exported.version, exported.path.relative_to(base_dir).as_posix(), sorted(exported.signatures)
+    (1, 'digits/1', ['encoded', 'logits', 'serving_default', 'uint8'])
     """
     base_dir = pathlib.Path(base_dir).expanduser()
     folder = base_dir / check_name(name)
@@ -101,48 +109,52 @@ def export_classifier(
     with _folder(base_dir), _folder(folder), storage.locked(folder):
         storage.remove_leftovers(folder)
         version = next_version(folder, version)
-        with storage.atomic_path(folder / str(version)) as beside:
-            _write(signatures, beside, folder / str(version))
-            warmup.write_warmup(beside, name, signatures, probes)
+        with storage.atomic_path(folder / str(version)) as temporary:
+            _write(signatures, temporary, folder / str(version))
+            warmup.write_warmup(temporary, name, signatures, probes)
             metadata = model_card.describe(name, version, signatures, shape, names, robustness, card or {})
-            model_card.write_model_card(beside, metadata)
-            _verify(beside, signatures, probes, wanted)
-            # Before the version has its name: killed between the two, the same command does both.
+            model_card.write_model_card(temporary, metadata)
+            _verify(temporary, signatures, probes, wanted)
+            # Before the folder is renamed: if the process is killed between the two, the same command does both.
             written = deployment.write_deployment(base_dir, name)
     return Exported(folder / str(version), version, tuple(signatures), written)
 
 
 def check_name(name: str) -> str:
-    """Returns the name of a model if a folder, a URL and a configuration file can all hold it.
+    """Returns the name of a model if it is valid in a path, a URL and a configuration file.
 
     Raises:
-      ValueError: They cannot.
+      ValueError: The name is invalid.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name):
-        raise ValueError(
-            f"name must be letters, digits, '_', '-' and '.', beginning with one of the first, got {name!r}."
-        )
+        raise ValueError(f"name must be letters, digits, '_', '-' and '.', starting with a letter, got {name!r}.")
     return name
 
 
 def next_version(folder: pathlib.Path, version: int | None) -> int:
-    """Returns the version to write in a model's folder.
+    """Returns the number of the version to write.
+
+    Args:
+      folder: The folder of the model, which need not exist.
+      version: The wanted version; None for the highest existing one plus one.
 
     Raises:
-      ValueError: The folder holds that version, or folders that are no versions.
+      ValueError: The version already exists, or the folder contains other files than versions.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} must be the folder of a model's versions, but it is a file: take another name.")
-    there = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
-    if strange := [found for found in there if not deployment.is_version(found)]:
+        raise ValueError(f"{folder} must be the folder of a model's versions, but it is a file: choose another name.")
+    existing = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    if others := [found for found in existing if not deployment.is_version(found)]:
         raise ValueError(
-            f"{folder} holds {', '.join(sorted(strange))}, and a server takes only versions, folders named by whole "
-            "numbers such as 1: move it away, or take another name."
+            f"{folder} contains {', '.join(sorted(others))}, but a server accepts only versions, folders with whole "
+            "numbers as names such as 1: move the others away or choose another name."
         )
     if version is None:
-        return max(map(int, there), default=0) + 1
-    if str(version) in there:
-        raise ValueError(f"{folder / str(version)} is there already, and versions are never replaced: take another.")
+        return max(map(int, existing), default=0) + 1
+    if str(version) in existing:
+        raise ValueError(
+            f"{folder / str(version)} already exists, and versions are never replaced: choose another one."
+        )
     return version
 
 
@@ -151,35 +163,38 @@ def check_classifier(classifier: Any, image_shape: Sequence[int] | None = None) 
 
     Args:
       classifier: See `export_classifier`.
-      image_shape: The shape it is said to take, if any.
+      image_shape: The expected shape (H, W, C); None to use the classifier's.
 
     Raises:
-      ValueError: It is no built classifier of images of one fixed shape, or it takes another shape.
+      ValueError: The classifier is not built, does not take images of one fixed shape, takes another shape than
+        `image_shape`, or has a weight that is not finite.
     """
     if not isinstance(classifier, (keras.Model, SavedModelClassifier)):
         raise ValueError(f"classifier must be a keras.Model or a SavedModel, got a {type(classifier).__name__}.")
     if isinstance(classifier, keras.Model) and not classifier.built:
         raise ValueError(
-            f"The model {classifier.name!r} is not built, so it has no weights to export: give it a keras.Input, or "
+            f"The model {classifier.name!r} is not built, so it has no weights to export. Add a keras.Input to it, or "
             "call it once on images."
         )
     known: Any
     try:
         known = classifier.input_shape
-    except AttributeError:  # A subclassed model does not know.
+    except AttributeError:  # Subclassed models have no input shape.
         known = None
     known = (None, *image_shape) if known is None and image_shape is not None else known
     if not isinstance(known, tuple) or len(known) != 4 or not all(is_whole(side, 1) for side in known[1:]):
         raise ValueError(
             "The classifier must take one batch of images of a fixed shape [n, height, width, channels], got "
-            f"{known or 'an unknown shape: give image_shape'}."
+            f"{known or 'an unknown shape: pass image_shape'}."
         )
     shape = int(known[1]), int(known[2]), int(known[3])
     if image_shape is not None and tuple(image_shape) != shape:
         raise ValueError(f"The classifier takes images of shape {shape}, not {tuple(image_shape)}.")
     for weight in getattr(classifier, "weights", ()):
         if not np.isfinite(np.asarray(keras.ops.convert_to_numpy(weight), np.float64)).all():
-            raise ValueError(f"The weight {weight.path} is not finite, so the classifier is broken: train it again.")
+            raise ValueError(
+                f"The weight {weight.path} is not finite, so the training diverged: train the classifier again."
+            )
     return shape
 
 
@@ -187,10 +202,10 @@ def _call(logits_fn: Callable[[tf.Tensor], tf.Tensor], probes: np.ndarray) -> np
     """Returns the classifier's logits [n, classes], float32."""
     try:
         logits = logits_fn(tf.constant(probes))
-    except Exception as error:  # Whatever a model of someone else's raises.
+    except Exception as error:  # A user's model may raise anything.
         raise ValueError(
-            f"The classifier cannot be called with images of shape {probes.shape[1:]} ({first_line(error)}): give it "
-            "images of the shape it was built for."
+            f"The classifier cannot be called with images of shape {probes.shape[1:]} ({first_line(error)}). Pass the "
+            "image_shape it was built for."
         ) from error
     if logits.shape.rank != 2 or logits.shape[1] < 2:
         raise ValueError(f"The classifier must return [n, classes] with at least 2 classes, got {tuple(logits.shape)}.")
@@ -198,22 +213,23 @@ def _call(logits_fn: Callable[[tf.Tensor], tf.Tensor], probes: np.ndarray) -> np
 
 
 def _write(signatures: dict[str, Any], path: pathlib.Path, known_as: pathlib.Path) -> None:
-    """Writes the SavedModel to a path that is renamed next."""
+    """Writes the SavedModel to a temporary path, which the caller renames to `known_as`."""
     module = tf.Module()
-    # The variables alone: a Keras model here would bring names that only Keras can make objects of.
+    # Only the variables: a Keras model would add objects that only Keras can restore.
     module.weights = list({id(kept): kept for made in signatures.values() for kept in made.variables}.values())
     try:
         with exporting(known_as):
             tf.saved_model.save(module, str(path), signatures=signatures)
     except AssertionError as error:
         raise ValueError(
-            f"The classifier holds something besides weights, such as a table ({first_line(error)}): export it without."
+            f"The classifier contains resources other than weights, such as a lookup table ({first_line(error)}): "
+            "remove them before the export."
         ) from error
     _remove_xla(path)
 
 
 def _remove_xla(path: pathlib.Path) -> None:
-    """Makes the functions that the attacks compile by XLA ordinary ones: on a CPU, TensorFlow Serving has XLA off."""
+    """Removes the XLA flag from the attacks' functions: TensorFlow Serving has no XLA on a CPU."""
     file = path / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     for meta_graph in saved.meta_graphs:
@@ -222,14 +238,14 @@ def _remove_xla(path: pathlib.Path) -> None:
         for part in (*functions, *nodes):
             if "_XlaMustCompile" in part.attr:
                 del part.attr["_XlaMustCompile"]
-    # Serialised in one order, so that the same classifier gives the same file.
+    # A deterministic order, so that the same classifier gives the same file.
     file.write_bytes(saved.SerializeToString(deterministic=True))
-    # It is optional, and was of the file before.
+    # The fingerprint is optional, and this one belongs to the previous file.
     (path / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def _verify(path: pathlib.Path, signatures: dict[str, Any], probes: np.ndarray, wanted: np.ndarray) -> None:
-    """Loads what was written, compares it with the classifier, and replays the warm-up requests as the server does."""
+    """Loads the SavedModel, compares it with the classifier, and replays the warm-up requests as the server does."""
     loaded = tf.saved_model.load(str(path))
     if set(loaded.signatures) != set(signatures):
         raise ValueError(f"The export lost signatures: {', '.join(set(signatures) - set(loaded.signatures))}.")
@@ -237,15 +253,15 @@ def _verify(path: pathlib.Path, signatures: dict[str, Any], probes: np.ndarray, 
     error = np.abs(got - wanted).max() / max(1.0, np.abs(wanted).max())
     if not error <= _TOLERANCE:
         raise ValueError(
-            f"The exported model's logits differ from the classifier's by {error:.1e}, relative: it is not "
-            "deterministic in inference mode, or broken."
+            f"The exported model's logits differ from the classifier's by {error:.1e} (relative), so it is broken or "
+            "not deterministic in inference mode: look for layers that draw random numbers."
         )
     warmup.replay_warmup(path, loaded)
 
 
 @contextlib.contextmanager
 def _folder(path: pathlib.Path) -> Iterator[None]:
-    """Makes a folder, and removes it if the block fails and leaves it empty."""
+    """Creates a folder, and removes it if the block fails and leaves it empty."""
     new = not path.exists()
     storage.make_folder(path)
     try:

@@ -1,4 +1,4 @@
-"""The model card: what a served version is, what it was trained against and how robust it was measured to be."""
+"""Model cards of served versions: description, threat model of the training, and measured robustness."""
 
 import datetime
 import pathlib
@@ -16,18 +16,19 @@ from wasser_tf.version import __version__
 
 JSON, MARKDOWN = "model_card.json", "model_card.md"
 
-# The files of a training run, and what its report calls the classifiers in them.
+# The files of a training run, and the names of their classifiers in the report.
 _MODELS_OF_A_RUN = {"best.keras": "wasser_train", "best_saved_model": "wasser_train", "standard.keras": "standard"}
 
 
 def of_run(model: pathlib.Path) -> dict[str, Any]:
-    """Returns what the folder of a training run tells of a classifier in it; nothing where there is no run.
+    """Returns the metadata that a training run's folder contains about one of its classifiers.
 
     Args:
       model: A file that bin/train.py wrote, such as best.keras.
 
     Returns:
       "training" (the run's config), "dataset", "data_dir", "threat_model" and "robustness_measured", as far as known.
+      An empty dict if the file does not belong to a training run.
 
     Raises:
       ValueError: A file of the run cannot be read.
@@ -66,7 +67,20 @@ def describe(
     robustness: RobustnessProbe | None,
     more: dict[str, Any],
 ) -> dict[str, Any]:
-    """Returns the card as plain Python values; what is not known is None."""
+    """Returns the model card as plain Python values.
+
+    Args:
+      name: Name of the model on the server.
+      version: Number of the version.
+      signatures: The exported concrete functions by name.
+      image_shape: (H, W, C).
+      class_names: A name for each class, or None.
+      robustness: Settings of the signature `robustness`, or None.
+      more: More fields, such as those of `of_run`; they replace fields of the same name.
+
+    Returns:
+      The card; unknown fields are None.
+    """
     function = signatures["serving_default"]
     return {
         "name": name,
@@ -92,7 +106,7 @@ def describe(
 
 
 def write_model_card(path: pathlib.Path, card: dict[str, Any]) -> None:
-    """Writes the card into the folder of the version, as JSON and to be read."""
+    """Writes the card to the folder of the version, as JSON and as Markdown."""
     storage.write_json(path / JSON, card)
     storage.write_text(path / MARKDOWN, _markdown(card))
 
@@ -124,13 +138,13 @@ def _markdown(card: dict[str, Any]) -> str:
             f"{record['robust_accuracy']:.2%} |"
         )
     if not card["robustness_measured"]:
-        lines += ["", "Its robust accuracy was not measured."]
+        lines += ["", "The robust accuracy was not measured."]
     if card["robustness_signature"]:
         probe = card["robustness_signature"]
         lines += [
             "",
             f"The signature `robustness` tries {probe['rounds']} radii up to {probe['largest']:g} with "
-            f"{probe['iterations']} mirror steps each; its radius is an upper bound of an image's minimal radius. "
+            f"{probe['iterations']} mirror steps each; its radius is an upper bound on an image's minimal radius. "
             f"{_ball(probe['threat_model'], 'any radius')}.",
         ]
     return "\n".join(lines) + "\n"
@@ -138,5 +152,5 @@ def _markdown(card: dict[str, Any]) -> str:
 
 def _ball(config: dict[str, Any] | None, radius: str | None = None) -> str:
     if not config:
-        return "none that is known"
+        return "unknown, or none"
     return ThreatModel.from_config(config).describe(radius)

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's published messages and services, in one place because they are an optional dependency."""
+"""TensorFlow Serving's messages and services, imported in one place because they are an optional dependency."""
 
 try:
     from tensorflow_serving.apis import (
@@ -11,8 +11,8 @@ try:
     from tensorflow_serving.config import model_server_config_pb2
 except ImportError as error:
     raise ImportError(
-        "Serving needs tensorflow-serving-api, which carries TensorFlow Serving's messages: pip install '.[serving]' "
-        "in the clone of wasser_tf."
+        "Serving needs the package tensorflow-serving-api. Install it with `pip install '.[serving]'` in the clone of "
+        "wasser_tf."
     ) from error
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""How close to the edge an input lies: the smallest radius at which a few mirror steps fool the classifier, as a graph.
+"""The robustness probe: the smallest radius at which a few mirror steps fool the classifier, as a graph.
 
-A pure graph of dense operations with a free batch dimension, so that a server runs it like any other signature.
+The graph has only dense operations and a free batch dimension, so that a server runs it like any other signature.
 """
 
 import dataclasses
@@ -17,16 +17,21 @@ from wasser_tf.threat_model import ThreatModel
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RobustnessProbe:
-    """What the signature `robustness` tries.
+    """Settings of the signature `robustness`.
 
     Attributes:
       threat_model: The rules of the ball; its epsilon is not used.
-      largest: The radius tried first, > 0; what withstands it is given inf.
-      rounds: How many radii are tried, by bisection. Each is an attack, and `robustness` takes time in proportion.
+      largest: The first radius, > 0, in units of the threat model's epsilon. Images that survive it get the radius inf.
+      rounds: Number of radii, by bisection. Each costs one attack, so the time of a request is proportional to it.
       iterations: Mirror steps at each radius.
 
     Raises:
       ValueError: A field is out of its range.
+
+    Example:
+    >>> from wasser_tf import ThreatModel
+    >>> RobustnessProbe(threat_model=ThreatModel(p=2.0), largest=0.5).get_config()["largest"]
+    0.5
     """
 
     threat_model: ThreatModel
@@ -50,28 +55,28 @@ class RobustnessProbe:
 def smallest_radius(
     probe: RobustnessProbe, logits_fn: LogitsFn, images: tf.Tensor, logits: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Bisects the radius of each image, each radius with one short attack.
+    """Bisects the radius of each image, with one short attack at each radius.
 
     Args:
-      probe: What to try.
+      probe: The settings.
       logits_fn: The classifier, [n, H, W, C] to logits [n, classes].
       images: float32 [n, H, W, C] in [0, 1].
-      logits: Its logits on them. The class to be changed is the one it sees, whether or not that is right.
+      logits: float32 [n, classes], the classifier's logits. The attack changes the predicted class, right or wrong.
 
     Returns:
       The margin of the largest logit over the next, [n], at least 0; and the smallest radius at which the classifier
       was fooled, [n]: an upper bound of the image's minimal radius, inf where it never was.
     """
-    # Without the dual steps at the end: they cost more than a short ascent, and the rounding makes its plans feasible.
+    # polish=0: dual steps cost more than a short ascent, and rounding makes its plans feasible.
     attack = MirrorAscent(probe.threat_model, iterations=probe.iterations, polish=0)
     labels = tf.argmax(logits, axis=1, output_type=tf.int32)
 
     def attempt(count: tf.Tensor, low: tf.Tensor, high: tf.Tensor, tried: tf.Tensor) -> tuple[tf.Tensor, ...]:
         found = attack.run(logits_fn, images, labels, radius=tried)
-        # An example may need less than it was allowed.
+        # The cost of an example may be smaller than the radius.
         high = tf.where(found.success, tf.minimum(high, tf.minimum(tried, found.feasibility.cost)), high)
         low = tf.minimum(tf.where(found.success, low, tried), high)
-        # What withstood the largest radius is tried there again, to no effect.
+        # Images that survived the largest radius are attacked there again, without effect.
         return count + 1, low, high, tf.where(tf.math.is_finite(high), 0.5 * (low + high), tried)
 
     def unfinished(count: tf.Tensor, low: tf.Tensor, high: tf.Tensor, tried: tf.Tensor) -> tf.Tensor:

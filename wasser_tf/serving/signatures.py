@@ -1,7 +1,7 @@
-"""The signatures of a served classifier: graphs that check what they are given, classify, and name the classes.
+"""The signatures of a served classifier: graphs that check their inputs, classify images, and name the classes.
 
-A server hands every request straight to the graph, so the graph itself refuses what is no image: an assertion that
-fails answers that one request with INVALID_ARGUMENT and the sentence given here.
+A server passes every request to the graph unchecked, so the graph itself rejects invalid images: a failed assertion
+answers this one request with INVALID_ARGUMENT and the assertion's message.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from wasser_tf.serving.robustness import RobustnessProbe, smallest_radius
 
 DEFAULT, UINT8, ENCODED, ROBUSTNESS, LOGITS = "serving_default", "uint8", "encoded", "robustness", "logits"
 
-# A small file can unpack to gigabytes, so both its size and the size it says it has are bounded.
+# A small file can decode to gigabytes, so both the size of the file and the size in its header are bounded.
 MAX_IMAGE_BYTES = 8 * 2**20
 MAX_IMAGE_PIXELS = 2**24
 
@@ -25,7 +25,12 @@ Outputs = dict[str, tf.Tensor]
 
 
 class Signature(NamedTuple):
-    """A signature to export: a function of one tensor that returns named tensors, and the tensor it takes."""
+    """A signature to export.
+
+    Attributes:
+      function: A function of one tensor that returns tensors by name.
+      spec: The tensor it takes.
+    """
 
     function: Callable[[tf.Tensor], Outputs]
     spec: tf.TensorSpec
@@ -42,20 +47,19 @@ def make_signatures(
     Args:
       logits_fn: The classifier in inference mode, float32 [n, H, W, C] to float32 [n, classes].
       image_shape: (H, W, C), fixed; the number of images is free.
-      class_names: Makes the output "label", by class_id.
-      robustness: Adds the signature `robustness`.
+      class_names: A name for each class; adds the output "label".
+      robustness: Settings of the signature `robustness`; None to leave the signature out.
 
     Returns:
-      By name. All but `logits` return probabilities and logits [n, classes], class_id [n] and label [n] (`robustness`
-      returns class_id, label, margin and radius instead):
+      The signatures by name. All but `logits` return probabilities and logits [n, classes], class_id [n] and label [n]
+      (`robustness` returns class_id, label, margin and radius instead):
         serving_default: "image", float32 [n, H, W, C] in [0, 1];
         uint8: "image", uint8 [n, H, W, C];
         encoded: "image_bytes", PNG or JPEG files [n], resized to H×W; only with 1 or 3 channels;
         robustness: as serving_default;
-        logits: "image", only logits, and any finite or infinite values pass: for attacks, whose images may leave [0, 1]
-          on their way.
+        logits: "image", returns only logits and accepts any values: for attacks, whose iterates may leave [0, 1].
     """
-    # One function under all signatures, so that its graph is stored once.
+    # All signatures share one function, so that its graph is stored once.
     classify = tf.function(
         lambda image: tf.ensure_shape(logits_fn(image), [None, None]),
         input_signature=[tf.TensorSpec([None, *image_shape], tf.float32, name="image")],
@@ -77,7 +81,7 @@ def make_signatures(
 
     def of_robustness(image: tf.Tensor) -> Outputs:
         if robustness is None:
-            raise ValueError("There is no robustness probe.")
+            raise ValueError("The signature `robustness` needs a RobustnessProbe, got None.")
         images = checked(image, image_shape)
         logits = classify(images)
         margin, radius = smallest_radius(robustness, classify, images, logits)
@@ -100,15 +104,15 @@ def make_signatures(
 
 
 def of_shape(images: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tensor:
-    """Returns the images once the graph has checked that they are [n, *image_shape]: servers feed what they are sent.
+    """Returns the images after the graph has checked that their shape is [n, *image_shape].
 
-    A classifier without dense layers would answer images of any size, and wrongly.
+    Servers do not check shapes, and a classifier without dense layers would accept images of any size.
     """
     return tf.ensure_shape(images, [None, *image_shape])
 
 
 def checked(images: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tensor:
-    """Returns the images [n, H, W, C] once the graph has checked that there are some and that all lie in [0, 1]."""
+    """Returns the images [n, H, W, C] after the graph has checked that n > 0 and that all values lie in [0, 1]."""
     images = of_shape(images, image_shape)
     # NaN fails both comparisons.
     in_range = tf.reduce_all((images >= 0.0) & (images <= 1.0))
@@ -121,7 +125,7 @@ def checked(images: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tensor:
 
 
 def decode(files: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tensor:
-    """Decodes PNG and JPEG files, string [n], resizes and scales them to float32 [n, H, W, C] in [0, 1]."""
+    """Decodes PNG and JPEG files, string [n], and resizes them to float32 [n, H, W, C] in [0, 1]."""
     height, width, channels = image_shape
 
     def decode_one(file: tf.Tensor) -> tf.Tensor:
@@ -129,22 +133,24 @@ def decode(files: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tensor:
             file = tf.identity(file)
         pixels = tf.io.decode_image(file, channels=channels, expand_animations=False)
         pixels = tf.ensure_shape(pixels, [None, None, channels])
-        # As wasser_tf.data resizes.
+        # The same resizing as in wasser_tf.data.
         return tf.image.resize(tf.cast(pixels, tf.float32) / 255.0, (height, width), antialias=True)
 
-    some = tf.debugging.Assert(tf.shape(files)[0] > 0, ["image_bytes must hold at least one file, got an empty batch."])
-    with tf.control_dependencies([some]):
+    not_empty = tf.debugging.Assert(
+        tf.shape(files)[0] > 0, ["image_bytes must hold at least one file, got an empty batch."]
+    )
+    with tf.control_dependencies([not_empty]):
         files = tf.identity(files)
     images = tf.map_fn(decode_one, files, fn_output_signature=tf.TensorSpec(image_shape, tf.float32))
     return checked(tf.clip_by_value(images, 0.0, 1.0), image_shape)
 
 
 def _file_checks(file: tf.Tensor) -> list[tf.Operation]:
-    """Checks one file by its length and its header, before anything is unpacked."""
+    """Checks the length and the header of one file before it is decoded."""
     length = tf.strings.length(file)
     is_png = tf.strings.substr(file, 0, len(_PNG)) == tf.constant(_PNG)
     is_jpeg = tf.strings.substr(file, 0, len(_JPEG)) == tf.constant(_JPEG)
-    # A PNG begins with the signature, 8 bytes of its first chunk's head, then width and height.
+    # A PNG begins with its signature and the first chunk's header, 8 bytes each, followed by width and height.
     is_whole = tf.where(is_png, length >= 24, is_jpeg)
     wrong_kind = ["image_bytes must be PNG or JPEG files, got something else."]
     too_long = [f"image_bytes must be files of at most {MAX_IMAGE_BYTES} bytes, got", length]

@@ -1,6 +1,6 @@
-"""Warm-up requests: what TensorFlow Serving runs through a new version before it takes requests of its own.
+"""Warm-up requests, which TensorFlow Serving runs on a new version before it accepts other requests.
 
-They lie in assets.extra/tf_serving_warmup_requests, a TFRecord of PredictionLog messages, at most 1,000 of them.
+They are stored in assets.extra/tf_serving_warmup_requests, a TFRecord file of at most 1,000 PredictionLog messages.
 """
 
 import pathlib
@@ -21,15 +21,15 @@ def write_warmup(path: pathlib.Path, name: str, signatures: dict[str, Any], imag
 
     Args:
       path: The folder of the SavedModel.
-      name: What the server calls the model.
-      signatures: The concrete functions, by name.
+      name: Name of the model on the server.
+      signatures: The concrete functions by name.
       images: float32 [n, H, W, C] in [0, 1].
     """
     file = path / FILE
     file.parent.mkdir()
     with tf.io.TFRecordWriter(str(file)) as writer:
         for signature, function in signatures.items():
-            if signature == LOGITS:  # Of the same graph as the others.
+            if signature == LOGITS:  # It shares its graph with the others.
                 continue
             (key,) = function.structured_input_signature[1] or [function.structured_input_signature[0][0].name]
             for count in dict.fromkeys((1, len(images))):
@@ -42,7 +42,7 @@ def write_warmup(path: pathlib.Path, name: str, signatures: dict[str, Any], imag
 
 
 def read_warmup(path: pathlib.Path) -> Iterator[Any]:
-    """Yields the PredictRequest messages of a SavedModel's folder."""
+    """Yields the PredictRequest messages in a SavedModel's folder."""
     for record in tf.data.TFRecordDataset(str(path / FILE)).as_numpy_iterator():
         yield prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
 

@@ -31,7 +31,7 @@ class Checkpoint(keras.callbacks.Callback):
       epochs_done: The number of saved epochs.
       steps_done: The number of saved steps of the epoch after these.
       history: The logs of the saved epochs, each with its number as "epoch", from 1.
-      best: The weights of the classifier after the epoch with the highest score, in the order of `get_weights`, or None.
+      best: The weights of the classifier after the epoch with the highest score, as in `get_weights`, or None.
       best_epoch: The number of that epoch, from 1; 0 for none.
     """
 
@@ -53,10 +53,10 @@ class Checkpoint(keras.callbacks.Callback):
           classifier: The classifier whose best weights are kept: the one in `trained`, `trained` itself, or a separate
             one, such as that of averaged weights, which is then saved and restored as well.
           omega: The weight ω in the score of an epoch, ω · `val_robust_accuracy` + (1 − ω) · `val_accuracy`, as in
-            Eq. 10. Of epochs with equal scores the one with the lower `val_loss` is better.
+            Eq. 10. Among equal scores a lower `val_loss` wins.
           keep_last: Whether each epoch counts as better than all earlier ones, whatever its score.
-          within_epochs: Whether a run that is asked to stop is saved within an epoch. Not possible with several workers,
-            which must read the metrics together.
+          within_epochs: Whether a run that is asked to stop is saved within an epoch. Not possible with several
+            workers, which must read the metrics together.
 
         Raises:
           ValueError: The file cannot be read, or belongs to another model.

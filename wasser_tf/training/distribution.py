@@ -114,7 +114,7 @@ class Distribution:
     ) -> None:
         """Trains as `model.fit(batches, ...)` does, on all replicas.
 
-        `fit` of Keras supports a single host only: in version 3.15 it fails with several workers (keras-team/keras#20585).
+        `fit` of Keras supports a single host: in version 3.15 it fails with several workers (keras-team/keras#20585).
 
         Args:
           model: A compiled model.

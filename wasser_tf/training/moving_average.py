@@ -1,8 +1,8 @@
 """An exponential moving average of a classifier's weights, in a separate classifier.
 
 `use_ema` of Keras' optimizers is not suitable: it excludes the statistics of batch normalization, which then do not
-match the averaged weights, and it overwrites the weights with the average at the end of every `fit`, of which a run that
-resumes within an epoch needs two.
+match the averaged weights. It also overwrites the weights with the average at the end of every `fit`, and a run that
+resumes within an epoch calls `fit` twice.
 """
 
 import keras

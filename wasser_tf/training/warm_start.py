@@ -31,7 +31,7 @@ class WarmStart(keras.Layer):
         super().__init__(trainable=False, autocast=False, **kwargs)
         if not is_whole(num_examples, 1):
             raise ValueError(
-                f"num_examples must be the number of training images, at least 1, got {num_examples!r}: pass len(images)."
+                f"num_examples must be the number of training images, got {num_examples!r}: pass len(images)."
             )
         self.num_examples = num_examples
         self.fade = fade

@@ -194,8 +194,8 @@ class WasserTrain(NaturalAndAdversarial):
         expected = getattr(self.classifier, "input_shape", None)
         if isinstance(expected, tuple) and expected and expected[0] is not None:
             raise ValueError(
-                "The classifier must accept batches of any size, because natural and adversarial images form one "
-                f"batch, got the batch size {expected[0]}: make its keras.Input without batch_size."
+                "The classifier must accept batches of any size, as natural and adversarial images form one batch, "
+                f"got the batch size {expected[0]}: make its keras.Input without batch_size."
             )
         output_shape = getattr(self.classifier, "output_shape", None)
         if output_shape is not None:

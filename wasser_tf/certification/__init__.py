@@ -1,0 +1,1 @@
+"""Certificates of robustness: radii of the Wasserstein ball within which no legal plan changes the answer."""

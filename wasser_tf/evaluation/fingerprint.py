@@ -1,0 +1,44 @@
+"""Hashes of classifiers and arrays, and names that are safe as file names."""
+
+import hashlib
+import os
+
+import numpy as np
+
+from wasser_tf import pretrained
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """Returns a hash of a classifier's files: two equal hashes belong to the same classifier.
+
+    Args:
+      path: A file, a folder (all its files are hashed, with their relative paths), or "pretrained:NAME".
+
+    Returns:
+      The SHA-256 digest, 64 hexadecimal digits.
+    """
+    root = pretrained.resolve(path)
+    digest = hashlib.sha256()
+    for file in sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root]:
+        digest.update(str(file.relative_to(root)).encode())
+        with open(file, "rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def array_digest(*arrays: np.ndarray) -> str:
+    """Returns the SHA-256 digest of the dtypes, shapes and contents of arrays, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def safe_name(name: str) -> str:
+    """Returns a name as a file name: unusual characters become "_", and at most 100 characters are kept.
+
+    >>> safe_name("a/b:c=1")
+    'a_b_c=1'
+    """
+    return "".join(letter if letter.isalnum() or letter in "._-=," else "_" for letter in name)[:100]
