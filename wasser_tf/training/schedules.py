@@ -83,7 +83,7 @@ class Schedule(abc.ABC):
             if steps_per_epoch is None:
                 raise ValueError(f"{self!r} counts epochs, and needs steps_per_epoch, the number of steps of one.")
             length = self.epochs * tf.cast(steps_per_epoch, tf.float64)
-        # float32 would not tell step 2²⁴ from the next, nor always reach the end of a stair in its step.
+        # In float32, step 2²⁴ equals the next one, and a stair may end a step late.
         progress = tf.cast(step, tf.float64) / length
         return tf.cast(self.at(progress), tf.float32)
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 LABELS_NEEDED = "Labels are needed: pass y, or a dataset of (images, labels); predict does without."
 NOT_ONE_CLASS = (
-    "labels of rank 2 must be one-hot or soft rows, not negative, that add up to 1, but a batch has others: an image of "
-    "several labels (multi-label) has no single class whose loss an attack could raise."
+    "labels of rank 2 must be one-hot or soft rows, not negative, that add up to 1, but a batch has others: an image "
+    "of several labels (multi-label) has no single class whose loss an attack could raise."
 )
 _TOLERANCE = 1e-2
 
