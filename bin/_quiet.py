@@ -40,6 +40,8 @@ if _missing := [name for name in ("tensorflow", "wasser_tf") if importlib.util.f
         f"{os.path.basename(sys.argv[0])}: {sys.executable} lacks {' and '.join(_missing)}: create the environment "
         "with `make env` and run this with .venv/bin/python."
     )
+# Instead of what the environment, or a forgotten ~/.keras/keras.json, sets for other programs.
+os.environ["KERAS_BACKEND"] = "tensorflow"
 # Set before the import, because some messages are written before TensorFlow reads its own log level.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Keras imports these for wrappers and plots that no binary uses; they take a quarter of the start-up time.

@@ -1,5 +1,11 @@
 """Wasserstein adversarial attacks and adversarial training for Keras image classifiers."""
 
+from wasser_tf.runtime.keras_backend import check_keras_backend
+
+# Before anything imports Keras, which would fail in the middle of a trace, or find no backend at all.
+check_keras_backend()
+
+# ruff: noqa: E402
 from wasser_tf import attacks
 from wasser_tf.attacks import AttackResult, Ensemble, MirrorAscent, RadiusSchedule, WasserAttack
 from wasser_tf.certification.prover import certify
@@ -7,6 +13,7 @@ from wasser_tf.certification.result import CertificationResult
 from wasser_tf.certification.smoothed import Smoothed
 from wasser_tf.models import load_pretrained
 from wasser_tf.threat_model import ThreatModel
+from wasser_tf.training.schedules import Cosine, LinearRamp, Staircase
 from wasser_tf.training.wasser_train import WasserTrain
 from wasser_tf.transport.feasibility import Feasibility
 from wasser_tf.version import __version__
@@ -14,13 +21,16 @@ from wasser_tf.version import __version__
 __all__ = [
     "__version__",
     "AttackResult",
+    "Cosine",
     "Feasibility",
     "Feasibility record",
     "CertificationResult",
     "Ensemble",
+    "LinearRamp",
     "MirrorAscent",
     "RadiusSchedule",
     "Smoothed",
+    "Staircase",
     "ThreatModel",
     "WasserAttack",
     "WasserTrain",

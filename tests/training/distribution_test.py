@@ -43,6 +43,13 @@ def test_replicas_draw_random_starts_of_their_own(trained):
         np.testing.assert_allclose(other, one, atol=1e-5)
 
 
+@pytest.mark.parametrize("two", ["curricula_two", "curricula_by_keras"])
+def test_replicas_follow_one_curriculum(trained, two):
+    """The counters of steps too, and the values in the logs."""
+    for one, other in zip(_values(trained, "curricula_one"), _values(trained, two), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
+
+
 def test_replicas_draw_random_radii_of_their_own_and_share_the_loss_of_trades(trained):
     for one, other in zip(_values(trained, "radii_one"), _values(trained, "radii_two"), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-5)

@@ -1,5 +1,6 @@
 """Trainings of a run, on forty digits: what they are decided by, and that a break changes nothing."""
 
+import json
 import signal
 import types
 
@@ -153,6 +154,18 @@ def test_stopped_and_resumed_its_attacks_go_on_where_they_ended(digits, tmp_path
     # A potential of each image: that of two epochs, of which the first has faded once.
     (potentials,) = (array for array in saved.values() if array.shape == (40, 8, 8, 1))
     np.testing.assert_allclose(potentials, 1.75 * digits.train.images, rtol=2e-3)
+
+
+def test_stopped_and_resumed_its_curricula_go_on_where_they_were(digits, tmp_path, monkeypatch, capsys):
+    schedules = {"epsilon_schedule": "linear:0:0.3:2epochs", "omega_schedule": "staircase:0.2:0.6:5steps"}
+    for seed in (0, 1):
+        config = _config(tmp_path, epochs=2, seed=seed, **schedules)
+        _, saved = _whole_and_in_parts("wasser_train", tmp_path / str(seed), digits, config, monkeypatch, capsys)
+        rows = json.loads(str(saved["state"]))["history"]
+        # Of four steps each, the values of the last.
+        assert [row["epsilon"] for row in rows] == pytest.approx([0.3 * 3 / 8, 0.3 * 7 / 8])
+        assert [row["omega"] for row in rows] == pytest.approx([0.2, 0.6])
+        assert 8 in [int(array) for array in saved.values() if array.dtype == np.int64 and array.ndim == 0]
 
 
 def test_steps_are_those_of_keras_by_hand(digits, tmp_path):

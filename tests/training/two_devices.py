@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf import ThreatModel, WasserTrain
+from wasser_tf import LinearRamp, Staircase, ThreatModel, WasserTrain
 from wasser_tf.attacks import Attack, AttackResult
 from wasser_tf.training.distribution import Distribution
 
@@ -77,6 +77,11 @@ def main():
     )
     one, two = Distribution(), Distribution("mirrored")
     sign = Sign(ThreatModel(epsilon=0.1), iterations=1)
+    curricula = {
+        "epsilon": LinearRamp(0.0, 0.2, epochs=2),
+        "omega": Staircase([0.2, 0.8], steps=2),
+        "steps_per_epoch": 3,
+    }
     radii = {"random_radius": True, "trades_beta": 2.0}
     results = {
         "one": _train(one, sign),
@@ -85,6 +90,9 @@ def main():
         "chunks": _train(two, sign, attack_chunk=3),
         "radii_one": _train(one, sign, **radii),
         "radii_two": _train(two, sign, **radii),
+        "curricula_one": _train(one, sign, **curricula),
+        "curricula_two": _train(two, sign, **curricula),
+        "curricula_by_keras": _train(two, sign, keras_fit=True, epsilon=curricula["epsilon"], omega=curricula["omega"]),
         "noise_one": _train(one, Noise(ThreatModel(), iterations=1)),
         "noise_two": _train(two, Noise(ThreatModel(), iterations=1)),
     }

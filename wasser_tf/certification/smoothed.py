@@ -15,6 +15,7 @@ from wasser_tf.certification.result import CertificationResult
 from wasser_tf.certification.smoothing import certify_smoothed
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training import checks
+from wasser_tf.training.step_checks import failed_requirements
 
 
 @keras.saving.register_keras_serializable(package="wasser_tf")
@@ -151,7 +152,7 @@ class Smoothed(keras.Model):
             batch.
         """
         checks.check_arrays(self.base_classifier, x, y)
-        with checks.pixel_errors():
+        with failed_requirements():
             return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -161,7 +162,7 @@ class Smoothed(keras.Model):
           ValueError: As by `fit`.
         """
         checks.check_arrays(self.base_classifier, x, y)
-        with checks.pixel_errors():
+        with failed_requirements():
             return super().evaluate(x, y, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:

@@ -197,7 +197,9 @@ def build_models(config: TrainConfig, dataset: Dataset, distribution: Distributi
         return first, WasserTrain(
             second,
             config.attack,
-            config.omega,
+            config.schedule_of("omega") or config.omega,
+            epsilon=config.schedule_of("epsilon"),
+            steps_per_epoch=len(dataset.train.labels) // config.batch_size,
             attack_chunk=config.attack_chunk,
             random_radius=config.random_radius,
             trades_beta=config.trades_beta,
@@ -251,12 +253,15 @@ def _introduction(config: TrainConfig, model: str, best_epoch: int) -> str:
     radius = "with an adaptive radius" if attack.schedule else f"at ε = {config.threat_model.epsilon:g}"
     if config.random_radius:
         radius = f"at ε from 0 to {config.threat_model.epsilon:g}"
+    if config.epsilon_schedule is not None:
+        radius = f"at ε {'from 0 to that ' if config.random_radius else ''}of the schedule {config.epsilon_schedule}"
+    omega = f"ω = {config.omega:g}" if config.omega_schedule is None else f"ω of the schedule {config.omega_schedule}"
     if not attack.in_wasserstein_ball:
         radius = f"no Wasserstein attack ({attack.ball()})"
     chosen = "was the best on the validation split" if config.keep == "best" else "is kept, which was the last"
     return (
         f"# {model} on {config.dataset}, before and after WasserTrain\n\n"
-        f"Trained with {attack.name}, {attack.iterations} iterations, {radius}, ω = {config.omega:g}; epoch "
+        f"Trained with {attack.name}, {attack.iterations} iterations, {radius}, {omega}; epoch "
         f"{best_epoch} of {config.epochs} {chosen}. Attacked with mirror_ascent, "
         f"{config.report_iterations} iterations, {_REPORT_RESTARTS} restarts, on test images that nothing was chosen "
         "by.\n"

@@ -29,18 +29,22 @@ def numbers_of_step(count: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
     return (batch + context.replica_id_in_sync_group) * count + tf.range(count)
 
 
-def radii_of_step(attack: Attack, number: tf.Tensor, random_radius: bool) -> tf.Tensor:
+def radii_of_step(
+    attack: Attack, number: tf.Tensor, random_radius: bool, epsilon: tf.Tensor | float | None = None
+) -> tf.Tensor:
     """Returns the radii of the images of a step.
 
     Args:
       attack: The attack, whose threat model has the largest radius.
       number: The numbers of the images, integers [B].
       random_radius: Whether each image has its own radius, uniform from 0 to the largest, as a function of its number.
+      epsilon: The largest radius, a scalar, instead of the threat model's.
 
     Returns:
       The radii ε, float32 [B].
     """
-    radius = tf.fill(tf.shape(number), tf.constant(attack.threat_model.epsilon, tf.float32))
+    largest = attack.threat_model.epsilon if epsilon is None else epsilon
+    radius = tf.fill(tf.shape(number), tf.cast(largest, tf.float32))
     return radius * spread_evenly(number) if random_radius else radius
 
 

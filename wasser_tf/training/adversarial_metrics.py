@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from wasser_tf import models
 from wasser_tf.training.loss import unscaled
+from wasser_tf.training.monitoring import directions_of
 
 
 class AdversarialScores:
@@ -49,6 +50,10 @@ class AdversarialScores:
     def variables(self) -> list[Any]:
         """The existing variables of the loss and the metrics."""
         return self._scorer.metrics_variables
+
+    def directions(self) -> dict[str, str]:
+        """Returns whether smaller ("min") or larger ("max") values are better, by the name in `result`, where known."""
+        return directions_of(self._scorer.metrics, "adversarial_")
 
     def reset(self) -> None:
         """Resets the loss and the metrics."""

@@ -94,7 +94,11 @@ class EpochTable(keras.callbacks.Callback):
         "adversarial_accuracy": "attacked",
         "val_accuracy": "validation",
         "val_robust_accuracy": "attacked",
+        "epsilon": "      ε",
+        "omega": "      ω",
     }
+    # Not percentages.
+    _NUMBERS = ("epsilon", "omega")
 
     def __init__(self, epochs: int) -> None:
         """Creates the callback.
@@ -132,7 +136,11 @@ class EpochTable(keras.callbacks.Callback):
             self._headed = True
             self._print(f"{'epoch':>7}", f"{'loss':>7}", *list(columns.values())[1:], "seconds")
         cells = [self._number(), f"{logs['loss']:7.4f}"]
-        cells += [f"{100 * logs[key]:{len(heading) - 2}.1f} %" for key, heading in columns.items() if key != "loss"]
+        for key, heading in columns.items():
+            if key in self._NUMBERS:
+                cells.append(f"{logs[key]:{len(heading)}.4f}")
+            elif key != "loss":
+                cells.append(f"{100 * logs[key]:{len(heading) - 2}.1f} %")
         self._print(*cells, f"{time.monotonic() - self._started:7.1f}")
 
     def _print(self, *cells: str) -> None:

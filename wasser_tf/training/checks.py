@@ -1,6 +1,5 @@
 """Checks of the settings, images and labels of WasserTrain, before training and within its steps."""
 
-import contextlib
 import numbers
 from collections.abc import Iterator
 from typing import Any
@@ -10,8 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks import Attack
-from wasser_tf.attacks.inputs import check_batch
+from wasser_tf.attacks.inputs import check_batch, num_classes
 from wasser_tf.runtime.arguments import check_bool, check_number, is_whole
+from wasser_tf.training.curriculum import MOST
+from wasser_tf.training.schedules import check_schedule
+from wasser_tf.training.step_checks import LABELS_NEEDED, check_label_rows, check_step_labels, require
 
 _PIXELS = (
     "images must be finite and lie in [0, 1], but a batch has other values; scale them, as in dataset.map(lambda x, y: "
@@ -30,9 +32,12 @@ def check_arrays(classifier: keras.Model, x: Any, y: Any) -> None:
     Raises:
       ValueError: The images or labels do not suit the classifier.
     """
+    if isinstance(x, (np.ndarray, tf.Tensor)) and y is None:
+        raise ValueError(LABELS_NEEDED)
     if isinstance(x, (np.ndarray, tf.Tensor)) and isinstance(y, (np.ndarray, tf.Tensor)):
         y = np.asarray(y)
-        # The values of soft labels are checked by Keras.
+        if y.ndim == 2 and y.shape[-1] != 1:
+            check_label_rows(y)
         check_batch(classifier, x, y if y.ndim == 1 or y.shape[-1] == 1 else y.argmax(axis=-1))
 
 
@@ -72,23 +77,34 @@ def check_images(x: Any) -> tf.Tensor:
         raise ValueError(f"Batches must be images [B, H, W, C] with H, W and C known at compile time, got {shape}.")
     if not x.dtype.is_floating:
         raise ValueError(f"images must be floats in [0, 1], got {x.dtype.name}; divide 8-bit images by 255.")
+    return _check_pixels(x)
+
+
+def checked_dataset(model: Any, data: Any) -> Any:
+    """Returns a dataset that raises the errors of `check_images` and `check_step_labels` itself, where no step can.
+
+    Args:
+      model: The WasserTrain.
+      data: The argument x of `fit`. If XLA compiles the steps and it is a `tf.data.Dataset` of (images, labels) or
+        (images, labels, sample weights), its batches are checked; anything else is returned as it is.
+    """
+    if not isinstance(data, tf.data.Dataset) or not model.compiled or not model.jit_compile:
+        return data
+    classes = num_classes(model.classifier)
+
+    def check(x: Any, y: Any, *rest: Any) -> Any:
+        image = check_images(images_and_numbers(x)[0])
+        return {**x, "image": image} if isinstance(x, dict) else image, check_step_labels(y, classes), *rest
+
+    element = data.element_spec
+    # Others are refused by the step.
+    return data.map(check) if isinstance(element, tuple) and len(element) in (2, 3) else data
+
+
+def _check_pixels(x: tf.Tensor) -> tf.Tensor:
     x = tf.cast(x, tf.float32)
-    # False for NaN. XLA ignores assertions.
-    feasible = tf.debugging.Assert(tf.reduce_all((x >= 0) & (x <= 1)), [_PIXELS])
-    # In eager execution it is None and has already raised.
-    with tf.control_dependencies([] if feasible is None else [feasible]):
-        return tf.identity(x)
-
-
-@contextlib.contextmanager
-def pixel_errors() -> Iterator[None]:
-    """Turns TensorFlow's error of a failed assertion about pixels into a ValueError with its message."""
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        if _PIXELS not in str(error):
-            raise
-        raise ValueError(_PIXELS) from None
+    # False for NaN.
+    return require(tf.reduce_all((x >= 0) & (x <= 1)), _PIXELS, x)
 
 
 def check_output_shape(shape: Any) -> None:
@@ -117,7 +133,7 @@ def check_has_radius(random_radius: bool, attack: Attack) -> None:
 
 
 def check_training_settings(
-    *, attack: Any, omega: Any, attack_chunk: Any, random_radius: Any, trades_beta: Any
+    *, attack: Any, omega: Any, epsilon: Any, attack_chunk: Any, random_radius: Any, trades_beta: Any
 ) -> None:
     """Checks the settings of `WasserTrain` that can be changed at any time; see there for their meaning.
 
@@ -128,7 +144,11 @@ def check_training_settings(
         raise ValueError(
             f"attack must be a wasser_tf.attacks.Attack such as WasserAttack(ThreatModel()), got {attack!r}."
         )
-    check_number("omega", omega, least=0, most=1)
+    if callable(omega):
+        check_schedule("omega", omega, most=MOST["omega"])
+    else:
+        check_number("omega", omega, least=0, most=1)
+    check_epsilon(epsilon, attack)
     if attack_chunk is not None and not is_whole(attack_chunk, 1):
         raise ValueError(f"attack_chunk must be a whole number of at least 1, or None, got {attack_chunk!r}.")
     check_bool("random_radius", random_radius)
@@ -136,6 +156,57 @@ def check_training_settings(
         raise ValueError("random_radius needs an attack without a schedule, which sets the radius itself.")
     check_has_radius(random_radius, attack)
     check_number("trades_beta", trades_beta, least=0)
+
+
+def check_epsilon(epsilon: Any, attack: Attack) -> None:
+    """Checks the radius of training, if it is not the attack's.
+
+    Raises:
+      ValueError: It is not a number or schedule of at least 0, or the attack does not take a radius.
+    """
+    if epsilon is None:
+        return
+    if callable(epsilon):
+        check_schedule("epsilon", epsilon, most=MOST["epsilon"])
+    else:
+        check_number("epsilon", epsilon, least=0)
+    if not attack.has_radius or attack.schedule is not None:
+        why = "sets the radius itself" if attack.has_radius else "has no radius"
+        raise ValueError(f"epsilon needs an attack with a radius, and {attack.name} {why}: leave epsilon out.")
+
+
+def check_steps_per_epoch(steps_per_epoch: Any) -> None:
+    """Raises an error unless a number of steps of an epoch is valid.
+
+    Raises:
+      ValueError: It is not a whole number of at least 1, nor None.
+    """
+    if steps_per_epoch is not None and not is_whole(steps_per_epoch, 1):
+        raise ValueError(f"steps_per_epoch must be a whole number of at least 1, or None, got {steps_per_epoch!r}.")
+
+
+def check_scope(model: keras.Model) -> None:
+    """Checks that a model was made in the scope of the distribution strategy that it is compiled for.
+
+    Raises:
+      ValueError: A weight was not.
+    """
+    strategy = tf.distribute.get_strategy() if tf.distribute.has_strategy() else model.distribute_strategy
+    if strategy is None:
+        return
+    outside = [weight.path for weight in model.weights if not strategy.extended.variable_created_in_scope(weight.value)]
+    if outside:
+        raise ValueError(
+            f"The weight {outside[0]!r} was made outside the scope of the {type(strategy).__name__} that the model is "
+            "compiled in: build or load the classifier, and make WasserTrain, within `with strategy.scope():`."
+        )
+
+
+def can_perturb(attack: Attack, epsilon: Any) -> bool:
+    """Returns whether an attack can change an image, at a radius or schedule in the place of its own, or None."""
+    if epsilon is None:
+        return attack.can_perturb
+    return attack.iterations > 0 and (callable(epsilon) or epsilon > 0)
 
 
 def is_real(value: Any) -> bool:

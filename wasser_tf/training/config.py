@@ -14,8 +14,10 @@ from wasser_tf.attacks import Attack
 from wasser_tf.data import augmentation
 from wasser_tf.runtime.arguments import check_number, check_whole, is_whole
 from wasser_tf.threat_model import ThreatModel
-from wasser_tf.training.checks import check_has_radius
+from wasser_tf.training.checks import check_epsilon, check_has_radius
+from wasser_tf.training.curriculum import MOST
 from wasser_tf.training.distribution import STRATEGIES
+from wasser_tf.training.schedules import SPEC, Schedule, check_schedule_text, parse_schedule
 from wasser_tf.training.setting import document_fields, setting
 from wasser_tf.training.warm_start import check_warm_start
 
@@ -103,6 +105,18 @@ class TrainConfig:
         None,
     )
     omega: float = setting("Weight ω of the adversarial loss, from 0 to 1.", 0.7, check=_number(least=0, most=1))
+    omega_schedule: str | None = setting(
+        f"Schedule of ω over the steps of WasserTrain, given as {SPEC}. `omega` then only weighs the accuracies by "
+        "which the best epoch is selected.",
+        None,
+        check=functools.partial(check_schedule_text, most=MOST["omega"]),
+    )
+    epsilon_schedule: str | None = setting(
+        "Schedule of the radius ε over the steps of WasserTrain, given as for omega_schedule, instead of the attack's "
+        "epsilon.",
+        None,
+        check=check_schedule_text,
+    )
     trades_beta: float = setting(
         "Weight β of the TRADES loss, which replaces that of Eq. 10; 0 for Eq. 10.", 0.0, check=_number(least=0)
     )
@@ -219,6 +233,7 @@ class TrainConfig:
         if self.random_radius and self.attack.schedule is not None:
             raise ValueError("random_radius and an adaptive radius exclude each other: set only one of them.")
         check_has_radius(self.random_radius, self.attack)
+        check_epsilon(self.schedule_of("epsilon"), self.attack)
         check_warm_start(self.warm_start, self.attack)
 
     def _check_combinations(self) -> None:
@@ -242,6 +257,11 @@ class TrainConfig:
     def threat_model(self) -> ThreatModel:
         """The threat model of the attack."""
         return self.attack.threat_model
+
+    def schedule_of(self, name: str) -> Schedule | None:
+        """Returns the schedule of "epsilon" or "omega", or None."""
+        text = getattr(self, f"{name}_schedule")
+        return None if text is None else parse_schedule(text)
 
     @property
     def middle_radius(self) -> float:

@@ -1,5 +1,6 @@
 """WasserTrain (ICASSP 2022, Eq. 10): a Keras model that trains a classifier on Wasserstein attacks against it."""
 
+import warnings
 from typing import Any, Self
 
 import keras
@@ -7,15 +8,22 @@ import tensorflow as tf
 
 from wasser_tf import attacks
 from wasser_tf.attacks.base import Attack
+from wasser_tf.attacks.inputs import num_classes
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.training import checks
 from wasser_tf.training.adversarial_examples import numbers_of_step, perturb_batch, radii_of_step
 from wasser_tf.training.adversarial_metrics import AdversarialScores, NaturalAndAdversarial, loss_takes_logits
+from wasser_tf.training.curriculum import MOST, Curriculum
 from wasser_tf.training.loss import divergence_of_outputs
+from wasser_tf.training.monitoring import fit_arguments
+from wasser_tf.training.schedules import Scheduled
+from wasser_tf.training.step_checks import check_step_labels, failed_requirements
 from wasser_tf.training.warm_start import NUMBERS_NEEDED, WarmStart, check_warm_start
 
-# The attributes that can be changed at any time.
-_SETTINGS = ("attack", "omega", "attack_chunk", "random_radius", "trades_beta")
+# The attributes that can be changed at any time, and those that cannot.
+_SETTINGS = ("attack", "omega", "epsilon", "attack_chunk", "random_radius", "trades_beta")
+_FIXED = ("classifier", "warm_start", "steps_per_epoch")
+_NOTHING_TO_TRAIN = "The classifier has no trainable weights (trainable=False?): training only attacks and measures it."
 
 
 @keras.saving.register_keras_serializable(package="wasser_tf")
@@ -44,12 +52,15 @@ class WasserTrain(NaturalAndAdversarial):
     of adversarial images with the prefix `adversarial_`. `fit` with ω = 0 does not attack and omits the latter;
     `evaluate` always attacks. `predict` calls the classifier.
 
-    All attributes except `classifier` and `warm_start` can be changed at any time, also after `compile` and by a
-    callback of `fit`: the next step is compiled with the new value.
+    ε and ω may follow a schedule over steps or epochs. `fit` then reports them as `epsilon` and `omega`. The number of
+    the step is a weight of the model: after loading, or in another call of `fit`, the schedule continues.
+
+    The settings attack, omega, epsilon, attack_chunk, random_radius and trades_beta can be changed at any time, also
+    after `compile` and by a callback of `fit`: the next step is compiled with the new value.
 
     Attributes:
       classifier: The classifier; it is trained in place.
-      attack, omega, attack_chunk, random_radius, trades_beta, warm_start: The arguments of the constructor.
+      attack, omega, epsilon, …, steps_per_epoch: The arguments of the constructor.
 
     Example:
     >>> import keras
@@ -69,25 +80,30 @@ class WasserTrain(NaturalAndAdversarial):
 
     classifier: keras.Model
     attack: Attack
-    omega: float
+    omega: float | Scheduled
+    epsilon: float | Scheduled | None
     attack_chunk: int | None
     random_radius: bool
     trades_beta: float
     warm_start: float
+    steps_per_epoch: int | None
     _warm_start: WarmStart | None
+    _curriculum: Curriculum | None
     _from_logits: bool
 
     def __init__(
         self,
         classifier: keras.Model,
         attack: Attack,
-        omega: float = 0.7,
+        omega: float | Scheduled = 0.7,
         *,
+        epsilon: float | Scheduled | None = None,
         attack_chunk: int | None = None,
         random_radius: bool = False,
         trades_beta: float = 0.0,
         warm_start: float = 0.0,
         num_examples: int | None = None,
+        steps_per_epoch: int | None = None,
         **kwargs: Any,
     ):
         """Wraps a classifier.
@@ -97,7 +113,10 @@ class WasserTrain(NaturalAndAdversarial):
             contains the normalization of the pixels, if there is any.
           attack: Any `wasser_tf.attacks.Attack`.
           omega: The weight ω, from 0 (standard training) to 1 (adversarial images only). With TRADES, only whether it
-            is 0 matters.
+            is 0 matters. Or its schedule, such as `wasser_tf.LinearRamp(0, 0.7, epochs=5)`: one of
+            `wasser_tf.training.schedules`, or any callable f(step) or f(step, steps_per_epoch) in TensorFlow.
+          epsilon: The radius of training, or its schedule, instead of the attack's epsilon, at which `evaluate` (and
+            validation) still attacks.
           attack_chunk: The maximum number of images that are attacked at a time. It bounds the memory of a step, most
             of which holds transport plans, and does not change results.
           random_radius: Whether each training image is attacked at its own radius, uniform from 0 to the attack's
@@ -106,6 +125,7 @@ class WasserTrain(NaturalAndAdversarial):
           warm_start: The factor on an image's final potential of the epoch before, from 0 (attacks from scratch) to
             below 1, such as 0.75. For `MirrorAscent` on a single replica.
           num_examples: With warm_start, the number of training images; their numbers are below it.
+          steps_per_epoch: The number of steps of an epoch, for schedules that count epochs (default: that of `fit`).
           **kwargs: Arguments of `keras.Model`, such as `name`.
 
         Raises:
@@ -116,12 +136,14 @@ class WasserTrain(NaturalAndAdversarial):
         settings: dict[str, Any] = {
             "attack": attack,
             "omega": omega,
+            "epsilon": epsilon,
             "attack_chunk": attack_chunk,
             "random_radius": random_radius,
             "trades_beta": trades_beta,
         }
         checks.check_training_settings(**settings)
         check_warm_start(warm_start, attack)
+        checks.check_steps_per_epoch(steps_per_epoch)
         kwargs.setdefault("dtype", checks.dtype_policy(classifier))
         # The classifier casts its input; a cast here would round the images first.
         super().__init__(autocast=False, **kwargs)
@@ -130,21 +152,27 @@ class WasserTrain(NaturalAndAdversarial):
             setattr(self, name, value)
         self.warm_start = float(warm_start)
         self._warm_start = WarmStart(num_examples, warm_start, name="warm_start") if warm_start else None
+        self.steps_per_epoch = steps_per_epoch
+        self._curriculum = Curriculum(self._schedules, steps_per_epoch, name="curriculum") if self._schedules else None
         self._from_logits = True
         if classifier.built:
             self.build(getattr(classifier, "input_shape", None))
         self._constructed = True
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("omega", "trades_beta") and checks.is_real(value):
+        if name in ("omega", "epsilon", "trades_beta") and checks.is_real(value):
             value = float(value)
-        if not self.__dict__.get("_constructed", False) or name not in (*_SETTINGS, "classifier", "warm_start"):
+        if not self.__dict__.get("_constructed", False) or name not in (*_SETTINGS, *_FIXED):
             super().__setattr__(name, value)
             return
         if name not in _SETTINGS:
             raise AttributeError(f"{name} cannot be changed after construction: make a new WasserTrain.")
         checks.check_training_settings(**{**{setting: getattr(self, setting) for setting in _SETTINGS}, name: value})
         check_warm_start(self.warm_start, value if name == "attack" else self.attack)
+        if name in MOST and callable(value) and self._curriculum is None:
+            raise ValueError(
+                f"{name} can become a schedule only in a WasserTrain that was made with one: make a new WasserTrain."
+            )
         super().__setattr__(name, value)
         # These were traced with the old value. Within `fit` the next step calls the new functions.
         if self.train_function is not None:
@@ -203,6 +231,7 @@ class WasserTrain(NaturalAndAdversarial):
                 "WasserTrain needs a loss, got None: pass, for example, "
                 "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True) to compile."
             )
+        checks.check_scope(self)
         self._from_logits = loss_takes_logits(self.classifier, loss)
         self._adversarial = AdversarialScores(metrics, weighted_metrics)
         super().compile(optimizer, loss, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs)
@@ -230,8 +259,12 @@ class WasserTrain(NaturalAndAdversarial):
         checks.check_arrays(self.classifier, images, y)
         if self._warm_start is not None:
             self._warm_start.check(numbers, images)
-        with checks.pixel_errors():
-            return super().fit(x, y, *args, **kwargs)
+        first = [] if self._curriculum is None else [self._curriculum.callback(self._schedules, self.steps_per_epoch)]
+        given = fit_arguments(super().fit, (x, y, *args), kwargs, first, self._adversarial.directions)
+        for name in ("x", "validation_data"):
+            given.arguments[name] = checks.checked_dataset(self, given.arguments.get(name))
+        with failed_requirements():
+            return super().fit(*given.args, **given.kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluates the classifier on natural and adversarial images, as `keras.Model.evaluate` does.
@@ -240,8 +273,8 @@ class WasserTrain(NaturalAndAdversarial):
           ValueError: As for `fit`.
         """
         checks.check_arrays(self.classifier, checks.images_and_numbers(x)[0], y)
-        with checks.pixel_errors():
-            return super().evaluate(x, y, *args, **kwargs)
+        with failed_requirements():
+            return super().evaluate(checks.checked_dataset(self, x), y, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Attacks a batch and makes one step of the optimizer. Returns the logs."""
@@ -249,31 +282,45 @@ class WasserTrain(NaturalAndAdversarial):
         x, number = checks.images_and_numbers(x)
         if self._warm_start is not None and number is None:
             raise ValueError(NUMBERS_NEEDED)
-        x = checks.check_images(x)
+        x, y = checks.check_images(x), check_step_labels(y, self._num_classes(x))
+        # After the images: a dataset that has ended must not count as a step.
+        with tf.control_dependencies([x]):
+            now = {} if self._curriculum is None else self._curriculum.advance(self._schedules)
+        epsilon, omega = now.get("epsilon", self.epsilon), now.get("omega", self.omega)
+        learns_from_attack = "omega" in now or omega > 0
         adversarial = None
-        if self.attack.can_perturb and self.omega > 0:
+        if learns_from_attack and checks.can_perturb(self.attack, self.epsilon):
             index = numbers_of_step(tf.shape(x)[0], self.optimizer.iterations)
-            radius = radii_of_step(self.attack, index, self.random_radius)
+            radius = radii_of_step(self.attack, index, self.random_radius, epsilon)
             adversarial = self._adversarial_images(x, y, index, radius, number)
         with tf.GradientTape() as tape:
-            loss, outputs = self._mixed_loss(x, adversarial, y, sample_weight, training=True)
+            loss, outputs = self._mixed_loss(x, adversarial, y, sample_weight, omega, training=True)
             scaled_loss = self.optimizer.scale_loss(loss)
-        weights = self.trainable_weights
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, weights), weights, strict=True))
+        if weights := self.trainable_weights:
+            self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, weights), weights, strict=True))
+        else:
+            warnings.warn(_NOTHING_TO_TRAIN, stacklevel=2)
         logs = self._update_metrics(x, y, outputs, sample_weight)
         # With ω = 0 the adversarial scores are unknown and omitted, instead of reported as zeros.
-        return logs if self.omega > 0 else {key: logs[key] for key in logs if key not in self._adversarial.result()}
+        return logs if learns_from_attack else {key: logs[key] for key in logs if key not in self._adversarial.result()}
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Scores a batch of natural images and of their adversarial images. Returns the logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = checks.check_images(checks.images_and_numbers(x)[0])
+        y = check_step_labels(y, self._num_classes(x))
         adversarial = None
         if self.attack.can_perturb:
             index = tf.range(tf.shape(x)[0])
             adversarial = self._adversarial_images(x, y, index, radii_of_step(self.attack, index, False))
-        _, outputs = self._mixed_loss(x, adversarial, y, sample_weight, training=False)
-        return self._update_metrics(x, y, outputs, sample_weight)
+        last = self._last_values()
+        _, outputs = self._mixed_loss(x, adversarial, y, sample_weight, last.get("omega", self.omega), training=False)
+        logs = self._update_metrics(x, y, outputs, sample_weight)
+        return {key: logs[key] for key in logs if key not in last}
+
+    def get_metrics_result(self) -> dict[str, tf.Tensor]:
+        """Returns the natural and adversarial metrics, and ε and ω of the last step if they follow a schedule."""
+        return {**super().get_metrics_result(), **self._last_values()}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor as plain Python values."""
@@ -282,8 +329,10 @@ class WasserTrain(NaturalAndAdversarial):
             "classifier": keras.saving.serialize_keras_object(self.classifier),
             "attack": attacks.serialize(self.attack),
             **{name: getattr(self, name) for name in _SETTINGS if name != "attack"},
+            **{name: keras.saving.serialize_keras_object(one) for name, one in self._schedules.items()},
             "warm_start": self.warm_start,
             "num_examples": None if self._warm_start is None else self._warm_start.num_examples,
+            "steps_per_epoch": self.steps_per_epoch,
         }
 
     @classmethod
@@ -292,7 +341,22 @@ class WasserTrain(NaturalAndAdversarial):
         config = dict(config)
         config["classifier"] = keras.saving.deserialize_keras_object(config["classifier"], custom_objects)
         config["attack"] = attacks.deserialize(config["attack"])
+        for name in MOST:
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
         return cls(**config)
+
+    @property
+    def _schedules(self) -> dict[str, Scheduled]:
+        """The schedules among the settings, by name."""
+        return {name: value for name in MOST if callable(value := getattr(self, name))}
+
+    def _last_values(self) -> dict[str, tf.Tensor]:
+        return {} if self._curriculum is None else self._curriculum.last_values(self._schedules)
+
+    def _num_classes(self, x: tf.Tensor) -> int | None:
+        # A subclassed model does not have the number.
+        return num_classes(self.classifier) or self(x, training=False).shape[1]
 
     def _adversarial_images(
         self, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor, radius: tf.Tensor, number: tf.Tensor | None = None
@@ -311,7 +375,7 @@ class WasserTrain(NaturalAndAdversarial):
         )
 
     def _mixed_loss(
-        self, x: tf.Tensor, adversarial: tf.Tensor | None, y: tf.Tensor, sample_weight: Any, training: bool
+        self, x: tf.Tensor, adversarial: tf.Tensor | None, y: tf.Tensor, sample_weight: Any, omega: Any, training: bool
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
         """Returns the loss and the outputs for natural and for adversarial images (the same without x̃)."""
         if adversarial is None:
@@ -325,7 +389,7 @@ class WasserTrain(NaturalAndAdversarial):
             loss = adversarial_loss = natural_loss
         else:
             adversarial_loss = self.compute_loss(adversarial, y, adversarial_outputs, sample_weight, training=training)
-            loss = self.omega * adversarial_loss + (1 - self.omega) * natural_loss
+            loss = omega * adversarial_loss + (1 - omega) * natural_loss
             if self.trades_beta:
                 # Scaled to the share of a replica, as Keras scales the other losses.
                 divergence = divergence_of_outputs(
