@@ -19,7 +19,9 @@ from typing import NamedTuple
 
 from reliability import concerned, forked, mutations
 
-_LEFT_OUT = (".git", ".venv", "runs", "build", "dist", "shared", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
+# Not copied: build outputs at the root of the tree, and caches in any folder.
+_LEFT_OUT_AT_ROOT = (".git", ".venv", "runs", "build", "dist", "shared", "*.egg-info")
+_LEFT_OUT = ("__pycache__", ".*_cache", ".hypothesis")
 # A mutation may ask for any amount of memory, and others need theirs too.
 _MEMORY = 16 * 2**30
 _REACHED = "_reached_functions"
@@ -60,7 +62,11 @@ class Overlay:
         """
         self._origin, self._folder, self._package = root, folder, package
         self.root = folder / "project"
-        shutil.copytree(root, self.root, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+        at_root = shutil.ignore_patterns(*_LEFT_OUT_AT_ROOT, *_LEFT_OUT)
+        below = shutil.ignore_patterns(*_LEFT_OUT)
+        shutil.copytree(
+            root, self.root, ignore=lambda path, names: (at_root if pathlib.Path(path) == root else below)(path, names)
+        )
         for path in (self.root / package).rglob("*.py"):
             # Not by time and size: two mutations of a second may have the same of both.
             py_compile.compile(str(path), invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
