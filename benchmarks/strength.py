@@ -1,15 +1,30 @@
-"""Measures the time each attack needs to reach the same robust accuracy, and the time for a whole test set."""
+r"""How strong attacks are: the time to the same robust accuracy, a whole test set's, and the grid.
 
+The first two are sections of benchmarks/run.py. The grid is robust accuracy over classifier × ε × attack × iterations
+on validation images (benchmarks/strength_grid.py), resumable:
+
+  python benchmarks/strength.py --grid --data_dir=DIR
+  python benchmarks/strength.py --grid --data_dir=DIR --classifiers=cifar10_standard --radii=0.005 --iterations=50
+  python benchmarks/strength.py --grid --classifiers=digits --attacks=mirror_ascent,mirror_ascent:step_size=3
+"""
+
+import pathlib
+import sys
 import time
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from benchmarks import material, timing
-from wasser_tf import MirrorAscent, ThreatModel, attacks, models
-from wasser_tf.attacks import Attack
-from wasser_tf.data.selection import ImageSource, Selection
+if __name__ == "__main__":
+    # The benchmarks and the binaries' helpers are scripts of the repository, not of the package.
+    _ROOT = pathlib.Path(__file__).resolve().parents[1]
+    sys.path[:0] = [str(_ROOT), str(_ROOT / "bin")]
+
+from benchmarks import material, timing  # noqa: E402
+from wasser_tf import MirrorAscent, ThreatModel, attacks, models  # noqa: E402
+from wasser_tf.attacks import Attack  # noqa: E402
+from wasser_tf.data.selection import ImageSource, Selection  # noqa: E402
 
 EPSILON = 0.5
 _BASELINES = ("wasser_attack", "projected_sinkhorn", "frank_wolfe", "dual_projection", "constrained_sinkhorn")
@@ -134,3 +149,52 @@ def _measure(given: Victim, made: Attack) -> dict[str, Any]:
         "robust_accuracy": 1 - float(np.mean(result.success)),
         "ms_per_image": 1e3 * timing.median(seconds[1:] or seconds) / len(given.images.labels),
     }
+
+
+def _main() -> None:
+    """Prints the grid."""
+    import _flags
+    from absl import flags
+
+    from benchmarks import strength_grid
+
+    flags.DEFINE_bool("grid", False, "Whether to measure and print the grid; there is nothing else to do here.")
+    flags.DEFINE_list(
+        "classifiers",
+        ["digits", "cifar10_standard", "cifar10_pgd", "cifar10_wassertrain", "mnist_wassertrain"],
+        "Each digits (a LeNet trained for a moment), a pretrained classifier or the path of a classifier of MNIST.",
+    )
+    flags.DEFINE_list("radii", None, "Radii ε. Those of each dataset's grid by default.")
+    flags.DEFINE_list("attacks", ["wasser_attack", "mirror_ascent"], "Attacks as name or name:setting=value:….")
+    flags.DEFINE_list("iterations", ["20", "50", "200"], "Iterations of each attack.")
+    flags.DEFINE_integer("num_examples", 128, "Validation images, the first ones.", lower_bound=1)
+    flags.DEFINE_string("data_dir", None, "Folder of the prepared sets (the parent of mnist/). TFDS's own by default.")
+    flags.DEFINE_string("output", "runs/strength_grid.jsonl", "File of the cells, a JSON line each; made or added to.")
+    _flags.define_threat_model()
+
+    def main() -> None:
+        given = flags.FLAGS
+        if not given.grid:
+            raise ValueError("Give --grid; the other measurements of strength are sections of benchmarks/run.py.")
+        ball = _flags.threat_model(0.0)
+        grid = strength_grid.Grid(
+            classifiers=given.classifiers,
+            attacks=given.attacks,
+            iterations=[int(number) for number in given.iterations],
+            radii=None if given.radii is None else [float(radius) for radius in given.radii],
+            num_examples=given.num_examples,
+            ball=ball,
+            data_dir=given.data_dir,
+        )
+        cells = strength_grid.measure(
+            grid,
+            lambda description, iterations: _flags.make_attack_alone(description, ball, {"iterations": iterations}),
+            pathlib.Path(given.output).expanduser(),
+        )
+        print(strength_grid.table(cells))
+
+    _flags.run(main)
+
+
+if __name__ == "__main__":
+    _main()

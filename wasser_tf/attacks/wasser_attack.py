@@ -8,13 +8,29 @@ The plan is Π = ½(tanh Φ + 1) for a free Φ, the image x̃ = Πᵀ1, and the 
     l2 = Σ_j min(1 − x̃_j, 0)                invalid pixel     (7)
     l3 = min(budget − ⟨Π, C⟩, 0)            outside the ball  (8)
 
-The paper leaves the optimiser, its step, the start and the scale of l0 open. Chosen here, by experiment on validation
-images (BUILD_NOTES.md): natural gradient ascent in Φ, that is Φ ← Φ + η_t m with m a momentum of ∂(9)/∂Π. It divides
-the plain gradient by dΠ/dΦ = 2Π(1 − Π), without which entries near 0 hardly move; small entries of Π then grow or
-shrink by factors. η falls geometrically, so that the kinks of the penalties are settled to 1e-4, and ∂l0/∂x̃ is scaled
-to a largest entry just under α, so that the penalties outweigh it on every classifier.
+The paper leaves the optimiser, its step, the start and the scale of l0 open. Chosen here (docs/log/wasser_attack.md):
+
+*Natural gradient.* Φ moves along ∂(9)/∂Π. The plain gradient has a factor dΠ/dΦ = 2Π(1 − Π), by which entries near 0
+hardly move; without it small entries grow and shrink by factors, at any radius alike.
+
+*Penalties by their multipliers.* (6) to (8) have kinks at the constraints, where an optimum lies. Their subgradients
+are −ρ_i − ν_j − λ C_ij with multipliers |ρ_i| ≤ α, 0 ≤ ν_j ≤ β, 0 ≤ λ ≤ γ, so that one step is
+
+    Φ_ij ← Φ_ij + η (∂l0/∂x̃_j − ρ_i − ν_j − λ C_ij)
+
+Away from a kink the multiplier is at its bound or 0. At a kink it may be anything between, and the step takes the one
+that ends on the kink (a proximal step): stepping by the bound would throw the plan to and fro across it by η α, which
+at a radius of 0.005 is more than the whole budget. The constraints are in proportion to mass, and so are these steps.
+The multipliers found add up over the iterations, and the sum for the ball may fall again but not below 0: a plan that
+comes to lie inside gets its cost back.
+
+*Scales.* The penalties are exact if no multiplier of an optimum exceeds its weight. Those are at most
+2 max|∂l0/∂x̃|, so the gradient of each image is scaled to a largest entry of half the weights. The scale falls
+geometrically, so that the path ends. Φ starts at the plan of largest entropy that costs a twentieth of the budget, and
+is bounded below where all entries together cost a ten-thousandth of it.
 """
 
+import math
 from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
@@ -23,22 +39,44 @@ from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem, image_gradient
 from wasser_tf.runtime.arguments import check_number
+from wasser_tf.transport.gibbs import budget_multiplier, gibbs_plan, guess_multiplier, moments, project_kl
 from wasser_tf.transport.neighbourhood import Support
-from wasser_tf.transport.plan import row_sums, transport_cost
+from wasser_tf.transport.plan import row_sums
 
-# Π = 0 would need Φ = −∞: at −9 it is 1.5e-8.
-_BOUND = 9.0
-_OFF_DIAGONAL_START = -3.0
-_MOMENTUM = 0.9
-_FINAL_STEP = 1e-4
+# Of the budget: what the first plan costs, and what all entries at the lower bound of Φ cost together.
+_START_COST = 0.05
+_FLOOR_COST = 1e-4
+# A pixel this full no longer climbs, and is settled at its capacity: by a Newton step as if rows were independent of
+# each other, times three, for the rows that it turns away have few other places that pay as much.
+_NEARLY_FULL = 0.98
+_OVER_RELAXATION = 3.0
+_LEAST_SLOPE = 1e-6
+_NEWTON_STEPS = 3
+_COLD_START_NEWTON_STEPS = 8
+# Bounds of logarithms, so that no setting overflows float32: of the climb, and of what a falling λ gives back.
+_LARGEST_CLIMB = 25.0
+_LARGEST_RETURN = 50.0
+_LEAST_MASS = 1e-30
 
 
 class _State(NamedTuple):
-    """Φ and the momentum, [B, T, H, W, C], and the image Πᵀ1, [B, H, W, C]."""
+    """The variable and what is kept so as not to be computed again.
+
+    Attributes:
+      phi: Φ, [B, T, H, W, C].
+      plan: ½(tanh Φ + 1), 0 off the image and in rows without mass.
+      image: Πᵀ1, [B, H, W, C].
+      stays: The diagonal of Π, [B, H, W, C].
+      multiplier: 2η λ summed over the iterations, [B, 1, 1, 1].
+      change: The last of these summands, from which the search of the next begins.
+    """
 
     phi: tf.Tensor
-    momentum: tf.Tensor
+    plan: tf.Tensor
     image: tf.Tensor
+    stays: tf.Tensor
+    multiplier: tf.Tensor
+    change: tf.Tensor
 
 
 class _Weights(NamedTuple):
@@ -58,8 +96,9 @@ class WasserAttack(Attack):
       alpha: Weight of the precision loss, Eq. 6.
       beta: Weight of the invalid-pixel loss, Eq. 7. It has no effect without a capacity in the threat model.
       gamma: Weight of the ball loss, Eq. 8.
-      step_size: η of the first step; the last is 1e-4 of it.
-      gradient_scale: The largest entry that ∂l0/∂x̃ of each image is scaled to, or None to leave it as it is.
+      step_size: η; None for 5 / √iterations, so that the length of the whole path grows no faster than √iterations.
+      gradient_scale: The largest entry that ∂l0/∂x̃ of each image is scaled to at first, half of the default weights of
+        the penalties by default; the scale falls to 2 / iterations of that. None leaves the gradient as it is.
 
     Example:
     >>> import wasser_tf
@@ -79,20 +118,24 @@ class WasserAttack(Attack):
     alpha: float = 10.0
     beta: float = 10.0
     gamma: float = 10.0
-    step_size: float = 1.0
-    gradient_scale: float | None = 8.0
+    step_size: float | None = None
+    gradient_scale: float | None = 5.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("alpha", "beta", "gamma"):
             check_number(name, getattr(self, name), least=0)
-        check_number("step_size", self.step_size, above=0)
-        if self.gradient_scale is not None:
-            check_number("gradient_scale", self.gradient_scale, above=0)
+        for name in ("step_size", "gradient_scale"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), above=0)
 
     def perturb(self, problem: Problem) -> Perturbation:
         images, support = problem.images, problem.support
         weights = _Weights(self.alpha, self.beta, self.gamma, self.threat_model.capacity or float("inf"))
+        step_size = tf.constant(self.step_size or 5.0 / math.sqrt(self.iterations), tf.float32)
+        final_scale = min(2.0 / self.iterations, 1.0)
+        first_budget = problem.budget(self.radius_at(tf.constant(0), problem))
+        lowest = _lower_bound(images, first_budget, support)
 
         def step(iteration: tf.Tensor, state: _State) -> tuple[_State, tf.Tensor]:
             found = image_gradient(problem, state.image, losses.margin)
@@ -100,22 +143,31 @@ class WasserAttack(Attack):
             if self.gradient_scale is not None:
                 largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
                 gradient = self.gradient_scale * tf.math.divide_no_nan(gradient, largest)
-            done = tf.cast(iteration, tf.float32) / self.iterations
+            gradient *= final_scale ** (tf.cast(iteration, tf.float32) / self.iterations)
             budget = problem.budget(self.radius_at(iteration, problem))
-            following = _ascend(state, images, gradient, self.step_size * _FINAL_STEP**done, budget, weights, support)
-            return following, found.fooled
+            return _ascend(state, images, gradient, step_size, budget, lowest, weights, support), found.fooled
 
-        state, radius, used = self.iterate(step, _start(images, support), problem)
-        return Perturbation(plan=_plan(state.phi), raw=state.image, radius=radius, iterations=used)
+        state, radius, used = self.iterate(step, _start(images, first_budget, lowest, support), problem)
+        plan = state.plan if self.alpha == 0 else _exact_rows(state.plan, images)
+        return Perturbation(plan=plan, raw=support.push_forward(plan), radius=radius, iterations=used)
+
+
+def _lower_bound(images: tf.Tensor, budget: tf.Tensor, support: Support) -> tf.Tensor:
+    """Returns the bound that Φ does not fall below, [B, 1, 1, 1, 1]: what is there stands for 0."""
+    entries = support.num_targets * tf.reduce_sum(tf.cast(images > 0, tf.float32), axis=[1, 2, 3])
+    entry = _FLOOR_COST * budget / tf.maximum(entries * support.max_cost, 1.0)
+    return _phi_of(tf.clip_by_value(entry, _LEAST_MASS, 0.1))[:, None, None, None, None]
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _start(images: tf.Tensor, support: Support) -> _State:
-    """The identity plan, as near as a finite Φ comes to it; pixels without mass send nothing."""
-    at_home = tf.atanh(2.0 * tf.clip_by_value(images, 1e-7, 1 - 1e-7) - 1.0)[:, None]
-    phi = tf.where(support.home, at_home, _OFF_DIAGONAL_START)
-    phi = _bounded(phi, images, support)
-    return _State(phi, tf.zeros_like(phi), support.push_forward(_plan(phi)))
+def _start(images: tf.Tensor, budget: tf.Tensor, lowest: tf.Tensor, support: Support) -> _State:
+    """The plan of largest entropy that costs a twentieth of the budget."""
+    guess = guess_multiplier(images, _START_COST * budget)
+    nothing = tf.zeros_like(images)
+    start = project_kl(nothing, guess, images, _START_COST * budget, support, _COLD_START_NEWTON_STEPS)
+    phi = tf.maximum(_phi_of(gibbs_plan(nothing, start.multiplier, images, support)), lowest)
+    plan = _plan_of(phi, images, support)
+    return _State(phi, plan, support.push_forward(plan), images, start.multiplier, tf.zeros_like(start.multiplier))
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -125,28 +177,54 @@ def _ascend(
     gradient: tf.Tensor,
     step_size: tf.Tensor,
     budget: tf.Tensor,
+    lowest: tf.Tensor,
     weights: _Weights,
     support: Support,
 ) -> _State:
-    """One step along ∂(9)/∂Π, with ∂l0/∂x̃ given, [B, H, W, C]."""
-    plan = _plan(state.phi)
-    over_full = tf.cast(state.image > weights.capacity, tf.float32)
-    outside = tf.cast(transport_cost(plan, support) > budget, tf.float32)[:, None, None, None, None]
-    ascent = (
-        support.pull_back(gradient - weights.beta * over_full)
-        - weights.alpha * tf.sign(row_sums(plan) - images)[:, None]
-        - weights.gamma * outside * support.ground_cost
-    )
-    momentum = _MOMENTUM * state.momentum + (1.0 - _MOMENTUM) * ascent
-    phi = _bounded(state.phi + step_size * momentum, images, support)
-    return _State(phi, momentum, support.push_forward(_plan(phi)))
+    """One step from Φ, with ∂l0/∂x̃ given, [B, H, W, C].
+
+    Small entries are exp 2Φ, and 2η is what their logarithms move by: the multipliers are found on those.
+    """
+    rate = 2.0 * step_size
+    climb = tf.clip_by_value(rate * gradient, -_LARGEST_CLIMB, _LARGEST_CLIMB)
+    # ν: a full pixel does not climb, and what it is over-full by goes; −∂x̃_j/∂ν_j is what arrives, and what stays if it
+    # has somewhere to go.
+    slope = state.image - state.stays * tf.math.divide_no_nan(state.stays, images)
+    settle = tf.nn.relu(climb) + _OVER_RELAXATION * (state.image - weights.capacity) / tf.maximum(slope, _LEAST_SLOPE)
+    fill = state.image / weights.capacity
+    climb -= tf.where(fill > _NEARLY_FULL, tf.clip_by_value(settle, 0.0, rate * weights.beta), 0.0)
+    # λ: where the rows, each brought back to its mass, cost the budget.
+    rings = support.weighted_rings(state.plan, tf.exp(climb))
+    least = tf.maximum(-state.multiplier, -_LARGEST_RETURN / support.max_cost)
+    change = budget_multiplier(rings, images, budget[:, None, None, None], state.change, _NEWTON_STEPS, least)
+    change = tf.minimum(change, rate * weights.gamma)
+    # ρ: what brings a row back to its mass.
+    sent, _, _ = moments(rings, change)
+    rows = tf.math.log(tf.maximum(images, _LEAST_MASS)) - tf.math.log(tf.maximum(sent, _LEAST_MASS))
+    rows = tf.clip_by_value(rows, -rate * weights.alpha, rate * weights.alpha)
+    phi = tf.maximum(support.add_duals(state.phi, 0.5 * rows, 0.5 * climb, 0.5 * change), lowest)
+    plan = _plan_of(phi, images, support)
+    # Of second order: large entries are not exp 2Φ. What stays, x_i less all that is sent, makes up for it.
+    least_entry = tf.sigmoid(2.0 * lowest)[:, 0] * tf.cast(images > 0, tf.float32)
+    stays = tf.maximum(images - row_sums(tf.where(support.home, 0.0, plan)), least_entry)
+    exact = support.home & (tf.abs(rows) < rate * weights.alpha)[:, None]
+    plan = tf.where(exact, stays[:, None], plan)
+    phi = tf.where(exact, _phi_of(stays)[:, None], phi)
+    return _State(phi, plan, support.push_forward(plan), stays, state.multiplier + change, change)
 
 
-def _plan(phi: tf.Tensor) -> tf.Tensor:
-    # Entries at the bound stand for 0, which tanh reaches at no finite Φ.
-    return tf.where(phi > -_BOUND, 0.5 * (tf.tanh(phi) + 1.0), 0.0)
+def _phi_of(plan: tf.Tensor) -> tf.Tensor:
+    """Returns Φ = artanh(2Π − 1), for entries of at least 1e-30."""
+    return 0.5 * (tf.math.log(tf.maximum(plan, _LEAST_MASS)) - tf.math.log(tf.maximum(1.0 - plan, 1e-7)))
 
 
-def _bounded(phi: tf.Tensor, images: tf.Tensor, support: Support) -> tf.Tensor:
-    may_send = support.valid & (images > 0)[:, None]
-    return tf.where(may_send, tf.clip_by_value(phi, -_BOUND, _BOUND), -_BOUND)
+def _plan_of(phi: tf.Tensor, images: tf.Tensor, support: Support) -> tf.Tensor:
+    """Returns Π = ½(tanh Φ + 1), written without its cancellation; pixels without mass send nothing."""
+    has_mass = tf.cast(images > 0, tf.float32)
+    return support.map_targets(lambda entry: tf.sigmoid(2.0 * entry), phi) * has_mass[:, None]
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _exact_rows(plan: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """A last step on (6) alone: rows that send more than their mass, by the second order above, do so no longer."""
+    return plan * tf.math.divide_no_nan(images, tf.maximum(row_sums(plan), images))[:, None]

@@ -103,28 +103,50 @@ def _project(
     potential = tf.maximum(potential - tf.reduce_max(potential, axis=[1, 2, 3], keepdims=True), -_POTENTIAL_RANGE)
     weights = weights_of(potential)
     rings = support.rings(weights)
-    mass, budget = tf.cast(images, tf.float64), tf.cast(budget, tf.float64)[:, None, None, None]
+    mass = tf.cast(images, tf.float64)
+    budget = tf.cast(budget, tf.float64)[:, None, None, None]
+    multiplier = budget_multiplier(rings, mass, budget, tf.cast(multiplier, tf.float64), newton_steps)
+    partition, _, _ = moments(rings, multiplier)
+    image = weights * support.kernel_push_forward(mass / partition, multiplier)
+    return GibbsPlan(potential, tf.cast(multiplier, tf.float32), tf.cast(image, tf.float32))
+
+
+def budget_multiplier(
+    rings: list[Ring],
+    mass: tf.Tensor,
+    budget: tf.Tensor,
+    start: tf.Tensor,
+    newton_steps: tf.Tensor | int,
+    least: tf.Tensor | float = 0.0,
+) -> tf.Tensor:
+    """Returns the λ at which Σ_i x_i Σ_j v_ij exp(−λ C_ij) C_ij / Σ_j v_ij exp(−λ C_ij) is the budget, [B, 1, 1, 1].
+
+    Args:
+      rings: The sums of v_ij over the targets j of equal cost.
+      mass: x, [B, H, W, C].
+      budget: [B, 1, 1, 1].
+      start: Where Newton's steps begin, [B, 1, 1, 1], of the dtype of all others.
+      newton_steps: How many.
+      least: The smallest λ, which is returned where the cost is within the budget there.
+    """
 
     def newton(step: tf.Tensor, multiplier: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tuple:
         partition, first, second = moments(rings, multiplier)
-        mean = first / partition
+        mean = tf.math.divide_no_nan(first, partition)
         cost = tf.reduce_sum(mass * mean, axis=[1, 2, 3], keepdims=True)
-        slope = tf.reduce_sum(mass * (second / partition - mean**2), axis=[1, 2, 3], keepdims=True)
+        variance = tf.math.divide_no_nan(second, partition) - mean**2
+        slope = tf.reduce_sum(mass * variance, axis=[1, 2, 3], keepdims=True)
         low = tf.where(cost > budget, multiplier, low)
         high = tf.where(cost > budget, high, multiplier)
         guess = multiplier + (cost - budget) / tf.maximum(slope, 1e-6 * budget + 1e-30)
         # The cost is flat far from its root on both sides: Newton may neither leave the bracket nor run away.
-        guess = tf.minimum(tf.where(low < 0, tf.maximum(guess, 0.0), guess), 4.0 * multiplier + 4.0)
+        guess = tf.maximum(tf.minimum(guess, multiplier + 3.0 * (multiplier - least) + 4.0), least)
         inside = (guess >= low) & (guess <= high)
         return step + 1, tf.where(inside, guess, 0.5 * (low + high)), low, high
 
-    multiplier = tf.cast(multiplier, tf.float64)
-    # A lower end below 0 means that λ = 0 has not been tried.
-    start = (tf.constant(0), multiplier, tf.zeros_like(multiplier) - 1.0, tf.fill(tf.shape(multiplier), tf.float64.max))
-    _, multiplier, _, _ = tf.while_loop(lambda step, *_: step < newton_steps, newton, start)
-    partition, _, _ = moments(rings, multiplier)
-    image = weights * support.kernel_push_forward(mass / partition, multiplier)
-    return GibbsPlan(potential, tf.cast(multiplier, tf.float32), tf.cast(image, tf.float32))
+    # A lower end below the least λ says that this has not been tried.
+    bracket = least + tf.zeros_like(start) - 1.0, tf.fill(tf.shape(start), start.dtype.max)
+    return tf.while_loop(lambda step, *_: step < newton_steps, newton, (tf.constant(0), start, *bracket))[1]
 
 
 def weights_of(potential: tf.Tensor) -> tf.Tensor:

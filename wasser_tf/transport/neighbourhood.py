@@ -7,6 +7,7 @@ and `DenseSupport` (every pixel). Everything else in this package is written onc
 
 import abc
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +78,21 @@ class Support(abc.ABC):
     @abc.abstractmethod
     def rings(self, values: tf.Tensor) -> list[Ring]:
         """Sums v_j, [B, H, W, C], over the targets j of equal cost. Any λ then needs only a few terms."""
+
+    # The next three work on whole plans. They go target by target where the support is local: a product with a whole
+    # `pull_back` becomes one loop in XLA, which takes up to twice as long.
+
+    @abc.abstractmethod
+    def weighted_rings(self, plan: tf.Tensor, values: tf.Tensor) -> list[Ring]:
+        """Sums Π_ij v_j over the targets j of equal cost, of a plan [B, T, H, W, C] and v [B, H, W, C]."""
+
+    @abc.abstractmethod
+    def add_duals(self, potential: tf.Tensor, source: tf.Tensor, target: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
+        """Returns Φ_ij + u_i + v_j − λ C_ij of Φ [B, T, H, W, C], u and v [B, H, W, C], and λ [B, 1, 1, 1]."""
+
+    @abc.abstractmethod
+    def map_targets(self, function: Callable[[tf.Tensor], tf.Tensor], potential: tf.Tensor) -> tf.Tensor:
+        """Applies an elementwise function to [B, T, H, W, C]; the result is 0 off the image."""
 
     @abc.abstractmethod
     def log_rings(self, potential: tf.Tensor) -> list[Ring]:
@@ -157,6 +173,24 @@ class LocalSupport(Support):
             )
             for cost, ring in self._distances.items()
         ]
+
+    def weighted_rings(self, plan: tf.Tensor, values: tf.Tensor) -> list[Ring]:
+        rings: dict[float, list[tf.Tensor]] = {}
+        slices = zip(tf.unstack(plan, axis=1), self._shifts(values, 0.0), self._costs, strict=True)
+        for sent, shifted, cost in slices:
+            rings.setdefault(cost, []).append(sent * shifted)
+        return [
+            Ring(tf.fill([1, 1, 1, 1], tf.constant(cost, plan.dtype)), tf.expand_dims(tf.add_n(terms), 1))
+            for cost, terms in rings.items()
+        ]
+
+    def add_duals(self, potential: tf.Tensor, source: tf.Tensor, target: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
+        slices = zip(tf.unstack(potential, axis=1), self._shifts(target, 0.0), self._costs, strict=True)
+        return tf.stack([entry + source + shifted - multiplier * cost for entry, shifted, cost in slices], axis=1)
+
+    def map_targets(self, function: Callable[[tf.Tensor], tf.Tensor], potential: tf.Tensor) -> tf.Tensor:
+        slices = zip(tf.unstack(potential, axis=1), tf.unstack(self.valid), strict=True)
+        return tf.stack([function(entry) * tf.cast(valid, entry.dtype) for entry, valid in slices], axis=1)
 
     def log_rings(self, potential: tf.Tensor) -> list[Ring]:
         rings: dict[float, list[tf.Tensor]] = {}
@@ -247,6 +281,15 @@ class DenseSupport(Support):
 
     def rings(self, values: tf.Tensor) -> list[Ring]:
         return [Ring(tf.cast(self.ground_cost, values.dtype), self._as_targets(values))]
+
+    def weighted_rings(self, plan: tf.Tensor, values: tf.Tensor) -> list[Ring]:
+        return [Ring(tf.cast(self.ground_cost, plan.dtype), plan * self._as_targets(values))]
+
+    def add_duals(self, potential: tf.Tensor, source: tf.Tensor, target: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
+        return potential + source[:, None] + self._as_targets(target) - multiplier[:, None] * self.ground_cost
+
+    def map_targets(self, function: Callable[[tf.Tensor], tf.Tensor], potential: tf.Tensor) -> tf.Tensor:
+        return function(potential)
 
     def log_rings(self, potential: tf.Tensor) -> list[Ring]:
         return self.rings(potential)
