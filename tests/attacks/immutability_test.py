@@ -98,7 +98,7 @@ def test_a_new_attack_is_its_fields_and_perturb():
 
 # As written before settings were fields: the order of keys is part of the files.
 DEFAULTS = {
-    "wasser_attack": {"alpha": 10.0, "beta": 10.0, "gamma": 10.0, "step_size": 1.0, "gradient_scale": 8.0},
+    "wasser_attack": {"alpha": 10.0, "beta": 10.0, "gamma": 10.0, "step_size": None, "gradient_scale": 5.0},
     "mirror_ascent": {
         "step_size": None,
         "loss": "margin",

@@ -14,8 +14,8 @@ DEFAULTS = {
         "alpha": 10.0,
         "beta": 10.0,
         "gamma": 10.0,
-        "step_size": 1.0,
-        "gradient_scale": 8.0,
+        "step_size": None,
+        "gradient_scale": 5.0,
     },
     "mirror_ascent": {
         "iterations": 100,

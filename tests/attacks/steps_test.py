@@ -9,7 +9,7 @@ from wasser_tf.attacks import constrained_sinkhorn, losses, projected_sinkhorn
 from wasser_tf.attacks.frank_wolfe import clipped_gradient
 from wasser_tf.attacks.random_plan import random_potential
 from wasser_tf.transport.gibbs import gibbs_plan
-from wasser_tf.transport.plan import identity_plan, transport_cost
+from wasser_tf.transport.plan import identity_plan, row_sums, transport_cost
 from wasser_tf.transport.sinkhorn import SinkhornDuals, SinkhornProjection, initial_duals
 
 SHAPE = (2, 3, 1)
@@ -56,53 +56,28 @@ def compare(attack, reference, atol=1e-4, **given):
     return found
 
 
-def wasser_attack(attack, capacity=1.0):
-    """Eq. 5 to 9 by natural gradient, as the module says."""
-
-    def run(image, label):
-        sends = NEAR & (image > 0)[:, None]
-
-        def bounded(phi):
-            return np.where(sends, np.clip(phi, -9, 9), -9.0)
-
-        def plan_of(phi):
-            return np.where(phi > -9, 0.5 * (np.tanh(phi) + 1), 0)
-
-        phi = np.full((PIXELS, PIXELS), -3.0)
-        np.fill_diagonal(phi, np.arctanh(2 * np.clip(image, 1e-7, 1 - 1e-7) - 1))
-        phi, momentum = bounded(phi), 0.0
-        for iteration in range(attack.iterations):
-            plan = plan_of(phi)
-            pixels = plan.sum(axis=0)
-            gradient = look(pixels, label, losses.margin)
-            if attack.gradient_scale is not None:
-                gradient = attack.gradient_scale * gradient / np.abs(gradient).max()
-            outside = (plan * COST).sum() > 0.3 * image.sum()
-            ascent = (
-                (gradient - attack.beta * (pixels > capacity))[None]
-                - attack.alpha * np.sign(plan.sum(axis=1) - image)[:, None]
-                - attack.gamma * outside * COST
-            )
-            momentum = 0.9 * momentum + 0.1 * ascent
-            phi = bounded(phi + attack.step_size * 1e-4 ** (iteration / attack.iterations) * momentum)
-        return plan_of(phi).sum(axis=0)
-
-    return run
+def wasser_attack_found(**settings):
+    attack = attacks.WasserAttack(THREAT_MODEL, iterations=9, **settings)
+    found = attack.perturb(problem_of(attack))
+    plan, support = found.plan, problem_of(attack).support
+    return {
+        "raw": found.raw.numpy(),
+        "alpha": float(np.abs(row_sums(plan).numpy() - IMAGES).max()),
+        "beta": float(found.raw.numpy().max()),
+        "gamma": float((transport_cost(plan, support).numpy() / IMAGES.sum(axis=(1, 2, 3))).max()),
+    }
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"alpha": 3.0}, {"beta": 4.0}, {"gamma": 2.0}, {"step_size": 0.3}, {"gradient_scale": None}],
-    ids=str,
-)
-def test_wasser_attack(settings):
-    attack = attacks.WasserAttack(THREAT_MODEL, iterations=7, **settings)
-    compare(attack, wasser_attack(attack))
+@pytest.mark.parametrize(("weight", "bound"), [("alpha", 1e-4), ("beta", 1.001), ("gamma", 0.3003)])
+def test_each_penalty_of_wasser_attack_keeps_its_constraint(weight, bound):
+    # Steps that leave all three constraints if nothing keeps them.
+    kept, without = (wasser_attack_found(step_size=4.0, **given) for given in ({}, {weight: 0.0}))
+    assert kept[weight] < bound < without[weight]
 
 
-def test_wasser_attack_without_a_capacity_fills_pixels():
-    attack = attacks.WasserAttack(ThreatModel(epsilon=0.3, kernel_size=3, capacity=None), iterations=5)
-    compare(attack, wasser_attack(attack, np.inf))
+@pytest.mark.parametrize("settings", [{"step_size": 0.1}, {"gradient_scale": 1.0}, {"gradient_scale": None}], ids=str)
+def test_the_scales_of_wasser_attack_change_its_path(settings):
+    assert np.abs(wasser_attack_found(**settings)["raw"] - wasser_attack_found()["raw"]).max() > 1e-3
 
 
 def clipped_look(pixels, label):
