@@ -2,7 +2,7 @@
 
 from wasser_tf import attacks
 from wasser_tf.attacks import AttackResult, Ensemble, MirrorAscent, RadiusSchedule, WasserAttack
-from wasser_tf.models import load_pretrained
+from wasser_tf.models import Classifier, load_pretrained
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.wasser_train import WasserTrain
 from wasser_tf.transport.feasibility import Feasibility
@@ -11,6 +11,7 @@ from wasser_tf.version import __version__
 __all__ = [
     "__version__",
     "AttackResult",
+    "Classifier",
     "Feasibility",
     "Ensemble",
     "MirrorAscent",

@@ -1,6 +1,7 @@
 """Classifiers: architectures by name, and files of classifiers."""
 
 from wasser_tf.models.architectures import MODELS, blurred, build
+from wasser_tf.models.classifier import CanonicalClassifier, Classifier, canonical_of
 from wasser_tf.models.loading import (
     load_classifier,
     load_keras,
@@ -12,8 +13,11 @@ from wasser_tf.models.loading import (
 
 __all__ = [
     "MODELS",
+    "CanonicalClassifier",
+    "Classifier",
     "blurred",
     "build",
+    "canonical_of",
     "load_classifier",
     "load_keras",
     "load_pretrained",

@@ -9,6 +9,8 @@ import tensorflow as tf
 # Keras takes it from there too.
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
+from wasser_tf.models.classifier import CanonicalClassifier
+
 LogitsFn = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -18,6 +20,8 @@ def as_logits_fn(classifier: Callable[..., tf.Tensor], from_logits: bool) -> Log
     Logits that a Keras softmax was made of are taken where they can be had, because a saturated softmax has no
     gradient; otherwise logarithms of the probabilities, which are logits too.
     """
+    if isinstance(classifier, CanonicalClassifier):
+        return classifier
     # No graph here is made by AutoGraph, whose conversion takes as long as XLA. A callable of a user may need it, a
     # Keras model does without, as in Keras' own `fit`.
     in_graph = classifier if isinstance(classifier, keras.Model) else tf.function(classifier)
@@ -29,6 +33,7 @@ def as_logits_fn(classifier: Callable[..., tf.Tensor], from_logits: bool) -> Log
         before_softmax = getattr(outputs, "_keras_logits", None)
         if before_softmax is not None:
             return tf.cast(before_softmax, tf.float32)
+        logits_fn.takes_logarithms = True  # type: ignore[attr-defined]
         return tf.math.log(tf.maximum(tf.cast(outputs, tf.float32), 1e-30))
 
     return logits_fn
@@ -48,5 +53,6 @@ def compile_whole_graph(classifier: Any) -> bool:
 
 def _pools_by_max(layer: Any) -> bool:
     """Whether a layer is max pooling or has some in it, as far as Keras knows its parts."""
+    layer = layer.model if isinstance(layer, CanonicalClassifier) else layer
     pooling = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
     return isinstance(layer, pooling) or any(map(_pools_by_max, getattr(layer, "layers", ())))
