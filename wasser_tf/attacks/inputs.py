@@ -169,6 +169,5 @@ def _check_channels_last(classifier: Any, shape: tuple[int, ...]) -> None:
 
 def _in_digits(value: Any) -> str:
     """Returns a number in as many digits as show that it is not 0 or 1."""
-    return next(
-        text for digits in (4, 9, 17) if (text := f"{value:.{digits}g}") not in ("0", "1", "-0") or digits == 17
-    )
+    texts = [f"{value:.{digits}g}" for digits in (4, 9, 17)]
+    return next((text for text in texts if text not in ("0", "1")), texts[-1])

@@ -248,11 +248,8 @@ def prepare(classifier: Any, images: Any, from_logits: bool | None = None) -> Pr
         return Prepared(given.model, description.returns == "logits", images, lambda found: found)
     own_order = _is_in_own_order(array, description)
     own_range = _is_in_own_range(array, description)
-    steps = dataclasses.replace(
-        description,
-        input_range=description.input_range if own_range else (0.0, 1.0),
-        **({} if own_order else {"data_format": "channels_last", "layout": "image"}),
-    )
+    steps = description if own_range else dataclasses.replace(description, input_range=(0.0, 1.0))
+    steps = steps if own_order else dataclasses.replace(steps, data_format="channels_last", layout="image")
     return Prepared(
         CanonicalClassifier(given.model, description),
         True,
@@ -328,7 +325,8 @@ def canonical_of(classifier: Any, image_shape: tuple[int, ...], from_logits: boo
     if given is None:
         returns = None if from_logits is None else "logits" if from_logits else "probabilities"
         given = Classifier(classifier, returns=returns)
-    shape = tuple(image_shape)
+    height, width, channels = image_shape
+    shape = (height, width, channels)
     if given.image_shape is None:
         given = dataclasses.replace(given, image_shape=shape)
     description = given.describe(shape)

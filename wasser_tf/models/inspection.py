@@ -233,7 +233,9 @@ def _returns(model: Any, output: Output, given: str | None) -> str:
     units = output.values.shape[1] if output.values.ndim == 2 else 1
     activation = output.activation
     declared = getattr(model, "from_logits", None)
-    told = given or {True: "logits", False: "probabilities"}.get(declared)
+    told = given
+    if told is None and declared is not None:
+        told = "logits" if declared else "probabilities"
     if units == 1 and told == "probabilities":
         told = "sigmoid"
     if told == "sigmoid" and units > 1:

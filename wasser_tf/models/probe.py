@@ -84,22 +84,14 @@ def look_at(model: Any, image_shape: tuple[int, ...], batch_size: int | None) ->
 
 def call_inline(model: Any, images: tf.Tensor) -> Any:
     """Calls a classifier in inference mode within the graph at hand; floats stay floats, so that gradients pass."""
-    if is_integer_keras(model):
+    inputs = getattr(model, "inputs", None) if isinstance(model, keras.Model) else None
+    if inputs and len(inputs) == 1 and tf.as_dtype(inputs[0].dtype).is_integer:
         # Not model(images), which casts to the integers that its input declares.
-        return keras.Function(model.inputs, model.outputs if _has_several(model) else model.outputs[0])([images])
+        outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]
+        return keras.Function(inputs, outputs)([images])
     if isinstance(model, SavedModelClassifier):
         return model.call_inlined(images)
     return model(images, training=False)
-
-
-def is_integer_keras(model: Any) -> bool:
-    """Returns whether a functional Keras model declares an integer input."""
-    inputs = getattr(model, "inputs", None) if isinstance(model, keras.Model) else None
-    return bool(inputs) and len(inputs) == 1 and tf.as_dtype(inputs[0].dtype).is_integer
-
-
-def _has_several(model: Any) -> bool:
-    return len(model.outputs) > 1
 
 
 def _look(model: Any, image_shape: tuple[int, ...], batch_size: int | None) -> Look:
