@@ -49,6 +49,8 @@ flags.DEFINE_string(
     "The attack of --sanity and --minimal_radius: one of --attacks, mirror_ascent or else the first by default.",
 )
 flags.DEFINE_integer("sanity_examples", 100, "On how many images the sanity checks are made.", lower_bound=1)
+_flags.define_classifier()
+_flags.define_chance_accuracy()
 _flags.define_data()
 _flags.define_selection()
 _flags.define_threat_model()
@@ -61,11 +63,13 @@ flags.adopt_module_key_flags(_flags)
 def main() -> None:
     """Turns the flags into a config, runs it and says where the report is."""
     _flags.apply_deterministic()
+    _flags.import_modules()
     reports = run_evaluation(
         _config() if FLAGS.models else EvaluationRun.stored(FLAGS.output_dir),
         resume=FLAGS.resume,
         overwrite=FLAGS.overwrite,
         rescore_only=FLAGS.rescore,
+        allow_chance_accuracy=FLAGS.allow_chance_accuracy,
         verify_exact=FLAGS.verify_examples if FLAGS.verify_exact else None,
         log=lambda line: print(line, flush=True),
     )
@@ -89,6 +93,7 @@ def _config() -> EvaluationRun:
         sanity_examples=FLAGS.sanity_examples,
         batch_size=FLAGS.batch_size,
         skip_fooled=FLAGS.skip_fooled,
+        options=_flags.model_options(),
     )
 
 

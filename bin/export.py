@@ -35,6 +35,7 @@ flags.DEFINE_integer("robustness_rounds", RobustnessProbe.rounds, "How many radi
 flags.DEFINE_integer(
     "robustness_iterations", RobustnessProbe.iterations, "Mirror steps of --robustness at each radius."
 )
+_flags.define_classifier()
 _flags.define_threat_model()
 flags.adopt_module_key_flags(_flags)
 
@@ -45,7 +46,9 @@ def main() -> None:
     """Turns the flags into arguments, exports and says where to."""
     path = pathlib.Path(FLAGS.model)
     card = model_card.of_run(path)
-    classifier = models.load_classifier(FLAGS.model)
+    options = _flags.model_options()
+    loaded = models.load_classifier(FLAGS.model, **options.of_file)
+    classifier = models.Classifier(loaded, **options.given) if options.given else loaded
     exported = export_classifier(
         classifier,
         FLAGS.base_dir,

@@ -101,6 +101,7 @@ flags.DEFINE_integer("num_attack_examples", TrainConfig.num_attack_examples, "Ho
 flags.DEFINE_enum("distribute", TrainConfig.distribute, STRATEGIES, "Over what to spread (docs/how_to/distribute.md).")
 flags.DEFINE_integer("attack_chunk", None, "Images of a step attacked at a time, to bound memory. All by default.")
 flags.DEFINE_bool("resume", False, "Whether to go on with the run in the output_dir, if there is one.")
+_flags.define_import()
 _flags.define_data()
 _flags.define_threat_model()
 _flags.define_attack_settings()
@@ -112,6 +113,7 @@ FLAGS.set_default("iterations", 10)
 
 def main() -> None:
     """Turns the flags into a config, runs it and prints the table."""
+    _flags.import_modules()
     same = """dataset data_dir download validation_size model width blur initial omega trades_beta label_smoothing
         standard_epochs epochs batch_size augment optimizer learning_rate warmup momentum weight_decay ema_momentum seed
         precision report_iterations num_attack_examples distribute attack_chunk random_radius warm_start keep

@@ -1,7 +1,7 @@
 """Classifiers: architectures by name, and files of classifiers."""
 
 from wasser_tf.models.architectures import MODELS, blurred, build
-from wasser_tf.models.classifier import CanonicalClassifier, Classifier, canonical_of
+from wasser_tf.models.classifier import CanonicalClassifier, Classifier, ModelOptions, canonical_of
 from wasser_tf.models.loading import (
     load_classifier,
     load_keras,
@@ -15,6 +15,7 @@ __all__ = [
     "MODELS",
     "CanonicalClassifier",
     "Classifier",
+    "ModelOptions",
     "blurred",
     "build",
     "canonical_of",

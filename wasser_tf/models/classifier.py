@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.models.description import Description
-from wasser_tf.models.inspection import describe, input_spec
+from wasser_tf.models.inspection import describe_classifier, input_spec
 from wasser_tf.models.probe import call_inline
 from wasser_tf.runtime.arguments import is_whole
 
@@ -117,7 +118,7 @@ class Classifier(ClassifierOptions):
         Raises:
           ValueError: Something cannot be found out, or contradicts what was given.
         """
-        return describe(self.model, shape, **self.given)
+        return describe_classifier(self.model, shape, **self.given)
 
     def canonical(self, shape: tuple[int, ...] | None = None) -> "CanonicalClassifier":
         """Returns the classifier from images in [0, 1] to logits; see `describe`."""
@@ -131,6 +132,34 @@ class Classifier(ClassifierOptions):
         """Returns float32 logits [n, classes] of float32 images [n, H, W, C] in [0, 1], in inference mode."""
         images = tf.convert_to_tensor(images)
         return self.canonical(tuple(images.shape[1:]))(images, training=training)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class ModelOptions(ClassifierOptions):
+    """What the flags of a binary give about a saved classifier.
+
+    Attributes:
+      signature: Of a SavedModel, the signature to call; the others as of `Classifier`.
+    """
+
+    signature: str | None = None
+
+    @property
+    def of_file(self) -> dict[str, Any]:
+        """The arguments of `load_classifier`."""
+        given = {"signature": self.signature} if self.signature is not None else {}
+        return {**given, "output": self.output} if self.output is not None else given
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns {"options": what is given} as plain values, or {} where nothing is."""
+        given = {key: list(value) if isinstance(value, tuple) else value for key, value in self.given.items()}
+        given |= {"signature": self.signature} if self.signature is not None else {}
+        return {"options": given} if given else {}
+
+    def mark(self, fingerprint: str) -> str:
+        """Returns the fingerprint of a file, which also depends on what is given about it."""
+        given = self.to_json()
+        return f"{fingerprint} {json.dumps(given, sort_keys=True)}" if given else fingerprint
 
 
 class CanonicalClassifier:
@@ -202,7 +231,7 @@ class CanonicalClassifier:
         return tf.ensure_shape(logits, [None, description.num_classes])
 
 
-class Prepared(NamedTuple):
+class PreparedImages(NamedTuple):
     """A classifier and images as attacks take them.
 
     Attributes:
@@ -218,7 +247,7 @@ class Prepared(NamedTuple):
     restore: Callable[[np.ndarray], np.ndarray]
 
 
-def prepare(classifier: Any, images: Any, from_logits: bool | None = None) -> Prepared:
+def prepare(classifier: Any, images: Any, from_logits: bool | None = None) -> PreparedImages:
     """Finds out what a classifier takes and returns, and converts images accordingly.
 
     Images of a `Classifier` are in its own range and order. Those of any other classifier may be in [0, 1] and channels
@@ -233,24 +262,24 @@ def prepare(classifier: Any, images: Any, from_logits: bool | None = None) -> Pr
       ValueError: Something must be given that cannot be found out, or the images do not suit the classifier.
     """
     if isinstance(classifier, CanonicalClassifier) or not callable(classifier):
-        return Prepared(classifier, True, images, lambda found: found)
+        return PreparedImages(classifier, True, images, lambda found: found)
     array = np.asarray(images)
     spec = input_spec(getattr(classifier, "model", classifier) if isinstance(classifier, Classifier) else classifier)
     expected = {4} if spec is None else {4, len(spec[0])}
     if array.ndim not in expected or len(array) == 0 or not np.issubdtype(array.dtype, np.number):
-        return Prepared(classifier, from_logits, images, lambda found: found)
+        return PreparedImages(classifier, from_logits, images, lambda found: found)
     given = classifier if isinstance(classifier, Classifier) else None
     if given is None:
         returns = None if from_logits is None else "logits" if from_logits else "probabilities"
         given = Classifier(classifier, returns=returns)
     description = given.describe(tuple(array.shape[1:]))
     if description.plain:
-        return Prepared(given.model, description.returns == "logits", images, lambda found: found)
+        return PreparedImages(given.model, description.returns == "logits", images, lambda found: found)
     own_order = _is_in_own_order(array, description)
     own_range = _is_in_own_range(array, description)
     steps = description if own_range else dataclasses.replace(description, input_range=(0.0, 1.0))
     steps = steps if own_order else dataclasses.replace(steps, data_format="channels_last", layout="image")
-    return Prepared(
+    return PreparedImages(
         CanonicalClassifier(given.model, description),
         True,
         _to_canonical(array, steps),

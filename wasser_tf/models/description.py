@@ -29,7 +29,8 @@ class Description:
       num_units: The number of outputs of an image: the classes, or 1.
       inline: Whether to trace the classifier in the graph that uses it, where its last operations can be seen.
       plain: Whether it is called as it is, with images [n, H, W, C] in [0, 1].
-      range_was_given: Whether the user specified the range (and not the layers).
+      range_was_given: Whether the user specified the range.
+      range_was_found: Whether the first operations specify it. With neither it is [0, 1].
     """
 
     input_range: tuple[float, float] = (0.0, 1.0)
@@ -43,6 +44,7 @@ class Description:
     inline: bool = True
     plain: bool = False
     range_was_given: bool = False
+    range_was_found: bool = False
 
     @property
     def num_classes(self) -> int:

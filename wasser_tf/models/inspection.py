@@ -15,7 +15,7 @@ _EIGHT_BIT = (0.0, 255.0)
 _UNIT = (0.0, 1.0)
 
 
-def describe(
+def describe_classifier(
     model: Any,
     shape: tuple[int, ...] | None,
     *,
@@ -77,6 +77,7 @@ def describe(
         inline=found.inline,
         plain=plain,
         range_was_given=input_range is not None,
+        range_was_found=is_integer or not found.inline or not _is_unchanged(found),
     )
 
 
@@ -173,8 +174,7 @@ def _input_range(found: Look, dtype: tf.DType) -> tuple[float, float]:
     """Returns the range of pixels that the first operations are made for; without any it is [0, 1]."""
     (least, most), (low, high) = found.scale, found.offset
     factor, offset = (least + most) / 2, (low + high) / 2
-    unchanged = np.allclose((least, most, low, high), (1, 1, 0, 0), atol=1e-6)
-    if unchanged or factor == 0:
+    if _is_unchanged(found) or factor == 0:
         if dtype == tf.uint8:
             return _EIGHT_BIT
         if dtype.is_integer:
@@ -190,6 +190,10 @@ def _input_range(found: Look, dtype: tf.DType) -> tuple[float, float]:
     if deviation <= 2 and -1 <= mean <= 2 and not dtype.is_integer:
         return _UNIT
     _ask_range(f"first multiplies pixels by {factor:.4g} and adds {offset:.4g}")
+
+
+def _is_unchanged(found: Look) -> bool:
+    return np.allclose((*found.scale, *found.offset), (1, 1, 0, 0), atol=1e-6)
 
 
 def _ask_range(what: str) -> NoReturn:

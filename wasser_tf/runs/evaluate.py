@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wasser_tf import attacks, models
+from wasser_tf import attacks
 from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation import sanity
@@ -20,6 +20,7 @@ from wasser_tf.evaluation.sweep import Model, Sweep, fingerprint, safe_name
 from wasser_tf.evaluation.verification import in_words, verify
 from wasser_tf.evaluation.worst_case import least_costs, with_more
 from wasser_tf.reporting.report import PICTURES, ModelReport, write_report
+from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runtime import interruption, storage
 from wasser_tf.runtime.output_folder import check_output_dir
 
@@ -35,6 +36,7 @@ def run_evaluation(
     overwrite: bool = False,
     rescore_only: bool = False,
     verify_exact: int | None = None,
+    allow_chance_accuracy: bool = False,
     log: Callable[[str], None] | None = None,
 ) -> list[ModelReport]:
     """Attacks what was not attacked yet and writes config.json, cells/, report.json, report.md, results.csv, figures/.
@@ -45,6 +47,7 @@ def run_evaluation(
       overwrite: Whether to delete the evaluation that the folder holds.
       rescore_only: Attack nothing; ask the classifiers about the stored examples anew.
       verify_exact: Verify so many feasible examples of each model, attack and radius by exact transport; 0 for all.
+      allow_chance_accuracy: Whether to attack a classifier that is no better than chance.
       log: Is given lines of progress.
 
     Returns:
@@ -61,10 +64,15 @@ def run_evaluation(
         raise ValueError("Rescoring needs what the output_dir holds: give --rescore or --overwrite, not both.")
     _check_folder(config, folder, resume, overwrite)
     images = config.source.load()
-    classifiers = {name: models.load_classifier(path) for name, path in config.models.items()}
+    classifiers = {
+        name: load_checked(path, config.options, images, allow_chance_accuracy or rescore_only)
+        for name, path in config.models.items()
+    }
     for classifier in classifiers.values():
         check_batch(classifier, images.images[:1], images.labels[:1])
-    known = [Model(name, fingerprint(path), classifiers[name]) for name, path in config.models.items()]
+    known = [
+        Model(name, config.options.mark(fingerprint(path)), classifiers[name]) for name, path in config.models.items()
+    ]
     sweep = Sweep(
         folder / CELLS,
         known,
