@@ -76,9 +76,10 @@ def save_figures(
 def save_report(folder: str | os.PathLike[str], comparison: Comparison, metadata: Mapping[str, Any], text: str) -> None:
     """Writes report.md (`text`, the table, and all scores) and report.json (`about`, and a record for each attack)."""
     folder = pathlib.Path(folder)
+    flagged = "".join(f"\n{line}\n" for line in tables.flagged_lines(comparison.records))
     storage.write_text(
         folder / "report.md",
-        f"{text}\n{comparison_table(comparison)}\n## All scores\n\n{tables.to_markdown(comparison.records)}",
+        f"{text}\n{comparison_table(comparison)}{flagged}\n## All scores\n\n{tables.to_markdown(comparison.records)}",
     )
     records = [record.to_json() for record in comparison.records]
     storage.write_json(folder / "report.json", {**metadata, "records": records})

@@ -158,7 +158,7 @@ def _canonical(classifier: Any, image_shape: Sequence[int] | None) -> Any:
         return model
     spec = input_spec(model)
     known = None if spec is None else spec[0][1:]
-    shape = None if image_shape is None else tuple(image_shape)
+    shape: Any = None if image_shape is None else tuple(image_shape)
     unknown = known is None or not all(is_whole(side, 1) for side in known)
     if unknown and (shape is None or len(shape) != 3 or not all(is_whole(side, 1) for side in shape)):
         return model

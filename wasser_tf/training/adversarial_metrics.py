@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from wasser_tf import models
+from wasser_tf.models.inspection import describe_classifier, input_spec
 
 
 class AdversarialScores:
@@ -59,40 +60,46 @@ class _Scorer(keras.Model):
 
 
 def loss_takes_logits(classifier: keras.Model, loss: Any) -> bool:
-    """Tells whether the classifier returns logits: the loss decides, else the last layer, else they are probabilities.
+    """Returns whether the classifier returns logits: as the loss specifies, else as the classifier shows.
 
     Args:
       classifier: The classifier.
       loss: The loss, as `compile` takes it.
 
     Raises:
-      ValueError: The loss says one thing and the activation of the last layer another.
+      ValueError: The loss specifies one and the classifier shows the other, or neither shows anything.
     """
     loss = keras.tree.flatten(loss)[0]
     if isinstance(loss, str):
         # Keras' short names stand for losses of probabilities.
         loss = keras.losses.get("categorical_crossentropy" if loss in ("crossentropy", "ce") else loss)
-    says = getattr(loss, "from_logits", None)
-    if says is None and inspect.isfunction(loss) and "from_logits" in inspect.signature(loss).parameters:
-        says = bool(inspect.signature(loss).parameters["from_logits"].default)
-    told = models.returns_logits(classifier)
-    if says is None:
-        return bool(told)
-    if told is not None and told != says and _ends_in_its_last_layer(classifier):
-        given, needed = ("logits", "from_logits=True") if told else ("probabilities", "from_logits=False")
+    takes = getattr(loss, "from_logits", None)
+    if takes is None and inspect.isfunction(loss) and "from_logits" in inspect.signature(loss).parameters:
+        takes = bool(inspect.signature(loss).parameters["from_logits"].default)
+    found = _returns_logits(classifier)
+    if takes is None:
+        if found is None:
+            raise ValueError(
+                "Neither the loss nor the classifier shows whether the classifier returns logits or probabilities: give "
+                "the loss an attribute from_logits, True or False, as the losses of Keras have."
+            )
+        return found
+    if found is not None and found != takes:
+        given, needed = ("logits", "from_logits=True") if found else ("probabilities", "from_logits=False")
         raise ValueError(
             f"The classifier returns {given}, by its last layer {classifier.layers[-1].name!r}, and the loss takes the "
             f"other kind: make the loss with {needed}, as in keras.losses.SparseCategoricalCrossentropy({needed})."
         )
-    return bool(says)
+    return bool(takes)
 
 
-def _ends_in_its_last_layer(classifier: keras.Model) -> bool:
-    """Whether the output is that of the last layer for sure: a subclass may do with its layers what it likes."""
-    try:
-        return classifier.layers[-1].output is classifier.output
-    except (AttributeError, ValueError):
-        return False
+def _returns_logits(classifier: keras.Model) -> bool | None:
+    """Returns whether a classifier returns logits, by one look at its graph, or its last layer where it is not built."""
+    spec = input_spec(classifier) if classifier.built else None
+    if spec is not None and None not in spec[0][1:]:
+        return describe_classifier(classifier, None).returns == "logits"
+    # A subclass may do with its layers what it likes.
+    return models.returns_logits(classifier) if isinstance(classifier, keras.Sequential) else None
 
 
 def _copy(metrics: Any) -> Any:

@@ -13,6 +13,7 @@ from wasser_tf.training import checks
 from wasser_tf.training.adversarial_metrics import AdversarialScores, loss_takes_logits
 from wasser_tf.training.even_spread import spread_evenly
 from wasser_tf.training.loss import divergence_of_outputs, unscaled
+from wasser_tf.training.trainable import as_trainable
 from wasser_tf.training.warm_start import MISSING, WarmStart, check_warm_start
 
 # What may be set at any time.
@@ -99,8 +100,7 @@ class WasserTrain(keras.Model):
         Raises:
           ValueError: An argument is not what is needed.
         """
-        if not isinstance(classifier, keras.Model):
-            raise ValueError(f"classifier must be a keras.Model, got {type(classifier).__name__}.")
+        classifier = as_trainable(classifier)
         settings: dict[str, Any] = {
             "attack": attack,
             "omega": omega,
