@@ -18,7 +18,7 @@ from wasser_tf import ThreatModel
 from wasser_tf.attacks import ATTACKS, Attack, RadiusSchedule, spec
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.models import ModelOptions
-from wasser_tf.models.classifier import DATA_FORMATS, RETURNS
+from wasser_tf.models.options import DATA_FORMATS, RETURNS
 from wasser_tf.runs.leaderboard import Board
 from wasser_tf.runtime import interruption, provenance
 

@@ -13,7 +13,7 @@ from wasser_tf.attacks.mirror_ascent import MirrorAscent
 from wasser_tf.attacks.problem import Perturbation, Problem, choose
 from wasser_tf.attacks.scoring import AttackResult, explicit, rounded
 from wasser_tf.attacks.wasser_attack import WasserAttack
-from wasser_tf.models.classifier import prepare
+from wasser_tf.models.conversion import prepare
 
 
 class Ensemble(Attack):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from wasser_tf.attacks import AttackResult, losses
 from wasser_tf.attacks.inputs import check_batch, outputs_are_logits
-from wasser_tf.models.classifier import prepare
+from wasser_tf.models.conversion import prepare
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.transport.feasibility import Feasibility
 

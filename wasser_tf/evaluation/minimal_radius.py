@@ -9,7 +9,7 @@ import tensorflow as tf
 from wasser_tf.attacks.base import Attack, batch_shape
 from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
 from wasser_tf.attacks.scoring import AttackResult
-from wasser_tf.models.classifier import prepare
+from wasser_tf.models.conversion import prepare
 from wasser_tf.transport.feasibility import Feasibility
 
 # The ramp's first radius is the largest one, halved as often.

@@ -11,7 +11,7 @@ from wasser_tf.attacks import Attack, AttackResult
 from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.metrics import Predictions, Scores
-from wasser_tf.models.classifier import prepare
+from wasser_tf.models.conversion import prepare
 
 # What the row over all attacks is called in place of an attack.
 WORST_CASE = "worst case"

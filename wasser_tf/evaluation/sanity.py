@@ -21,7 +21,7 @@ from wasser_tf.attacks.losses import margin
 from wasser_tf.attacks.scoring import is_blind
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.record import WORST_CASE, Record
-from wasser_tf.models.classifier import prepare
+from wasser_tf.models.conversion import prepare
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.runtime import interruption
 

@@ -1,7 +1,8 @@
 """Classifiers: architectures by name, and files of classifiers."""
 
 from wasser_tf.models.architectures import MODELS, blurred, build
-from wasser_tf.models.classifier import CanonicalClassifier, Classifier, ModelOptions, canonical_of
+from wasser_tf.models.classifier import CanonicalClassifier, Classifier
+from wasser_tf.models.conversion import canonical_of
 from wasser_tf.models.loading import (
     load_classifier,
     load_keras,
@@ -10,6 +11,7 @@ from wasser_tf.models.loading import (
     model_name,
     returns_logits,
 )
+from wasser_tf.models.options import ModelOptions
 
 __all__ = [
     "MODELS",

@@ -70,7 +70,8 @@ def to_markdown(records: Sequence[Record]) -> str:
     for caption, members in groups.items():
         rows = [[cell(record) for cell in _COLUMNS.values()] for record in members]
         table = markdown_table(list(_COLUMNS), rows, text_columns=2)
-        parts.append(f"{caption}\n\n{table}{''.join(f'\n{line}\n' for line in flagged_lines(members))}")
+        warnings = "".join(f"\n{line}\n" for line in flagged_lines(members))
+        parts.append(f"{caption}\n\n{table}{warnings}")
     return "\n".join(parts)
 
 
