@@ -54,6 +54,8 @@ flags.DEFINE_string(
     "The attack for --sanity and --minimal_radius, one of --attacks (default: mirror_ascent if given, or the first).",
 )
 flags.DEFINE_integer("sanity_examples", 100, "Number of images for the sanity checks.", lower_bound=1)
+_flags.define_classifier()
+_flags.define_chance_accuracy()
 _flags.define_data()
 _flags.define_selection()
 _flags.define_threat_model()
@@ -66,11 +68,13 @@ flags.adopt_module_key_flags(_flags)
 def main() -> None:
     """Runs the evaluation that the flags describe and prints its accuracies and the path of the report."""
     _flags.apply_deterministic()
+    _flags.import_modules()
     reports = run_evaluation(
         _config() if FLAGS.models else EvaluationRun.load(FLAGS.output_dir),
         resume=FLAGS.resume,
         overwrite=FLAGS.overwrite,
         rescore_only=FLAGS.rescore,
+        allow_chance_accuracy=FLAGS.allow_chance_accuracy,
         verify_exact=FLAGS.verify_examples if FLAGS.verify_exact else None,
         log=lambda line: print(line, flush=True),
     )
@@ -94,6 +98,7 @@ def _config() -> EvaluationRun:
         sanity_examples=FLAGS.sanity_examples,
         batch_size=FLAGS.batch_size,
         skip_fooled=FLAGS.skip_fooled,
+        options=_flags.model_options(),
     )
 
 

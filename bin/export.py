@@ -41,6 +41,7 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "robustness_iterations", RobustnessProbe.iterations, "Mirror steps of the robustness signature at each radius."
 )
+_flags.define_classifier()
 _flags.define_threat_model()
 flags.adopt_module_key_flags(_flags)
 
@@ -51,7 +52,9 @@ def main() -> None:
     """Exports the classifier and prints the paths of the result."""
     path = pathlib.Path(FLAGS.model)
     card = model_card.of_run(path)
-    classifier = models.load_classifier(FLAGS.model)
+    options = _flags.model_options()
+    loaded = models.load_classifier(FLAGS.model, **options.of_file)
+    classifier = models.Classifier(loaded, **options.given) if options.given else loaded
     exported = export_classifier(
         classifier,
         FLAGS.base_dir,

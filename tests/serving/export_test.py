@@ -112,7 +112,7 @@ def test_warmup_requests_are_replayed(exported):
 def test_the_model_card_describes_the_export(exported):
     card = json.loads((exported.path / "model_card.json").read_text())
     assert card["class_names"] == list(NAMES) and card["version"] == 1 and card["image_shape"] == [8, 8, 1]
-    assert card["signatures"]["robustness"] == ["class_id", "label", "margin", "radius"]
+    assert card["signatures"]["robustness"] == ["class_id", "label", "margin", "radius", "flagged"]
     assert card["robustness_signature"]["threat_model"]["kernel_size"] == 3
     assert "# digits, version 1" in (exported.path / "model_card.md").read_text()
 

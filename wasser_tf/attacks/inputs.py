@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from wasser_tf.models.description import clip_rounding
 from wasser_tf.runtime.arguments import check_fits
 from wasser_tf.transport.neighbourhood import Support
 
@@ -34,11 +35,13 @@ def check_batch(classifier: Any, images: Any, labels: Any) -> tuple[np.ndarray, 
     _check_channels_last(classifier, images.shape)
     if not np.isfinite(images).all():
         raise ValueError("images must be finite, got NaN or Inf.")
+    images = clip_rounding(images)
     low, high = images.min(), images.max()
     if low < 0 or high > 1:
         raise ValueError(
-            f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}; scale them, and put any further "
-            "normalisation inside the classifier."
+            f"images must lie in [0, 1], got values from {_in_digits(low)} to {_in_digits(high)}; scale them, put any "
+            "further normalisation inside the classifier, or give the classifier's range, as in "
+            "wasser_tf.Classifier(model, input_range=(0, 255))."
         )
     return images.astype(np.float32), check_labels(labels, len(images), num_classes(classifier))
 
@@ -162,3 +165,9 @@ def _check_channels_last(classifier: Any, shape: tuple[int, ...]) -> None:
             )
     elif shape[3] > 4 and shape[1] <= 4:
         raise ValueError(f"images must be channels last [n, height, width, channels], got {shape}; transpose them.")
+
+
+def _in_digits(value: Any) -> str:
+    """Returns a number in as many digits as show that it is not 0 or 1."""
+    texts = [f"{value:.{digits}g}" for digits in (4, 9, 17)]
+    return next((text for text in texts if text not in ("0", "1")), texts[-1])

@@ -12,6 +12,7 @@ import tensorflow as tf
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.runtime.arguments import check_bool, check_number, is_whole
+from wasser_tf.training.trainable import refuse_other_inputs
 
 _PIXELS = (
     "images must be finite and lie in [0, 1], but a batch has other values; scale them, as in dataset.map(lambda x, y: "
@@ -32,6 +33,8 @@ def check_arrays(classifier: keras.Model, x: Any, y: Any) -> None:
     """
     if isinstance(x, (np.ndarray, tf.Tensor)) and isinstance(y, (np.ndarray, tf.Tensor)):
         y = np.asarray(y)
+        if len(np.shape(x)) == 4:
+            refuse_other_inputs(classifier, tuple(np.shape(x)[1:]))
         # The values of soft labels are checked by Keras.
         check_batch(classifier, x, y if y.ndim == 1 or y.shape[-1] == 1 else y.argmax(axis=-1))
 

@@ -12,6 +12,7 @@ from wasser_tf.training import checks
 from wasser_tf.training.adversarial_examples import numbers_of_step, perturb_batch, radii_of_step
 from wasser_tf.training.adversarial_metrics import AdversarialScores, NaturalAndAdversarial, loss_takes_logits
 from wasser_tf.training.loss import divergence_of_outputs
+from wasser_tf.training.trainable import as_trainable
 from wasser_tf.training.warm_start import NUMBERS_NEEDED, WarmStart, check_warm_start
 
 # The attributes that can be changed at any time.
@@ -111,8 +112,7 @@ class WasserTrain(NaturalAndAdversarial):
         Raises:
           ValueError: An argument has the wrong type or is out of its range.
         """
-        if not isinstance(classifier, keras.Model):
-            raise ValueError(f"classifier must be a keras.Model, got {type(classifier).__name__}.")
+        classifier = as_trainable(classifier)
         settings: dict[str, Any] = {
             "attack": attack,
             "omega": omega,
