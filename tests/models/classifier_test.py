@@ -8,7 +8,7 @@ import tensorflow as tf
 from wasser_tf import Classifier, MirrorAscent, ThreatModel, WasserTrain, models
 from wasser_tf.evaluation import metrics
 from wasser_tf.models.classifier import CanonicalClassifier
-from wasser_tf.models.conversion import canonical_of, prepare
+from wasser_tf.models.conversion import canonical_of, prepare_images
 from wasser_tf.models.description import clip_rounding
 from wasser_tf.models.options import ModelOptions
 from wasser_tf.models.saved_model import SavedModelClassifier
@@ -62,7 +62,7 @@ def test_a_keras_model_of_unit_pixels_needs_nothing(front):
     model = functional(front(), L.Flatten(), L.Dense(3))
     description = described(model)
     assert description.plain and description.input_range == (0, 1)
-    assert prepare(model, IMAGES).classifier is model and canonical_of(model, (8, 8, 1)) is model
+    assert prepare_images(model, IMAGES).classifier is model and canonical_of(model, (8, 8, 1)) is model
 
 
 def test_preprocessing_of_keras_applications_is_found():

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from wasser_tf.attacks import AttackResult, losses
 from wasser_tf.attacks.inputs import check_batch, outputs_are_logits
-from wasser_tf.models.conversion import prepare
+from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.transport.feasibility import Feasibility
 
@@ -81,7 +81,7 @@ def predict(
     Raises:
       ValueError: The input is not what the classifier takes.
     """
-    seen = prepare(classifier, images, from_logits)
+    seen = prepare_images(classifier, images, from_logits)
     classifier, from_logits = seen.classifier, seen.from_logits
     images, labels = check_batch(classifier, seen.images, labels)
     return predict_unchecked(classifier, images, labels, from_logits=from_logits, batch_size=batch_size)
@@ -113,7 +113,7 @@ def is_from_logits(classifier: Callable[..., Any], images: np.ndarray) -> bool:
       classifier: Any classifier.
       images: A few images to ask about.
     """
-    declared = prepare(classifier, images[:8]).from_logits
+    declared = prepare_images(classifier, images[:8]).from_logits
     return outputs_are_logits(classifier, images[:8]) if declared is None else declared
 
 

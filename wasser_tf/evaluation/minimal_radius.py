@@ -9,7 +9,7 @@ import tensorflow as tf
 from wasser_tf.attacks.base import Attack, batch_shape
 from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
 from wasser_tf.attacks.scoring import AttackResult
-from wasser_tf.models.conversion import prepare
+from wasser_tf.models.conversion import prepare_images
 from wasser_tf.transport.feasibility import Feasibility
 
 # The ramp's first radius is the largest one, halved as often.
@@ -66,7 +66,7 @@ def minimal_radii(
     check_in_wasserstein_ball(attack)
     if attack.schedule is not None:
         raise ValueError("Bisection gives each image its radius: take an attack without a radius schedule.")
-    seen = prepare(classifier, images)
+    seen = prepare_images(classifier, images)
     classifier = seen.classifier
     images, labels = check_batch(classifier, seen.images, labels)
     count = len(images)

@@ -21,7 +21,7 @@ from wasser_tf.attacks.losses import margin
 from wasser_tf.attacks.scoring import is_blind
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.record import WORST_CASE, Record
-from wasser_tf.models.conversion import prepare
+from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.runtime import interruption
 
@@ -105,7 +105,7 @@ class SanityChecker:
     ):
         if not radii:
             raise ValueError("radii must hold at least one radius, got none.")
-        seen = prepare(classifier, images)
+        seen = prepare_images(classifier, images)
         classifier = seen.classifier
         self.classifier = classifier
         self.images, self.labels = check_batch(classifier, seen.images, labels)

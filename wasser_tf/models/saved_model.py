@@ -147,7 +147,9 @@ def _choose(
     if signature is not None and signature not in signatures:
         raise ValueError(f"The SavedModel {path} has no signature {signature!r}; it has {there}.")
     names = sorted(signatures, key=lambda name: name != "serving_default") if signature is None else [signature]
-    usable = {name: signatures[name] for name in names if _takes_images(signatures[name])}
+    # Those of whole images come before those of flattened ones.
+    usable = {name: signatures[name] for name in names if _takes_images(signatures[name], (None, 4))}
+    usable |= {name: signatures[name] for name in names if _takes_images(signatures[name], (2, 3))}
     outputs = {name: list(function.structured_outputs) for name, function in usable.items()}
     if output is not None:
         found = [(name, str(output)) for name in usable if str(output) in outputs[name]]
@@ -188,10 +190,10 @@ def _describe(signatures: dict[str, Any]) -> str:
     )
 
 
-def _takes_images(function: Any) -> bool:
-    """Whether the one input of a signature can be a batch of float images, flattened ones among them."""
+def _takes_images(function: Any, ranks: tuple[int | None, ...]) -> bool:
+    """Whether the one input of a signature can be a batch of float images of one of these ranks."""
     specs = list(function.structured_input_signature[1].values())
-    return len(specs) == 1 and specs[0].dtype.is_floating and specs[0].shape.rank in (None, 2, 3, 4)
+    return len(specs) == 1 and specs[0].dtype.is_floating and specs[0].shape.rank in ranks
 
 
 def _shape(spec: Any) -> tuple[int | None, ...] | None:
