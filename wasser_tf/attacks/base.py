@@ -26,7 +26,7 @@ from wasser_tf.attacks.inputs import (
 from wasser_tf.attacks.problem import Perturbation, Problem, choose
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.scoring import AttackResult, score, warn_of_flagged
-from wasser_tf.models.conversion import prepare
+from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.logits import LogitsFn
 from wasser_tf.runtime.arguments import check_bool, check_whole
 from wasser_tf.threat_model import ThreatModel
@@ -232,7 +232,7 @@ class Attack(abc.ABC):
         Raises:
           ValueError: The classifier does not take the input; the message says how to fix it.
         """
-        seen = prepare(classifier, images, from_logits)
+        seen = prepare_images(classifier, images, from_logits)
         classifier = seen.classifier
         images, labels = check_batch(classifier, seen.images, labels)
         check_whole("batch_size", batch_size, least=1)

@@ -13,7 +13,7 @@ from wasser_tf.attacks.mirror_ascent import MirrorAscent
 from wasser_tf.attacks.problem import Perturbation, Problem, choose
 from wasser_tf.attacks.scoring import AttackResult, explicit, rounded
 from wasser_tf.attacks.wasser_attack import WasserAttack
-from wasser_tf.models.conversion import prepare
+from wasser_tf.models.conversion import prepare_images
 
 
 class Ensemble(Attack):
@@ -99,7 +99,7 @@ class Ensemble(Attack):
         batch_size: int = 128,
         **options: Any,
     ) -> AttackResult:
-        seen = prepare(classifier, images, options.get("from_logits"))
+        seen = prepare_images(classifier, images, options.get("from_logits"))
         classifier = seen.classifier
         images, labels = check_batch(classifier, seen.images, labels)
         count = len(images)

@@ -12,7 +12,7 @@ from wasser_tf.attacks.losses import margin
 from wasser_tf.attacks.scoring import is_blind
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.check import Check
-from wasser_tf.models.conversion import prepare
+from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.runtime.formatting import percent
 
@@ -38,7 +38,7 @@ class ClassifierChecker:
         Raises:
           ValueError: The classifier does not accept the images.
         """
-        seen = prepare(classifier, images)
+        seen = prepare_images(classifier, images)
         self.classifier = seen.classifier
         self.images, self.labels = check_batch(seen.classifier, seen.images, labels)
         self.from_logits = metrics.is_from_logits(seen.classifier, self.images)

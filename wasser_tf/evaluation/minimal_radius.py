@@ -9,7 +9,7 @@ import tensorflow as tf
 from wasser_tf.attacks.base import Attack, batch_shape
 from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
 from wasser_tf.attacks.scoring import AttackResult
-from wasser_tf.models.conversion import prepare
+from wasser_tf.models.conversion import prepare_images
 from wasser_tf.transport.feasibility import Feasibility
 
 # The first radius is the largest one, halved this many times.
@@ -79,7 +79,7 @@ def minimal_radii(
     check_in_wasserstein_ball(attack)
     if attack.schedule is not None:
         raise ValueError("Bisection chooses the radius of each image: use an attack without a radius schedule.")
-    seen = prepare(classifier, images)
+    seen = prepare_images(classifier, images)
     classifier = seen.classifier
     images, labels = check_batch(classifier, seen.images, labels)
     count = len(images)

@@ -11,7 +11,7 @@ from wasser_tf.attacks import Attack, AttackResult
 from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.metrics import Predictions, Scores
-from wasser_tf.models.conversion import prepare
+from wasser_tf.models.conversion import prepare_images
 
 # The name, in place of an attack's, of the row over all attacks.
 WORST_CASE = "worst case"
@@ -124,7 +124,7 @@ def evaluate_attack(
         ball.
     """
     check_in_wasserstein_ball(attack)
-    seen = prepare(classifier, images, from_logits)
+    seen = prepare_images(classifier, images, from_logits)
     classifier = seen.classifier
     images, labels = check_batch(classifier, seen.images, labels)
     from_logits = metrics.is_from_logits(classifier, images) if seen.from_logits is None else seen.from_logits

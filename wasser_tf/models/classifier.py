@@ -12,6 +12,7 @@ from wasser_tf.models.description import Description
 from wasser_tf.models.inspection import describe_classifier
 from wasser_tf.models.options import ClassifierOptions
 from wasser_tf.models.probe import call_inline
+from wasser_tf.models.saved_model import SavedModelClassifier
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -130,7 +131,13 @@ class CanonicalClassifier:
 
     def _of_batch(self, own: tf.Tensor) -> tf.Tensor:
         description = self.description
-        if description.inline and tf.inside_function():
+        if isinstance(self.model, SavedModelClassifier):
+            before = self.model.call_before_activation(own) if description.returns != "logits" else None
+            if before is not None:
+                self.takes_logarithms = False
+                return description.of_classes(before)
+            outputs = self.model(own)
+        elif description.inline and tf.inside_function():
             outputs = call_inline(self.model, own)
         elif isinstance(self.model, keras.Model) or not tf.inside_function():
             outputs = self.model(own, training=False)

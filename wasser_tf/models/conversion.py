@@ -28,7 +28,7 @@ class PreparedImages(NamedTuple):
     restore: Callable[[np.ndarray], np.ndarray]
 
 
-def prepare(classifier: Any, images: Any, from_logits: bool | None = None) -> PreparedImages:
+def prepare_images(classifier: Any, images: Any, from_logits: bool | None = None) -> PreparedImages:
     """Finds out what a classifier takes and returns, and converts images accordingly.
 
     Images of a `Classifier` are in its own range and order. Those of any other classifier may be in [0, 1] and channels

@@ -105,11 +105,12 @@ class Description:
                 outputs = tf.math.log(tf.maximum(outputs, _SMALLEST))
                 if self.returns == "sigmoid":
                     outputs -= tf.math.log(tf.maximum(complement, _SMALLEST))
-        outputs = tf.cast(outputs, tf.float32)
-        if self.num_units == 1:
-            outputs = tf.reshape(outputs, [-1, 1])
-            outputs = tf.concat([tf.zeros_like(outputs), outputs], axis=1)
-        return outputs, logarithms
+        return self.of_classes(outputs), logarithms
+
+    def of_classes(self, units: tf.Tensor) -> tf.Tensor:
+        """Returns float32 logits [n, classes] of the logits of all units."""
+        units = tf.reshape(tf.cast(units, tf.float32), [-1, self.num_units])
+        return tf.concat([tf.zeros_like(units), units], axis=1) if self.num_units == 1 else units
 
 
 def clip_rounding(images: Any) -> Any:

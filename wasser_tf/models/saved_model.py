@@ -1,6 +1,7 @@
 """SavedModels: loading classifiers from them, whatever program wrote them, and exporting without log messages."""
 
 import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -84,7 +85,6 @@ class SavedModelClassifier:
         self.from_logits = {"logits": True, "probabilities": False}.get(self.output)
         self.input_shape = _shape(spec)
         self.output_shape = _shape(self._function.structured_outputs[self.output])
-        self._graph_def: Any = None
 
     def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Classifies images.
@@ -100,32 +100,42 @@ class SavedModelClassifier:
         images = tf.cast(tf.convert_to_tensor(images), self._dtype)
         return tf.cast(self._function(**{self.input_name: images})[self.output], tf.float32)
 
-    def call_inlined(self, images: tf.Tensor) -> tf.Tensor:
-        """Classifies images by operations within the graph at hand, which then shows them.
+    @functools.cached_property
+    def _inlined(self) -> tuple[Any, Any] | None:
+        """A function of the same outputs without calls of other functions, and its output; None where there is none."""
+        with tf.init_scope():
+            function = graphs.inlined(self._function)
+        if function is None or len(function.inputs) != 1:
+            return None
+        return function, function.outputs[sorted(self._function.structured_outputs).index(self.output)]
 
-        Its variables are constants there. Where TensorFlow cannot make them that, this is an ordinary call.
-        """
-        if self._graph_def is None:
-            with tf.init_scope():
-                function = graphs.inlined(self._function)
-            self._graph_def = False
-            if function is not None and len(function.inputs) == 1:
-                place = list(sorted(self._function.structured_outputs)).index(self.output)
-                self._graph_def = (
-                    function.graph.as_graph_def(),
-                    function.inputs[0].name,
-                    function.outputs[place].name,
-                )
-        if not self._graph_def or not tf.inside_function():
+    def call_inlined(self, images: tf.Tensor) -> tf.Tensor:
+        """Classifies images by operations within the graph at hand, which then shows them, but has no gradients."""
+        if self._inlined is None or not tf.inside_function():
             return self(images)
-        definition, input_name, output_name = self._graph_def
+        function, output = self._inlined
         (outputs,) = tf.graph_util.import_graph_def(
-            definition,
-            input_map={input_name: tf.cast(images, self._dtype)},
-            return_elements=[output_name],
-            name=f"classifier_{id(images)}",
+            function.graph.as_graph_def(),
+            input_map={function.inputs[0].name: tf.cast(images, self._dtype)},
+            return_elements=[output.name],
         )
-        return tf.ensure_shape(outputs, [None] * outputs.shape.rank) if outputs.shape.rank else outputs
+        return outputs
+
+    @functools.cached_property
+    def _before_activation(self) -> Any:
+        """The function of the input of the final softmax or sigmoid, or None."""
+        if self._inlined is None:
+            return None
+        function, output = self._inlined
+        with function.graph.as_default():
+            before = graphs.before_activation(output)
+        return None if before is None else function.prune(function.inputs, [before])
+
+    def call_before_activation(self, images: tf.Tensor) -> tf.Tensor | None:
+        """Returns the input of the softmax or sigmoid that the outputs come from, or None without one."""
+        with tf.init_scope():
+            function = self._before_activation
+        return None if function is None else function(tf.cast(images, self._dtype))[0]
 
 
 def _choose(
@@ -140,7 +150,9 @@ def _choose(
     if signature is not None and signature not in signatures:
         raise ValueError(f"The SavedModel {path} has no signature {signature!r}; it has {there}.")
     names = sorted(signatures, key=lambda name: name != "serving_default") if signature is None else [signature]
-    usable = {name: signatures[name] for name in names if _takes_images(signatures[name])}
+    # Those of whole images come before those of flattened ones.
+    usable = {name: signatures[name] for name in names if _takes_images(signatures[name], (None, 4))}
+    usable |= {name: signatures[name] for name in names if _takes_images(signatures[name], (2, 3))}
     outputs = {name: list(function.structured_outputs) for name, function in usable.items()}
     if output is not None:
         found = [(name, str(output)) for name in usable if str(output) in outputs[name]]
@@ -181,10 +193,10 @@ def _describe(signatures: dict[str, Any]) -> str:
     )
 
 
-def _takes_images(function: Any) -> bool:
-    """Returns whether the only input of a signature can be a batch of float images, which may be flattened."""
+def _takes_images(function: Any, ranks: tuple[int | None, ...]) -> bool:
+    """Returns whether the only input of a signature can be a batch of float images of one of these ranks."""
     specs = list(function.structured_input_signature[1].values())
-    return len(specs) == 1 and specs[0].dtype.is_floating and specs[0].shape.rank in (None, 2, 3, 4)
+    return len(specs) == 1 and specs[0].dtype.is_floating and specs[0].shape.rank in ranks
 
 
 def _shape(spec: Any) -> tuple[int | None, ...] | None:

@@ -20,7 +20,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from wasser_tf.attacks.inputs import outputs_are_logits
 from wasser_tf.models.classifier import CanonicalClassifier, Classifier
-from wasser_tf.models.conversion import prepare
+from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.inspection import input_spec
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.models.saved_model import SavedModelClassifier, exporting
@@ -101,7 +101,7 @@ def export_classifier(
     shape = check_classifier(classifier, image_shape)
     names = None if class_names is None else tuple(str(label) for label in class_names)
     probes = np.random.default_rng(0).random((2, *shape), np.float32)
-    is_logits = prepare(classifier, probes).from_logits
+    is_logits = prepare_images(classifier, probes).from_logits
     is_logits = outputs_are_logits(classifier, probes) if is_logits is None else is_logits
     logits_fn = as_logits_fn(classifier, is_logits)
     wanted = _call(logits_fn, probes)
