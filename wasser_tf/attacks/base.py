@@ -15,18 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks import compilation
-from wasser_tf.attacks.inputs import (
-    check_batch,
-    check_labels,
-    check_memory,
-    check_radius,
-    num_classes,
-    outputs_are_logits,
-)
+from wasser_tf.attacks.inputs import check_memory
 from wasser_tf.attacks.problem import Perturbation, Problem, choose
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.scoring import AttackResult, score, warn_of_flagged
 from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import check_batch, check_labels, check_radius, num_classes, outputs_are_logits
 from wasser_tf.models.logits import LogitsFn
 from wasser_tf.runtime.arguments import check_bool, check_whole
 from wasser_tf.threat_model import ThreatModel

@@ -8,12 +8,13 @@ import tensorflow as tf
 
 from wasser_tf.attacks import registry
 from wasser_tf.attacks.base import Attack, batch_shape
-from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball, check_radius
+from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.attacks.mirror_ascent import MirrorAscent
 from wasser_tf.attacks.problem import Perturbation, Problem, choose
 from wasser_tf.attacks.scoring import AttackResult, explicit, rounded
 from wasser_tf.attacks.wasser_attack import WasserAttack
 from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import check_batch, check_radius
 
 
 class Ensemble(Attack):

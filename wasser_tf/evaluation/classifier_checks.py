@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.attacks.losses import margin
 from wasser_tf.attacks.scoring import is_blind
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.check import Check
 from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import check_batch
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.runtime.formatting import percent
 

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks import AttackResult, losses
-from wasser_tf.attacks.inputs import check_batch, outputs_are_logits
 from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import check_batch, outputs_are_logits
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.transport.feasibility import Feasibility
 

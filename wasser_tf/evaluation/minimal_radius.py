@@ -7,9 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks.base import Attack, batch_shape
-from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
+from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.attacks.scoring import AttackResult
 from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import check_batch
 from wasser_tf.transport.feasibility import Feasibility
 
 # The first radius is the largest one, halved this many times.

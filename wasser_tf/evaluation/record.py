@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wasser_tf.attacks import Attack, AttackResult
-from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
+from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.metrics import Predictions, Scores
 from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import check_batch
 
 # The name, in place of an attack's, of the row over all attacks.
 WORST_CASE = "worst case"

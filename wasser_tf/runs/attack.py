@@ -6,13 +6,14 @@ import pathlib
 from wasser_tf import models
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.base import batch_shape
-from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
+from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation import examples
 from wasser_tf.evaluation.fingerprint import fingerprint
 from wasser_tf.evaluation.record import Record, make_record
 from wasser_tf.evaluation.sweep import Model, Sweep
 from wasser_tf.models import ModelOptions
+from wasser_tf.models.inputs import check_batch
 from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.arguments import is_whole

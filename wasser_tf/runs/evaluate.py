@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wasser_tf import attacks
-from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.evaluation.check import Check, worst_case_is_per_example
 from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.evaluation.examples import Examples
@@ -20,6 +19,7 @@ from wasser_tf.evaluation.surrogate import train_surrogate
 from wasser_tf.evaluation.sweep import Model, Sweep
 from wasser_tf.evaluation.verification import summarize_exact_checks, verify
 from wasser_tf.evaluation.worst_case import least_costs, update_worst_case
+from wasser_tf.models.inputs import check_batch
 from wasser_tf.reporting.report import FIGURES, PICTURES, ModelReport, write_report
 from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runtime import interruption, storage

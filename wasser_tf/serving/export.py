@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from wasser_tf.attacks.inputs import outputs_are_logits
 from wasser_tf.models.classifier import CanonicalClassifier, Classifier
 from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import outputs_are_logits
 from wasser_tf.models.inspection import input_spec
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.models.saved_model import SavedModelClassifier, exporting

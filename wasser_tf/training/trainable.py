@@ -6,7 +6,8 @@ import keras
 
 from wasser_tf.models.classifier import Classifier
 from wasser_tf.models.description import Description
-from wasser_tf.models.inspection import describe_classifier, input_spec
+from wasser_tf.models.inputs import refuse_other_inputs
+from wasser_tf.models.inspection import input_spec
 
 
 def as_trainable(classifier: Any) -> Any:
@@ -42,32 +43,6 @@ def as_trainable(classifier: Any) -> Any:
             "of the same layers whose keras.Input is float32."
         )
     return _converting(model, description)
-
-
-def refuse_other_inputs(classifier: Any, shape: tuple[int, ...] | None = None) -> None:
-    """Refuses a Keras model that takes other images than those in [0, 1], channels last, where that shows.
-
-    Args:
-      classifier: The model.
-      shape: The shape of one image, where the model does not specify it.
-
-    Raises:
-      ValueError: It does.
-    """
-    if not isinstance(classifier, keras.Model) or (not classifier.built and shape is None):
-        return
-    known = input_spec(classifier)
-    if shape is None and (known is None or None in known[0][1:]):
-        return
-    description = describe_classifier(classifier, shape)
-    if description.input_range != (0.0, 1.0) or description.data_format != "channels_last":
-        low, high = description.input_range
-        raise ValueError(
-            f"The classifier takes pixels in [{low:g}, {high:g}], {description.data_format.replace('_', ' ')}, and "
-            "WasserTrain trains on images in [0, 1], channels last: give it wasser_tf.Classifier(model, input_range="
-            f"({low:g}, {high:g}), data_format={description.data_format!r}) in place of the model, and such images; "
-            "the model is trained in place."
-        )
 
 
 def _converting(model: keras.Model, description: Description) -> keras.Model:

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from wasser_tf import attacks
 from wasser_tf.attacks.base import Attack
+from wasser_tf.models.inputs import check_arrays, check_images, check_output_shape, pixel_errors
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.training import checks
 from wasser_tf.training.adversarial_examples import numbers_of_step, perturb_batch, radii_of_step
@@ -171,7 +172,7 @@ class WasserTrain(NaturalAndAdversarial):
             )
         output_shape = getattr(self.classifier, "output_shape", None)
         if output_shape is not None:
-            checks.check_output_shape(output_shape)
+            check_output_shape(output_shape)
         if self._warm_start is not None:
             self._warm_start.build(expected if isinstance(expected, tuple) else input_shape)
         self.built = True
@@ -216,7 +217,7 @@ class WasserTrain(NaturalAndAdversarial):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns the outputs of the classifier, [B, classes], for images [B, H, W, C]."""
         outputs = self.classifier(checks.images_and_numbers(inputs)[0], training=training)
-        checks.check_output_shape(getattr(outputs, "shape", None))
+        check_output_shape(getattr(outputs, "shape", None))
         return outputs
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -227,10 +228,10 @@ class WasserTrain(NaturalAndAdversarial):
             starts, datasets batch by batch (except pixel values in a step compiled by XLA, which cannot raise errors).
         """
         images, numbers = checks.images_and_numbers(x)
-        checks.check_arrays(self.classifier, images, y)
+        check_arrays(self.classifier, images, y)
         if self._warm_start is not None:
             self._warm_start.check(numbers, images)
-        with checks.pixel_errors():
+        with pixel_errors():
             return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -239,8 +240,8 @@ class WasserTrain(NaturalAndAdversarial):
         Raises:
           ValueError: As for `fit`.
         """
-        checks.check_arrays(self.classifier, checks.images_and_numbers(x)[0], y)
-        with checks.pixel_errors():
+        check_arrays(self.classifier, checks.images_and_numbers(x)[0], y)
+        with pixel_errors():
             return super().evaluate(x, y, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -249,7 +250,7 @@ class WasserTrain(NaturalAndAdversarial):
         x, number = checks.images_and_numbers(x)
         if self._warm_start is not None and number is None:
             raise ValueError(NUMBERS_NEEDED)
-        x = checks.check_images(x)
+        x = check_images(x)
         adversarial = None
         if self.attack.can_perturb and self.omega > 0:
             index = numbers_of_step(tf.shape(x)[0], self.optimizer.iterations)
@@ -267,7 +268,7 @@ class WasserTrain(NaturalAndAdversarial):
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Scores a batch of natural images and of their adversarial images. Returns the logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = checks.check_images(checks.images_and_numbers(x)[0])
+        x = check_images(checks.images_and_numbers(x)[0])
         adversarial = None
         if self.attack.can_perturb:
             index = tf.range(tf.shape(x)[0])
