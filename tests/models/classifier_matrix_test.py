@@ -1,4 +1,4 @@
-"""One network in every form users have it in: attacked as its canonical form is, or refused; never silently different."""
+"""One network in each form that users have: attacked as its canonical form is, or refused, never silently different."""
 
 import warnings
 

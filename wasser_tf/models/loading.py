@@ -86,8 +86,8 @@ def load_classifier(
     """Loads a classifier, whichever way it was saved.
 
     Args:
-      path: A .keras or .h5 file (of a classifier, or of the `WasserTrain` around it), a published .npz checkpoint, or the
-        directory of a SavedModel (or of its numbered versions, of which the last is taken); or "pretrained:NAME".
+      path: A .keras or .h5 file (of a classifier, or of the `WasserTrain` around it), a published .npz checkpoint, or
+        the directory of a SavedModel (or of its numbered versions, of which the last is taken); or "pretrained:NAME".
       signature: Of a SavedModel, the signature to call.
       output: Of a SavedModel, the output of it to use. Of Keras models, `Classifier` chooses the output.
 
@@ -139,8 +139,8 @@ def _how_to_load(error: Exception) -> str:
         name = own[1] + (f" (registered as {registered[1]})" if registered and registered[1] != own[1] else "")
         return (
             f"it needs {name}, a layer or function of your own: import the module that registers it, with "
-            "--import=my.module or before loading in Python (see keras.saving.register_keras_serializable). Some layers of "
-            "Keras itself are only in .keras files, not in .h5."
+            "--import=my.module or before loading in Python (see keras.saving.register_keras_serializable). Some "
+            "layers of Keras itself are only in .keras files, not in .h5."
         )
     if "weights" in text and "config" in text:
         return f"it holds weights without their model ({first_line(error)}): save the model with model.save(...)."

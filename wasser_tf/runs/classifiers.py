@@ -62,8 +62,8 @@ def check_natural_accuracy(classifier: Any, images: np.ndarray, labels: np.ndarr
     chance = 1 / (classes or max(2, int(labels.max()) + 1))
     if accuracy <= chance + 2 * math.sqrt(chance * (1 - chance) / count):
         raise ValueError(
-            f"{found}, no better than chance ({100 * chance:.1f} %): check --dataset, the order of the classes, and what "
-            "the classifier takes and returns (--input_range, --data_format, --output, --returns), or give "
+            f"{found}, no better than chance ({100 * chance:.1f} %): check --dataset, the order of the classes, and "
+            "what the classifier takes and returns (--input_range, --data_format, --output, --returns), or give "
             "--allow_chance_accuracy to go on."
         )
 
