@@ -54,7 +54,8 @@ def main() -> None:
     card = model_card.of_run(path)
     options = _flags.model_options()
     loaded = models.load_classifier(FLAGS.model, **options.of_file)
-    classifier = models.Classifier(loaded, **options.given) if options.given else loaded
+    given = options.around(loaded)
+    classifier = models.Classifier(loaded, **given) if given else loaded
     exported = export_classifier(
         classifier,
         FLAGS.base_dir,

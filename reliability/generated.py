@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf import models
+from wasser_tf.models.saved_model import SavedModelClassifier
 
 KINDS = ("functional", "sequential", "nested", "subclassed", "saved_model", "h5")
 PIXELS = ("unit", "255", "uint8")
@@ -69,10 +70,17 @@ class Generated:
         if self.pixels != "unit":
             found["input_range"] = (0, 255)
         if self.heads != "one":
-            found["output"] = "classes" if self.heads == "dict" or self.kind != "subclassed" else 0
+            found["output"] = 0 if self.heads == "list" else "classes"
         if self.flat:
             found["image_shape"] = SHAPE
+        if self.batch_size is not None:
+            found["batch_size"] = self.batch_size
         return found
+
+    def given_for(self, classifier: Any) -> dict[str, Any]:
+        """The same of a classifier that may have chosen its output already, as a SavedModel's has."""
+        chosen = isinstance(classifier, SavedModelClassifier)
+        return {key: value for key, value in self.given.items() if not (chosen and key == "output")}
 
     def own_images(self, images: np.ndarray) -> np.ndarray:
         """Converts images [n, H, W, C] in [0, 1] to what the classifier takes."""
@@ -128,7 +136,8 @@ def make(case: Generated, folder: pathlib.Path, seed: int = 0) -> Any:
     if case.kind == "saved_model":
         model.export(path, verbose=False)
         output = "classes" if case.heads == "dict" else None
-        return models.load_classifier(path, output=0 if case.heads == "list" else output)
+        # Keras calls the first of a list so.
+        return models.load_classifier(path, output="output_0" if case.heads == "list" else output)
     if case.kind in ("h5", "keras_file"):
         file = path.with_suffix(".h5" if case.kind == "h5" else ".keras")
         model.save(file)
@@ -184,7 +193,7 @@ def _layers(case: Generated, seed: int) -> list[Any]:
             made.append(keras.layers.Rescaling(1 / 127.5, offset=-1.0))
             scale, offset = 2.0, -1.0
         elif scaling == "normalization":
-            made.append(keras.layers.Normalization(mean=[120.0], variance=[3600.0], axis=None))
+            made.append(keras.layers.Normalization(mean=120.0, variance=3600.0, axis=None))
             scale, offset = 255.0 / 60.0, -2.0
         # kernel · x = kernel / scale · (scale x + offset) − kernel / scale · offset
         kernel = kernel / np.float32(scale)
@@ -220,7 +229,7 @@ def _with_heads(case: Generated, outputs: Any) -> Any:
         return outputs
     # A linear layer of no operation, so that the first output has a name.
     named = keras.layers.Identity(name="classes")(outputs)
-    other = keras.layers.Identity(name="other")(outputs[:, :1])
+    other = keras.layers.Dense(1, name="other")(outputs)
     return [named, other] if case.heads == "list" else {"classes": named, "other": other}
 
 

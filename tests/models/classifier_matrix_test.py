@@ -1,4 +1,4 @@
-"""One network in the forms that users have: attacked like its canonical form, or refused, never silently different."""
+"""One network in each form that users have: attacked as its canonical form is, or refused, never silently different."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""What is accepted, asked for and refused of a user's classifier: docs/how_to/bring_your_own_model.md, row by row."""
+"""What is accepted, asked for and refused of classifiers: docs/how_to/bring_your_own_model.md, row by row."""
 
 import keras
 import numpy as np

@@ -145,7 +145,8 @@ def _how_to_load(error: Exception) -> str:
         name = own[1] + (f" (registered as {registered[1]})" if registered and registered[1] != own[1] else "")
         return (
             f"it needs {name}, a layer or function of your own: import the module that registers it, with "
-            "--import=my.module or before loading in Python (see keras.saving.register_keras_serializable)."
+            "--import=my.module or before loading in Python (see keras.saving.register_keras_serializable). Some "
+            "layers of Keras itself are only in .keras files, not in .h5."
         )
     if "weights" in text and "config" in text:
         return f"it holds weights without their model ({first_line(error)}): save the model with model.save(...)."

@@ -5,6 +5,8 @@ import json
 import math
 from typing import Any
 
+import keras
+
 from wasser_tf.runtime.arguments import is_whole
 
 RETURNS = ("logits", "probabilities", "sigmoid")
@@ -82,6 +84,10 @@ class ModelOptions(ClassifierOptions):
         """The arguments of `load_classifier`."""
         given = {"signature": self.signature} if self.signature is not None else {}
         return {**given, "output": self.output} if self.output is not None else given
+
+    def around(self, loaded: Any) -> dict[str, Any]:
+        """Returns the arguments of `Classifier` for a loaded file; a SavedModel has chosen its output already."""
+        return {key: value for key, value in self.given.items() if key != "output" or isinstance(loaded, keras.Model)}
 
     def to_json(self) -> dict[str, Any]:
         """Returns {"options": what is given} as plain values, or {} where nothing is."""

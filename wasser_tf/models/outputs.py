@@ -17,9 +17,6 @@ def choose_output(found: Look, given: str | int | None) -> Output:
     for place, candidate in enumerate(found.outputs):
         if given is not None and given in (candidate.name, candidate.key, place, str(place)):
             return _checked_shape(candidate)
-    # A SavedModel has chosen its output itself.
-    if len(found.outputs) == 1 and found.outputs[0].key is None:
-        return _checked_shape(found.outputs[0])
     names = ", ".join(f"{one.name} {['n', *one.values.shape[1:]]}".replace("'", "") for one in found.outputs)
     raise ValueError(
         f"The classifier has {len(found.outputs)} output{'s' if len(found.outputs) > 1 else ''}: {names}"

@@ -30,7 +30,7 @@ def load_checked(path: str, options: ModelOptions, images: Selection, allow_chan
     """
     loaded = models.load_classifier(path, **options.of_file)
     shape = images.images.shape[1:]
-    classifier = canonical_of(Classifier(loaded, **options.given), shape)
+    classifier = canonical_of(Classifier(loaded, **options.around(loaded)), shape)
     if not allow_chance_accuracy:
         check_natural_accuracy(classifier, images.images[:_MOST], images.labels[:_MOST], str(path))
     return classifier
