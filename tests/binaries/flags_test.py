@@ -12,6 +12,7 @@ from wasser_tf.attacks import serialize
 from wasser_tf.data import Dataset
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.config import EvaluationRun
+from wasser_tf.models.options import ModelOptions
 from wasser_tf.paper.presets import FULL, QUICK
 from wasser_tf.paper.reproduce import Reproduction
 from wasser_tf.publishing.leaderboard import RADII
@@ -28,6 +29,18 @@ _DATA_FLAGS = ["--dataset=mnist", "--data_dir=sets", "--download"]
 _SELECTION_FLAGS = ["--split=validation", "--num_examples=7", "--indices=places.npy"]
 _SOURCE = ImageSource(
     dataset="mnist", data_dir="sets", download=True, split="validation", num_examples=7, indices="places.npy"
+)
+# A package of Python's own is there to be imported.
+_MODEL_FLAGS = [
+    *("--signature=serve", "--output=digit", "--input_range=0,255", "--data_format=channels_first"),
+    *("--returns=probabilities", "--import=wave"),
+]
+_OPTIONS = ModelOptions(
+    signature="serve",
+    output="digit",
+    input_range=(0, 255),
+    data_format="channels_first",
+    returns="probabilities",
 )
 _SETTING_FLAGS = [
     *("--iterations=9", "--attack_step=0.25", "--attack_loss=cross_entropy", "--restarts=3", "--alpha=1.5"),
@@ -74,6 +87,7 @@ def test_attack(load, parse, spy, process, monkeypatch, capsys):
         "--model=m.keras", "--attack=wasser_attack", "--epsilon=0.7",
         *_DATA_FLAGS, *_SELECTION_FLAGS, *_BALL_FLAGS, *settings,
         *_SCHEDULE_FLAGS, "--nodeterministic", "--output_dir=out", "--overwrite", "--batch_size=5",
+        *_MODEL_FLAGS, "--allow_chance_accuracy",
     )  # fmt: skip
     assert binary.new_flags == given | {"restarts", "attack_loss", "original_index"}
     run = spy(binary, "run_attack", "record")
@@ -87,6 +101,8 @@ def test_attack(load, parse, spy, process, monkeypatch, capsys):
         output_dir="out",
         overwrite=True,
         batch_size=5,
+        options=_OPTIONS,
+        allow_chance_accuracy=True,
     )
     _same(config, wanted)
     assert not options and config.verbose and process == [11]
@@ -115,7 +131,8 @@ _EVALUATE = [
     "--models=a.keras,b=c.npz", "--attacks=mirror_ascent,wasser_attack:iterations=4", "--radii=0.5,0.1", "--resume",
     "--rescore", "--verify_exact", "--verify_examples=3", "--nosanity", "--skip_fooled", "--minimal_radius",
     "--main_attack=wasser_attack:iterations=4", "--sanity_examples=6", *_DATA_FLAGS, *_SELECTION_FLAGS, *_BALL_FLAGS,
-    *_SETTING_FLAGS, "--nodeterministic", "--output_dir=out", "--overwrite", "--batch_size=5",
+    *_SETTING_FLAGS, "--nodeterministic", "--output_dir=out", "--overwrite", "--batch_size=5", *_MODEL_FLAGS,
+    "--allow_chance_accuracy",
 ]  # fmt: skip
 
 
@@ -148,9 +165,11 @@ def test_evaluate(load, parse, spy, process, capsys):
         sanity_examples=6,
         batch_size=5,
         skip_fooled=True,
+        options=_OPTIONS,
     )
     _same(config, wanted)
     told = options.pop("log")
+    assert options.pop("allow_chance_accuracy") is True
     assert options == {"resume": True, "overwrite": True, "rescore_only": True, "verify_exact": 3}
     told("a line")
     assert capsys.readouterr().out == "\na\na table\nWritten: out/report.md\na line\n" and process == [11]
@@ -173,6 +192,7 @@ def test_evaluate_by_default(load, parse, spy, process):
     _same(config, wanted)
     assert config.sanity and config.main_attack == "mirror_ascent"
     options.pop("log")
+    assert options.pop("allow_chance_accuracy") is False
     assert options == {"resume": False, "overwrite": False, "rescore_only": False, "verify_exact": None}
 
 
@@ -205,11 +225,16 @@ def export(load, spy):
 
 def test_export(export, parse, spy, capsys):
     of_run = spy(export.model_card, "of_run", {"dataset": "digits"})
-    assert export.new_flags == parse(*_EXPORT, *_BALL_FLAGS)
+    classifier = spy(export.models, "Classifier", "a description")
+    assert export.new_flags == parse(*_EXPORT, *_BALL_FLAGS, *_MODEL_FLAGS)
     export.main()
     arguments, options = export.done.only
-    assert of_run.only == ((pathlib.Path("runs/best.keras"),), {}) and export.loaded.only == (("runs/best.keras",), {})
-    assert arguments == ("a classifier", "served", "digits")
+    assert of_run.only == ((pathlib.Path("runs/best.keras"),), {})
+    assert export.loaded.only == (("runs/best.keras",), {"signature": "serve", "output": "digit"})
+    # A SavedModel would have chosen its output already.
+    given = {key: value for key, value in _OPTIONS.given.items() if key != "output"}
+    assert classifier.only == (("a classifier",), given)
+    assert arguments == ("a description", "served", "digits")
     assert options == {
         "version": 3,
         "image_shape": (8, 8, 1),
@@ -260,7 +285,7 @@ def test_export_without_names_or_a_probe(export, parse, spy, monkeypatch):
 _BOARD_FLAGS = [
     *_DATA_FLAGS, *_SELECTION_FLAGS, *_BALL_FLAGS, *_SETTING_FLAGS,
     "--attacks=mirror_ascent,wasser_attack:seed=2", "--radii=0.4,0.2", "--output_dir=out", "--results_dir=docs",
-    "--batch_size=5",
+    "--batch_size=5", *_MODEL_FLAGS, "--allow_chance_accuracy",
 ]  # fmt: skip
 
 
@@ -273,6 +298,8 @@ def _check_board(board):
         results_dir="docs",
         radii=(0.2, 0.4),
         batch_size=5,
+        options=_OPTIONS,
+        allow_chance_accuracy=True,
     )
     _same(board, wanted)
 
