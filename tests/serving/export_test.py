@@ -175,20 +175,20 @@ def _with_nan():
     return model
 
 
-def _one_output():
-    return keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
+def _three_sigmoids():
+    return keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "sigmoid")])
 
 
 @pytest.mark.parametrize(
     "make, options, message",
     [
         (lambda: keras.Sequential([keras.layers.Dense(3)]), {}, "is not built"),
-        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), {}, "images of a fixed shape"),
+        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), {}, "flattened images of 4 numbers"),
         (lambda: models.build("linear", (4, 4, 1), 2), {"image_shape": (8, 8, 1)}, "takes images of shape .4, 4, 1."),
         (lambda: models.build("linear", (4, 4, 1), 2), {"version": 0}, "version must be a whole number"),
         (lambda: models.build("linear", (4, 4, 1), 2), {"version": "v2"}, "version must be a whole number"),
         (lambda: models.build("linear", (4, 4, 1), 2), {"class_names": ["a"]}, "must name the 2 classes"),
-        (_one_output, {}, "at least 2 classes"),
+        (_three_sigmoids, {}, "do not add up to 1"),
         (_with_nan, {}, "is not finite"),
         (lambda: "model.keras", {}, "must be a keras.Model or a SavedModel"),
     ],

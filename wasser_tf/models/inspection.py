@@ -55,6 +55,8 @@ def describe_classifier(
             "The classifier casts its images to integers inside, and integers have no gradients: give a model whose "
             "inner inputs are floats."
         )
+    if not found.differentiable:
+        raise ValueError("The classifier's output does not depend on its input by differentiable operations.")
     final_range = input_range or _input_range(found, spec[1] if spec else tf.float32)
     units = chosen.values.shape[1] if chosen.values.ndim == 2 else 1
     plain = (

@@ -46,6 +46,8 @@ class Look(NamedTuple):
       offset: What they add to it, accordingly.
       channels_first: Whether they take images [n, C, H, W]; None where they do not depend on the order.
       inline: Whether the classifier was traced as it is, and not by AutoGraph or eagerly.
+      differentiable: Whether its outputs depend on its images by differentiable operations; not looked at, and True,
+        where it takes any batch size.
     """
 
     outputs: tuple[Output, ...]
@@ -53,6 +55,7 @@ class Look(NamedTuple):
     offset: tuple[float, float]
     channels_first: bool | None
     inline: bool
+    differentiable: bool = True
 
 
 _looks: "weakref.WeakKeyDictionary[Any, dict[Any, tuple[Structure, Look]]]" = weakref.WeakKeyDictionary()
@@ -101,7 +104,7 @@ def _look(model: Any, image_shape: tuple[int, ...], batch_size: int | None) -> L
     if isinstance(model, keras.Model) and not model.built:
         _call(model, tf.constant(random[:1]))
     try:
-        return _look_at_graph(model, random, count)
+        return _look_at_graph(model, random, count, batch_size is not None)
     except Exception:  # Whatever a model of someone else's raises while it is traced.
         outputs = _call(model, tf.constant(np.resize(random, (count, *image_shape))))
     named = _named(model, outputs)
@@ -114,7 +117,7 @@ def _look(model: Any, image_shape: tuple[int, ...], batch_size: int | None) -> L
     )
 
 
-def _look_at_graph(model: Any, images: np.ndarray, count: int) -> Look:
+def _look_at_graph(model: Any, images: np.ndarray, count: int, fixed: bool) -> Look:
     seen: dict[str, Any] = {}
 
     def traced(batch: tf.Tensor) -> Any:
@@ -123,6 +126,9 @@ def _look_at_graph(model: Any, images: np.ndarray, count: int) -> Look:
         ]
         step = graphs.first_step(batch)
         seen["channels_first"] = step.channels_first
+        if fixed:
+            # Batch after batch in a loop, gradients that are not there seem to be 0.
+            seen["differentiable"] = tf.gradients([value for _, _, value in named], batch)[0] is not None
         seen["outputs"] = [
             (
                 key,
@@ -155,6 +161,7 @@ def _look_at_graph(model: Any, images: np.ndarray, count: int) -> Look:
         (float(offset.min()), float(offset.max())),
         seen["channels_first"],
         True,
+        seen.get("differentiable", True),
     )
 
 
