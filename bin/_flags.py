@@ -5,6 +5,7 @@ On import, a binary calls the `define_…` functions it needs and then `flags.ad
 """
 
 import dataclasses
+import importlib
 import os
 import sys
 import types
@@ -20,6 +21,8 @@ from absl import app, flags, logging
 from wasser_tf import ThreatModel
 from wasser_tf.attacks import ATTACKS, Attack, RadiusSchedule, spec
 from wasser_tf.data.selection import ImageSource
+from wasser_tf.models import ModelOptions
+from wasser_tf.models.options import DATA_FORMATS, RETURNS
 from wasser_tf.runs.leaderboard import Board
 from wasser_tf.runtime import interruption, provenance
 
@@ -102,6 +105,76 @@ def define_data(dataset: str = "digits") -> None:
         "data_dir", None, "The folder of prepared datasets, such as the parent of mnist/ (default: that of TFDS)."
     )
     flags.DEFINE_bool("download", False, "Whether to download a missing dataset.")
+
+
+def define_classifier() -> None:
+    """Defines the flags that specify what saved classifiers take and return, where that cannot be found out."""
+    flags.DEFINE_string("signature", None, "Of a SavedModel: the signature to call.")
+    flags.DEFINE_string("output", None, "The name or place of the output with the classes, of a model with several.")
+    flags.DEFINE_list("input_range", None, "The values of a black and a white pixel, such as 0,255.")
+    flags.DEFINE_enum("data_format", None, DATA_FORMATS, "The order of the axes of the images the model takes.")
+    flags.DEFINE_enum(
+        "returns", None, RETURNS, "What the model returns; sigmoid: one unit, the probability of class 1."
+    )
+    define_import()
+
+
+def define_import() -> None:
+    """Defines the flag that imports modules of the user's own layers."""
+    flags.DEFINE_list(
+        "import", [], "Modules to import first, such as those that register layers of a .keras file: my.module."
+    )
+
+
+def define_chance_accuracy() -> None:
+    """Defines the flag that lets a classifier pass that is no better than chance."""
+    flags.DEFINE_bool(
+        "allow_chance_accuracy",
+        False,
+        "Whether to go on with a classifier whose accuracy on the first images is no better than chance.",
+    )
+
+
+def import_modules() -> None:
+    """Imports the modules of --import.
+
+    Raises:
+      ValueError: One cannot be imported.
+    """
+    # As with python -m, modules in the working directory are found.
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in FLAGS["import"].value:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # Whatever a module of the user's raises.
+            raise ValueError(
+                f"--import={name} cannot be imported ({type(error).__name__}: {error}): give the dotted name of a "
+                "module that is in the working directory or on PYTHONPATH."
+            ) from error
+
+
+def model_options() -> ModelOptions:
+    """Imports the user's modules, and returns what the flags of `define_classifier` give.
+
+    Raises:
+      ValueError: A flag is out of its range, or a module cannot be imported.
+    """
+    import_modules()
+    output = FLAGS.output
+    given = FLAGS.input_range
+    if given is not None:
+        try:
+            given = tuple(float(value) for value in given)
+        except ValueError as error:
+            raise ValueError(f"--input_range must be two numbers such as 0,255, got {','.join(given)}.") from error
+    return ModelOptions(
+        signature=FLAGS.signature,
+        output=int(output) if output is not None and output.isdecimal() else output,
+        input_range=given,
+        data_format=FLAGS.data_format,
+        returns=FLAGS.returns,
+    )
 
 
 def define_selection() -> None:
@@ -191,6 +264,8 @@ def define_board() -> None:
     define_selection()
     define_threat_model()
     define_attack_settings()
+    define_classifier()
+    define_chance_accuracy()
     flags.DEFINE_list(
         "attacks", "ensemble", f"The attacks, each as name or name:setting=value:…; available: {WASSERSTEIN_ATTACKS}."
     )
@@ -216,6 +291,8 @@ def board() -> Board:
         results_dir=FLAGS.results_dir,
         radii=numbers("radii") if FLAGS.radii else (),
         batch_size=FLAGS.batch_size,
+        options=model_options(),
+        allow_chance_accuracy=FLAGS.allow_chance_accuracy,
     )
 
 

@@ -23,6 +23,8 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("attack", "wasser_attack", f"name or name:setting=value:…; one of {_flags.WASSERSTEIN_ATTACKS}.")
 flags.DEFINE_float("epsilon", 0.5, "The radius of the ball.")
+_flags.define_classifier()
+_flags.define_chance_accuracy()
 _flags.define_data()
 _flags.define_selection()
 _flags.define_threat_model()
@@ -42,6 +44,8 @@ def main() -> None:
         output_dir=FLAGS.output_dir,
         overwrite=FLAGS.overwrite,
         batch_size=FLAGS.batch_size,
+        options=_flags.model_options(),
+        allow_chance_accuracy=FLAGS.allow_chance_accuracy,
     )
     record = run_attack(config)
     print(f"\n{tables.summary(record)}\nWritten: {FLAGS.output_dir}")

@@ -55,9 +55,10 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("sanity_examples", 100, "Number of images for the sanity checks.", lower_bound=1)
 flags.DEFINE_string(
-    "certification", "", "Output_dir of bin/certify.py on the same images: the report then states the bracket."
+    "certification", "", "The output_dir of bin/certify.py on the same images; the report then states the bracket."
 )
-flags.DEFINE_integer("sanity_examples", 100, "On how many images the sanity checks are made.", lower_bound=1)
+_flags.define_classifier()
+_flags.define_chance_accuracy()
 _flags.define_data()
 _flags.define_selection()
 _flags.define_threat_model()
@@ -70,11 +71,13 @@ flags.adopt_module_key_flags(_flags)
 def main() -> None:
     """Runs the evaluation that the flags describe and prints its accuracies and the path of the report."""
     _flags.apply_deterministic()
+    _flags.import_modules()
     reports = run_evaluation(
         _config() if FLAGS.models else EvaluationRun.load(FLAGS.output_dir),
         resume=FLAGS.resume,
         overwrite=FLAGS.overwrite,
         rescore_only=FLAGS.rescore,
+        allow_chance_accuracy=FLAGS.allow_chance_accuracy,
         verify_exact=FLAGS.verify_examples if FLAGS.verify_exact else None,
         certification=FLAGS.certification,
         log=lambda line: print(line, flush=True),
@@ -99,6 +102,7 @@ def _config() -> EvaluationRun:
         sanity_examples=FLAGS.sanity_examples,
         batch_size=FLAGS.batch_size,
         skip_fooled=FLAGS.skip_fooled,
+        options=_flags.model_options(),
     )
 
 

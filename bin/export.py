@@ -46,6 +46,7 @@ flags.DEFINE_bool("certify", False, "Whether to add the signature that returns t
 flags.DEFINE_enum("certify_method", "ibp", ["ibp", "crown"], "How --certify bounds: intervals, or linear bounds.")
 flags.DEFINE_float("certify_largest", CertifiedProbe.largest, "The largest radius that --certify tries.")
 flags.DEFINE_integer("certify_rounds", CertifiedProbe.rounds, "How often --certify halves the radius.")
+_flags.define_classifier()
 _flags.define_threat_model()
 flags.adopt_module_key_flags(_flags)
 
@@ -56,7 +57,10 @@ def main() -> None:
     """Exports the classifier and prints the paths of the result."""
     path = pathlib.Path(FLAGS.model)
     card = model_card.of_run(path)
-    classifier = models.load_classifier(FLAGS.model)
+    options = _flags.model_options()
+    loaded = models.load_classifier(FLAGS.model, **options.of_file)
+    given = options.around(loaded)
+    classifier = models.Classifier(loaded, **given) if given else loaded
     exported = export_classifier(
         classifier,
         FLAGS.base_dir,

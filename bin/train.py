@@ -35,6 +35,7 @@ flags.DEFINE_float(
     "epsilon", 0.1, "Radius of the ball in training, unless --adaptive_radius is set; for linf_pgd, the ℓ∞ bound."
 )
 flags.DEFINE_string("validation_attack", None, f"{_HELP['validation_attack']} Given as name or name:setting=value:….")
+_flags.define_import()
 _flags.define_data()
 _flags.define_threat_model()
 _flags.define_attack_settings()
@@ -47,6 +48,7 @@ FLAGS.set_default("iterations", 10)
 
 def main() -> None:
     """Runs the training that the flags describe and prints the table of the report."""
+    _flags.import_modules()
     config = TrainConfig(
         **_flags.config_values(TrainConfig, skip=_ATTACKS),
         attack=_flags.make_attack(FLAGS.attack, _flags.threat_model(FLAGS.epsilon)),

@@ -65,6 +65,12 @@ _BAD_FLAGS: dict[str, tuple[str, ...]] = {
     "radii": ("x", "nan", "-1", "0.1,x", "inf", "0.1,0.1"),
     "model": _NOWHERE,
     "output_dir": ("/dev/null/x", "/proc/nowhere/x", "/dev/null"),
+    "input_range": ("", "x", "0", "255,0", "-1,1", "nan,1", "0,inf", "0,1,2"),
+    "data_format": ("nchw", ""),
+    "returns": ("scores", ""),
+    "signature": ("nope", "é"),
+    "output": ("nope", "99", "é"),
+    "import": ("no.such.module", "é", "..", "a" * 5000),
     "flagfile": ("nowhere", "/dev/null/x"),
     "nonsense": ("1", ""),
 }

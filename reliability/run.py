@@ -10,7 +10,6 @@ their previous results. Takes about an hour on one core.
 """
 
 import argparse
-import collections
 import datetime
 import functools
 import json
@@ -30,7 +29,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT))
 
 from benchmarks import report  # noqa: E402
-from reliability import disks, forked, fuzz, fuzz_library, kills, stops  # noqa: E402
+from reliability import disks, forked, fuzz, fuzz_classifiers, fuzz_library, kills, stops  # noqa: E402
 from wasser_tf.runtime import provenance, storage  # noqa: E402
 
 _SECTIONS = {
@@ -45,7 +44,7 @@ _NAMES = {
     "kills": kills.BINARIES,
     "stops": stops.BINARIES,
     "disks": kills.BINARIES,
-    "inputs": ("library", *fuzz.BINARIES),
+    "inputs": ("library", "classifiers", *fuzz.BINARIES),
     "long": ("digits", "mnist"),
 }
 _PAGE = _ROOT / "reliability" / "page.md"
@@ -99,7 +98,7 @@ def _parts(given: argparse.Namespace, folder: pathlib.Path) -> dict[str, dict[st
             for name in stops.BINARIES
         },
         "disks": {name: partial(disks.disks, folder / "disks", model, [name], rooms) for name in kills.BINARIES},
-        "inputs": {name: partial(_inputs, folder, name, quick, seed) for name in ("library", *fuzz.BINARIES)},
+        "inputs": {name: partial(_inputs, folder, name, quick, seed) for name in _NAMES["inputs"]},
         "long": {
             "digits": lambda: [_call(partial(_long_run, quick), folder, 7200)],
             "mnist": lambda: [_call(partial(_large, given.data_dir, quick), folder, 7200)],
@@ -117,22 +116,29 @@ def _parts(given: argparse.Namespace, folder: pathlib.Path) -> dict[str, dict[st
 
 def _inputs(folder: pathlib.Path, name: str, quick: bool, seed: int) -> list[dict[str, Any]]:
     """Fuzzes the library or a binary in a separate process."""
-    count = (100 if name == "library" else 6) if quick else (3000 if name == "library" else 60)
+    counts = {"library": (100, 3000), "classifiers": (20, 400)}
+    count = counts.get(name, (6, 60))[0 if quick else 1]
     at = folder / f"fuzz_{name}"
     at.mkdir()
     (at / "good.keras").write_bytes((folder / "good.keras").read_bytes())
 
     def work() -> list[list[str]]:
         os.chdir(at)
-        library = name == "library"
-        found = fuzz_library.fuzz_library(at, count, seed) if library else fuzz.fuzz_binary(name, at, count, seed)
+        if name == "library":
+            found = fuzz_library.fuzz_library(at, count, seed)
+        elif name == "classifiers":
+            found = fuzz_classifiers.fuzz_classifiers(at, count, seed)
+        else:
+            found = fuzz.fuzz_binary(name, at, count, seed)
         return [list(outcome) for outcome in found]
 
     outcomes = _call(work, at, 60 + 20 * count)
-    bad = [f"{given}: {what}" for what, given in outcomes if what != "refused"]
+    # Of generated classifiers, those that are attacked as their canonical form is answer right too.
+    right = ("refused", fuzz_classifiers.AGREES, fuzz_classifiers.FLAGGED) if name == "classifiers" else ("refused",)
+    bad = [f"{given}: {what}" for what, given in outcomes if what not in right]
     print("\n".join(bad[:50]), flush=True)
-    answered = collections.Counter(what for what, _ in outcomes)
-    return [{"what": name, "inputs": len(outcomes), "documented": answered["refused"], "undocumented": len(bad)}]
+    documented = len(outcomes) - len(bad)
+    return [{"what": name, "inputs": len(outcomes), "documented": documented, "undocumented": len(bad)}]
 
 
 def _long_run(quick: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from wasser_tf.attacks import AttackResult, Ensemble, MirrorAscent, RadiusSchedu
 from wasser_tf.certification.prover import certify
 from wasser_tf.certification.result import CertificationResult
 from wasser_tf.certification.smoothed import Smoothed
-from wasser_tf.models import load_pretrained
+from wasser_tf.models import Classifier, load_pretrained
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.schedules import Cosine, LinearRamp, Staircase
 from wasser_tf.training.wasser_train import WasserTrain
@@ -21,11 +21,11 @@ from wasser_tf.version import __version__
 __all__ = [
     "__version__",
     "AttackResult",
-    "Cosine",
-    "Feasibility",
-    "Feasibility record",
     "CertificationResult",
+    "Classifier",
+    "Cosine",
     "Ensemble",
+    "Feasibility",
     "LinearRamp",
     "MirrorAscent",
     "RadiusSchedule",

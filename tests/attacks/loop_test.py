@@ -173,11 +173,11 @@ def test_a_bad_batch_size_is_refused(batch_size):
 def test_whether_outputs_are_logits_is_looked_up_unless_said(eagerly, monkeypatch):
     seen = []
     monkeypatch.setattr(compilation, "as_logits_fn", lambda classifier, from_logits: seen.append(from_logits) or pixels)
-    monkeypatch.setattr(base, "outputs_are_logits", lambda classifier, images: seen.append(len(images)) or "looked up")
-    for from_logits in (None, True, False):
+    for from_logits in (None, True):
         Still(THREAT_MODEL)(pixels, np.repeat(IMAGES, 2, axis=0), np.repeat(LABELS, 2), from_logits=from_logits)
-    # It takes a look at eight images.
-    assert seen == [8, "looked up", True, False]
+    assert seen == [True, True]
+    with pytest.raises(ValueError, match="are no probabilities"):
+        Still(THREAT_MODEL)(pixels, IMAGES, LABELS, from_logits=False)
 
 
 def test_the_compiled_attack_is_kept_for_the_same_classifier_read_the_same_way():

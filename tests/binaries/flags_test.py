@@ -12,6 +12,7 @@ from wasser_tf.attacks import serialize
 from wasser_tf.data import Dataset
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.config import EvaluationRun
+from wasser_tf.models import ModelOptions
 from wasser_tf.paper.context import Reproduction
 from wasser_tf.paper.presets import FULL, QUICK
 from wasser_tf.publishing.leaderboard import RADII
@@ -28,6 +29,14 @@ _DATA_FLAGS = ["--dataset=mnist", "--data_dir=sets", "--download"]
 _SELECTION_FLAGS = ["--split=validation", "--num_examples=7", "--indices=places.npy"]
 _SOURCE = ImageSource(
     dataset="mnist", data_dir="sets", download=True, split="validation", num_examples=7, indices="places.npy"
+)
+# What is given about a classifier.
+_MODEL_FLAGS = [
+    *("--signature=s", "--output=1", "--input_range=0,255", "--data_format=channels_first", "--returns=sigmoid"),
+    "--import=json",
+]
+_OPTIONS = ModelOptions(
+    signature="s", output=1, input_range=(0.0, 255.0), data_format="channels_first", returns="sigmoid"
 )
 _SETTING_FLAGS = [
     *("--iterations=9", "--attack_step=0.25", "--attack_loss=cross_entropy", "--restarts=3", "--alpha=1.5"),
@@ -72,7 +81,7 @@ def test_attack(load, parse, spy, process, monkeypatch, capsys):
     settings = [flag for flag in _SETTING_FLAGS if not flag.startswith(("--restarts", "--attack_loss"))]
     given = parse(
         "--model=m.keras", "--attack=wasser_attack", "--epsilon=0.7",
-        *_DATA_FLAGS, *_SELECTION_FLAGS, *_BALL_FLAGS, *settings,
+        *_MODEL_FLAGS, "--allow_chance_accuracy", *_DATA_FLAGS, *_SELECTION_FLAGS, *_BALL_FLAGS, *settings,
         *_SCHEDULE_FLAGS, "--nodeterministic", "--output_dir=out", "--overwrite", "--batch_size=5",
     )  # fmt: skip
     assert binary.new_flags == given | {"restarts", "attack_loss", "original_index"}
@@ -87,6 +96,8 @@ def test_attack(load, parse, spy, process, monkeypatch, capsys):
         output_dir="out",
         overwrite=True,
         batch_size=5,
+        options=_OPTIONS,
+        allow_chance_accuracy=True,
     )
     _same(config, wanted)
     assert not options and config.verbose and process == [11]
@@ -115,7 +126,8 @@ _EVALUATE = [
     "--models=a.keras,b=c.npz", "--attacks=mirror_ascent,wasser_attack:iterations=4", "--radii=0.5,0.1", "--resume",
     "--rescore", "--verify_exact", "--verify_examples=3", "--nosanity", "--skip_fooled", "--minimal_radius",
     "--main_attack=wasser_attack:iterations=4", "--sanity_examples=6", *_DATA_FLAGS, *_SELECTION_FLAGS, *_BALL_FLAGS,
-    *_SETTING_FLAGS, "--nodeterministic", "--output_dir=out", "--overwrite", "--batch_size=5",
+    *_SETTING_FLAGS, "--nodeterministic", "--output_dir=out", "--overwrite", "--batch_size=5", *_MODEL_FLAGS,
+    "--allow_chance_accuracy",
 ]  # fmt: skip
 
 
@@ -148,10 +160,13 @@ def test_evaluate(load, parse, spy, process, capsys):
         sanity_examples=6,
         batch_size=5,
         skip_fooled=True,
+        options=_OPTIONS,
     )
     _same(config, wanted)
     told = options.pop("log")
-    assert options == {"resume": True, "overwrite": True, "rescore_only": True, "verify_exact": 3}
+    assert options == {
+        "resume": True, "overwrite": True, "rescore_only": True, "verify_exact": 3, "allow_chance_accuracy": True,
+    }  # fmt: skip
     told("a line")
     assert capsys.readouterr().out == "\na\na table\nWritten: out/report.md\na line\n" and process == [11]
 
@@ -173,7 +188,8 @@ def test_evaluate_by_default(load, parse, spy, process):
     _same(config, wanted)
     assert config.sanity and config.main_attack == "mirror_ascent"
     options.pop("log")
-    assert options == {"resume": False, "overwrite": False, "rescore_only": False, "verify_exact": None}
+    assert not any(options[name] for name in ("resume", "overwrite", "rescore_only", "allow_chance_accuracy"))
+    assert options["verify_exact"] is None
 
 
 def test_evaluate_reads_what_is_evaluated_where_no_models_are_given(load, parse, spy, process):
@@ -205,11 +221,16 @@ def export(load, spy):
 
 def test_export(export, parse, spy, capsys):
     of_run = spy(export.model_card, "of_run", {"dataset": "digits"})
-    assert export.new_flags == parse(*_EXPORT, *_BALL_FLAGS)
+    described = spy(export.models, "Classifier", "a described classifier")
+    assert export.new_flags == parse(*_EXPORT, *_BALL_FLAGS, *_MODEL_FLAGS)
     export.main()
     arguments, options = export.done.only
-    assert of_run.only == ((pathlib.Path("runs/best.keras"),), {}) and export.loaded.only == (("runs/best.keras",), {})
-    assert arguments == ("a classifier", "served", "digits")
+    assert of_run.only == ((pathlib.Path("runs/best.keras"),), {})
+    assert export.loaded.only == (("runs/best.keras",), {"signature": "s", "output": 1})
+    # A file that is not of Keras has its output chosen when it is loaded.
+    taken = {"input_range": (0.0, 255.0), "data_format": "channels_first", "returns": "sigmoid"}
+    assert described.only == (("a classifier",), taken)
+    assert arguments == ("a described classifier", "served", "digits")
     assert options == {
         "version": 3,
         "image_shape": (8, 8, 1),
@@ -242,8 +263,13 @@ def test_export_without_names_or_a_probe(export, parse, spy, monkeypatch):
     spy(export.model_card, "of_run", {})
     parse("--model=m", "--base_dir=b", "--name=n")
     export.main()
-    _, options = export.done.only
-    assert options["class_names"] is None and options["robustness"] is None and options["card"] == {"source": "m"}
+    arguments, options = export.done.only
+    assert (
+        arguments[0] == "a classifier"
+        and options["class_names"] is None
+        and options["robustness"] is None
+        and options["card"] == {"source": "m"}
+    )
     parse("--model=m", "--base_dir=b", "--name=n", "--image_shape=8,x")
     with pytest.raises(ValueError, match="--image_shape must be like 28,28,1, got 8,x"):
         export.main()
@@ -260,7 +286,7 @@ def test_export_without_names_or_a_probe(export, parse, spy, monkeypatch):
 _BOARD_FLAGS = [
     *_DATA_FLAGS, *_SELECTION_FLAGS, *_BALL_FLAGS, *_SETTING_FLAGS,
     "--attacks=mirror_ascent,wasser_attack:seed=2", "--radii=0.4,0.2", "--output_dir=out", "--results_dir=docs",
-    "--batch_size=5",
+    "--batch_size=5", *_MODEL_FLAGS, "--allow_chance_accuracy",
 ]  # fmt: skip
 
 
@@ -273,6 +299,8 @@ def _check_board(board):
         results_dir="docs",
         radii=(0.2, 0.4),
         batch_size=5,
+        options=_OPTIONS,
+        allow_chance_accuracy=True,
     )
     _same(board, wanted)
 

@@ -1,5 +1,7 @@
 """The ramp and the bisection, by an attack that fools each image from a radius of its own on."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,8 @@ from wasser_tf.transport.feasibility import Feasibility
 class _FoolsFrom(attacks.RandomPlan):
     """Fools an image at radii of at least its first pixel, at all that it was allowed or `saved` of it."""
 
-    saved = 1.0
-    rounds = None
+    saved: ClassVar[float] = 1.0
+    rounds: ClassVar[list] = []
 
     def __call__(self, classifier, images, labels, *, radius, index, batch_size):
         self.rounds.append((radius.tolist(), index.tolist(), batch_size, labels.tolist()))
@@ -29,10 +31,13 @@ class _FoolsFrom(attacks.RandomPlan):
 
 
 def _found(thresholds, *, saved=1.0, **options):
+    # Attacks cannot be changed, their class can.
+    _FoolsFrom.saved, _FoolsFrom.rounds = saved, []
     attack = _FoolsFrom(ThreatModel())
-    attack.saved, attack.rounds = saved, []
     images = np.float32(thresholds)[:, None, None, None] * np.ones([1, 2, 2, 1], np.float32)
-    found = minimal_radii(attack, lambda images, training: images, images, np.zeros(len(images), int), **options)
+    found = minimal_radii(
+        attack, lambda images, training: images[:, 0, :, 0] - 1, images, np.zeros(len(images), int), **options
+    )
     return found, attack.rounds
 
 

@@ -46,9 +46,9 @@ def _margin_at(image, radius, direction):
 def test_an_image_that_no_one_can_fool_has_no_radius():
     model = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(2)])
     model.set_weights([np.zeros((64, 2), np.float32), np.float32([1.0, 0.0])])
-    found = minimal_radii(
-        wasser_tf.attacks.RandomPlan(wasser_tf.ThreatModel()), model, np.ones((2, *SHAPE), np.float32), np.zeros(2, int)
-    )
+    attack, images = wasser_tf.attacks.RandomPlan(wasser_tf.ThreatModel()), np.ones((2, *SHAPE), np.float32)
+    with pytest.warns(UserWarning, match="2 of 2 images are flagged"):
+        found = minimal_radii(attack, model, images, np.zeros(2, int))
     assert np.isinf(found.radius).all() and found.robust_accuracy([1.0]) == 1.0
 
 

@@ -188,7 +188,7 @@ def test_evaluating_hands_everything_to_the_attack(monkeypatch):
     np.testing.assert_array_equal(given, images)
     assert options.pop("index") is index
     assert options == {"radius": 0.2, "from_logits": True, "batch_size": 3, "verbose": True}
-    assert found.result is _RESULT and found.clean.wrong.tolist() == [False, False, False, True]
+    assert found.result.adversarial is _RESULT.adversarial and found.clean.wrong.tolist() == [False, False, False, True]
     made = found.record
     assert (made.model, made.dataset, made.epsilon, made.seconds) == ("m", "d", 0.2, 3.5)
     clock = iter([0.0, 1.0])
@@ -235,8 +235,8 @@ def test_markdown():
     text = tables.to_markdown([made])
     assert text.startswith(f"{caption}\n\n| model | attack      |   ε | images |")
     header, rule, row = _cells(text)
-    assert [cell[0] == ":" for cell in rule] == [True, True, *[False] * 15]
-    assert [cell[-1] == ":" for cell in rule] == [False, False, *[True] * 15]
+    assert [cell[0] == ":" for cell in rule] == [True, True, *[False] * 16]
+    assert [cell[-1] == ":" for cell in rule] == [False, False, *[True] * 16]
     assert dict(zip(header, row, strict=True)) == {
         "model": "m",
         "attack": "random_plan",
@@ -253,6 +253,7 @@ def test_markdown():
         "raw precision error": "2.0e-07",
         "raw pixels": "-0.25 … 1.5",
         "raw feasible": "25.00 %",
+        "flagged": "2",
         "iterations": "4",
         "seconds": "2.5",
     }
@@ -268,7 +269,7 @@ def test_summary():
     made, _ = _record()
     text = tables.summary(made)
     assert text.startswith("m under random_plan at ε = 0.5, 4 images of d.\nWasserstein ball: ε normalised")
-    assert "\nNatural accuracy 75.00 %; 4 iterations per image, 2.5 s.\nFlagged: 2 images at which the" in text
+    assert "\nNatural accuracy 75.00 %; 4 iterations per image, 2.5 s.\n**m: 2 of 4 images are flagged: the" in text
     assert _cells(text)[0] == ["", "feasible", "raw"]
     assert _cells(text)[2:] == [
         ["robust accuracy", "50.00 %", "25.00 %"],
@@ -284,7 +285,7 @@ def test_summary():
     ]
     adaptive, _ = _record(schedule=RadiusSchedule())
     assert " at an adaptive ε, 4 images" in tables.summary(adaptive)
-    assert "Flagged" not in tables.summary(dataclasses.replace(made, num_flagged=0))
+    assert "flagged" not in tables.summary(dataclasses.replace(made, num_flagged=0))
 
 
 def test_captions():

@@ -205,10 +205,13 @@ def test_wrapper_gives_its_classifier(tmp_path, classifier, images):
 
 
 def test_refuses_what_is_no_classifier(tmp_path, classifier):
-    with pytest.raises(ValueError, match="There is no file .*nothing: give the path of a .keras file"):
+    with pytest.raises(ValueError, match="There is no file .*nothing: give the path of a .keras or .h5 file"):
         models.load_classifier(tmp_path / "nothing")
+    (tmp_path / "net.txt").write_bytes(b"")
+    with pytest.raises(ValueError, match="net.txt is not a classifier: give the path of a .keras or .h5 file"):
+        models.load_classifier(tmp_path / "net.txt")
     (tmp_path / "net.h5").write_bytes(b"")
-    with pytest.raises(ValueError, match="net.h5 is not a classifier: give the path of a .keras file"):
+    with pytest.raises(ValueError, match="net.h5 cannot be loaded"):
         models.load_classifier(tmp_path / "net.h5")
     with pytest.raises(ValueError, match="does not contain saved_model.pb"):
         models.load_classifier(tmp_path)
@@ -303,10 +306,10 @@ def test_saved_model_of_probabilities_or_one_output(tmp_path, classifier, images
 
 def test_saved_model_refuses(tmp_path, classifier):
     _export(classifier, tmp_path / "a", one=tf.identity, two=tf.identity)
-    with pytest.raises(ValueError, match="No signature of .* has serving_default: export"):
+    with pytest.raises(ValueError, match="No signature of .* has serving_default: .*: choose one"):
         SavedModelClassifier(tmp_path / "a")
     tf.saved_model.save(tf.Module(), str(tmp_path / "b"))
-    with pytest.raises(ValueError, match="No signature of .* has none: export"):
+    with pytest.raises(ValueError, match="No signature of .* has none: choose one"):
         SavedModelClassifier(tmp_path / "b")
     graph = tmp_path / "a" / "saved_model.pb"
     graph.write_bytes(graph.read_bytes()[:1000])

@@ -17,7 +17,7 @@ from wasser_tf.evaluation.check import Check
 from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.evaluation.minimal_radius import MinimalRadii
 from wasser_tf.evaluation.verification import ExactCheck
-from wasser_tf.models import model_name
+from wasser_tf.models import ModelOptions, model_name
 from wasser_tf.reporting import report
 from wasser_tf.runs import evaluate
 from wasser_tf.runs.attack import AttackRun, run_attack
@@ -313,10 +313,12 @@ def test_a_config_is_stored_and_read_back(world, config, tmp_path):
     source = ImageSource(dataset="mnist", data_dir="d", split="train", num_examples=5, original_index="o")
     made = config(
         source=source, minimal_radius=True, sanity=True, main_attack="b", sanity_examples=7, skip_fooled=True,
-        models={"m": "m.keras", "n": "n.keras"},
+        models={"m": "m.keras", "n": "n.keras"}, options=ModelOptions(input_range=(0, 255), output=1, signature="s"),
     )  # fmt: skip
     values = storage.through_json(made.to_json())
     assert values.keys() - {"wasser_tf"} == {field.name for field in dataclasses.fields(made)} - {"output_dir"}
+    # Nothing is stored about a classifier where nothing is given, as in earlier files.
+    assert "options" not in config().to_json()
     assert values["wasser_tf"] == wasser_tf.__version__
     write_document(tmp_path / "run" / "config.json", Schema.EVALUATION_CONFIG, values)
     read = EvaluationRun.load(str(tmp_path / "run"))

@@ -71,7 +71,7 @@ def test_adding_to_the_leaderboard(evaluated, tmp_path):
     logged, board = [], _board(tmp_path)
     found = leaderboard_run.add_to_leaderboard(board, "my one", "a.keras", "Mine.", logged.append)
     ((run, options),) = evaluated
-    assert options == {"resume": True, "log": logged.append}
+    assert options == {"resume": True, "allow_chance_accuracy": False, "log": logged.append}
     assert run.models == {"my one": "a.keras"} and run.source == board.source and run.attacks is board.attacks
     assert (run.radii, run.batch_size, run.sanity, run.skip_fooled) == ((0.1, 1.0), 3, False, True)
     assert run.output_dir == str(tmp_path / "out" / "my_one") and not run.minimal_radius

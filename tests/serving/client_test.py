@@ -40,7 +40,7 @@ def test_every_protocol_returns_the_classifiers_outputs(server, classifier, imag
             assert got["label"][0] == ("zero", "one", "two")[logits[0].argmax()]
             assert got["probabilities"].dtype == np.float32 and got["class_id"].dtype == np.int32
         robustness = client.predict({"image": images[:2]}, "robustness")
-        assert set(robustness) == {"class_id", "label", "margin", "radius"}
+        assert set(robustness) == {"class_id", "label", "margin", "radius", "flagged"}
         # One output comes without its name in REST.
         assert client.predict({"image": images}, "logits")["logits"].shape == (8, 3)
 

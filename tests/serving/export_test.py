@@ -112,7 +112,7 @@ def test_warmup_requests_are_replayed(exported):
 def test_the_model_card_describes_the_export(exported):
     card = json.loads((exported.path / "model_card.json").read_text())
     assert card["class_names"] == list(NAMES) and card["version"] == 1 and card["image_shape"] == [8, 8, 1]
-    assert card["signatures"]["robustness"] == ["class_id", "label", "margin", "radius"]
+    assert card["signatures"]["robustness"] == ["class_id", "label", "margin", "radius", "flagged"]
     assert card["robustness_signature"]["threat_model"]["kernel_size"] == 3
     assert "# digits, version 1" in (exported.path / "model_card.md").read_text()
 
@@ -175,20 +175,20 @@ def _with_nan():
     return model
 
 
-def _one_output():
-    return keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
+def _three_sigmoids():
+    return keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "sigmoid")])
 
 
 @pytest.mark.parametrize(
     "make, options, message",
     [
         (lambda: keras.Sequential([keras.layers.Dense(3)]), {}, "is not built"),
-        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), {}, "images of a fixed shape"),
+        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), {}, "flattened images of 4 numbers"),
         (lambda: models.build("linear", (4, 4, 1), 2), {"image_shape": (8, 8, 1)}, "takes images of shape .4, 4, 1."),
         (lambda: models.build("linear", (4, 4, 1), 2), {"version": 0}, "version must be a whole number"),
         (lambda: models.build("linear", (4, 4, 1), 2), {"version": "v2"}, "version must be a whole number"),
         (lambda: models.build("linear", (4, 4, 1), 2), {"class_names": ["a"]}, "must name the 2 classes"),
-        (_one_output, {}, "at least 2 classes"),
+        (_three_sigmoids, {}, "do not add up to 1"),
         (_with_nan, {}, "is not finite"),
         (lambda: "model.keras", {}, "must be a keras.Model or a SavedModel"),
     ],

@@ -33,7 +33,7 @@ def test_a_linear_edge_at_a_known_distance():
         return tf.reshape(batch, [-1, 2]) @ weights
 
     probe = RobustnessProbe(threat_model=ThreatModel(), rounds=10, iterations=10)
-    margin, radius = smallest_radius(probe, logits_fn, images, logits_fn(images))
+    margin, radius, _ = smallest_radius(probe, logits_fn, images, logits_fn(images))
     np.testing.assert_allclose(margin, [4.0, 16.0, 0.0, 0.0], atol=1e-5)
     np.testing.assert_allclose(radius[:2], [0.1, 0.4], rtol=0.05)
     assert (radius[:2].numpy() >= [0.1, 0.4]).all()

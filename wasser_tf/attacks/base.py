@@ -15,17 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks import compilation
-from wasser_tf.attacks.inputs import (
-    check_batch,
-    check_labels,
-    check_memory,
-    check_radius,
-    num_classes,
-    outputs_are_logits,
-)
+from wasser_tf.attacks.inputs import check_memory
 from wasser_tf.attacks.problem import Perturbation, Problem, choose
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
-from wasser_tf.attacks.scoring import AttackResult, score
+from wasser_tf.attacks.scoring import AttackResult, score, warn_of_flagged
+from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import check_batch, check_labels, check_radius, num_classes, outputs_are_logits
 from wasser_tf.models.logits import LogitsFn
 from wasser_tf.runtime.arguments import check_bool, check_whole
 from wasser_tf.threat_model import ThreatModel
@@ -210,8 +205,9 @@ class Attack(abc.ABC):
         """Attacks any number of images, in batches of one static shape.
 
         Args:
-          classifier: A Keras model, or any callable (images, training=False) -> logits or probabilities.
-          images: Float array [n, H, W, C] in [0, 1].
+          classifier: A Keras model, any callable (images, training=False) -> logits or probabilities, or a
+            `wasser_tf.Classifier` around one, which specifies what it takes and returns.
+          images: Float array [n, H, W, C] in [0, 1], or as the classifier takes them.
           labels: Class indices [n], or one-hot [n, classes].
           radius: One radius, or one for each image; the threat model's epsilon by default.
           index: A number for each image, on which its random start depends, whatever its batch; 0 … n−1 by default.
@@ -222,12 +218,17 @@ class Attack(abc.ABC):
           verbose: Whether to show a progress bar.
 
         Returns:
-          The result, as numpy arrays.
+          The result, as numpy arrays; its images are in the range and the order of those given.
+
+        Warns:
+          UserWarning: Images are flagged, see `AttackResult`.
 
         Raises:
           ValueError: The classifier does not take the input; the message says how to fix it.
         """
-        images, labels = check_batch(classifier, images, labels)
+        seen = prepare_images(classifier, images, from_logits)
+        classifier = seen.classifier
+        images, labels = check_batch(classifier, seen.images, labels)
         check_whole("batch_size", batch_size, least=1)
         count = len(images)
         radius = check_radius(self.threat_model.epsilon if radius is None else radius, count)
@@ -238,8 +239,7 @@ class Attack(abc.ABC):
                 f"index must hold a whole number for each of the {count} images, got {index.dtype} {index.shape}."
             )
         index = index.astype(np.int32)
-        if from_logits is None:
-            from_logits = outputs_are_logits(classifier, images[:8])
+        from_logits = outputs_are_logits(classifier, images[:8]) if seen.from_logits is None else seen.from_logits
         attack_batch = compilation.compiled_attack(self, classifier, from_logits)
         size = batch_shape(count, batch_size)
         progress = keras.utils.Progbar(count, unit_name="image") if verbose else None
@@ -254,7 +254,9 @@ class Attack(abc.ABC):
             parts.append(tf.nest.map_structure(lambda field, kept=kept: field.numpy()[:kept], result))
             if progress:
                 progress.update(start + kept)
-        return tf.nest.map_structure(lambda *fields: np.concatenate(fields), *parts)
+        whole = tf.nest.map_structure(lambda *fields: np.concatenate(fields), *parts)
+        warn_of_flagged(whole.flagged)
+        return whole._replace(adversarial=seen.restore(whole.adversarial), raw=seen.restore(whole.raw))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.ball()}; {self.iterations} iterations>"

@@ -11,6 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from wasser_tf.models.classifier import CanonicalClassifier
+from wasser_tf.models.description import Description
 from wasser_tf.models.logits import as_logits_fn, compile_whole_graph
 from wasser_tf.models.structure import Structure, structure_of
 
@@ -31,17 +33,20 @@ def compiled_attack(attack: Any, classifier: Any, from_logits: bool) -> Callable
       from_logits: Whether the classifier returns logits.
     """
     whole_graph = compile_whole_graph(classifier)
-    key = (attack, from_logits, whole_graph)
+    description = classifier.description if isinstance(classifier, CanonicalClassifier) else None
+    # A canonical classifier is made anew for each call, the model within stays.
+    classifier = classifier if description is None else classifier.model
+    key = (attack, from_logits, whole_graph, description)
     try:
         hash(key)
         functions = _functions.setdefault(classifier, {})
     except TypeError:
         # A classifier without weak references or an attack with settings that cannot be hashed is compiled every time.
-        return _compile(attack, lambda: classifier, from_logits, whole_graph)
+        return _compile(attack, lambda: classifier, from_logits, whole_graph, description)
     structure = structure_of(classifier)
     known = functions.pop(key, None)
     if known is None or known[0] != structure:
-        known = (structure, _compile(attack, weakref.ref(classifier), from_logits, whole_graph))
+        known = (structure, _compile(attack, weakref.ref(classifier), from_logits, whole_graph, description))
     # Last in the order, as the most recently used.
     functions[key] = known
     while len(functions) > _FUNCTIONS_PER_CLASSIFIER:
@@ -49,9 +54,17 @@ def compiled_attack(attack: Any, classifier: Any, from_logits: bool) -> Callable
     return known[1]
 
 
-def _compile(attack: Any, classifier: Callable[[], Any], from_logits: bool, whole_graph: bool) -> Callable[..., Any]:
+def _compile(
+    attack: Any,
+    classifier: Callable[[], Any],
+    from_logits: bool,
+    whole_graph: bool,
+    description: Description | None,
+) -> Callable[..., Any]:
     @tf.function(reduce_retracing=False, jit_compile=whole_graph, autograph=False)
     def attack_batch(*batch: tf.Tensor | None) -> Any:
-        return attack.run(as_logits_fn(classifier(), from_logits), *batch)
+        model = classifier()
+        seen = model if description is None else CanonicalClassifier(model, description)
+        return attack.run(as_logits_fn(seen, from_logits), *batch)
 
     return attack_batch

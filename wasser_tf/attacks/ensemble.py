@@ -8,11 +8,13 @@ import tensorflow as tf
 
 from wasser_tf.attacks import registry
 from wasser_tf.attacks.base import Attack, batch_shape
-from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball, check_radius
+from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.attacks.mirror_ascent import MirrorAscent
 from wasser_tf.attacks.problem import Perturbation, Problem, choose
 from wasser_tf.attacks.scoring import AttackResult, explicit, rounded
 from wasser_tf.attacks.wasser_attack import WasserAttack
+from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import check_batch, check_radius
 
 
 class Ensemble(Attack):
@@ -98,7 +100,9 @@ class Ensemble(Attack):
         batch_size: int = 128,
         **options: Any,
     ) -> AttackResult:
-        images, labels = check_batch(classifier, images, labels)
+        seen = prepare_images(classifier, images, options.get("from_logits"))
+        classifier = seen.classifier
+        images, labels = check_batch(classifier, seen.images, labels)
         count = len(images)
         radius = check_radius(self.threat_model.epsilon if radius is None else radius, count)
         index = np.arange(count) if index is None else np.asarray(index)
@@ -123,7 +127,7 @@ class Ensemble(Attack):
             )
             best = found if best is None else _merge(best, found, not_fooled)
         assert best is not None  # noqa: S101 (there is a member, so it ran)
-        return best
+        return best._replace(adversarial=seen.restore(best.adversarial), raw=seen.restore(best.raw))
 
     def perturb(self, problem: Problem) -> Perturbation:
         best: tuple[Perturbation, tf.Tensor] | None = None

@@ -1,91 +1,12 @@
-"""Checks of the input of attacks. Messages say what was given, what is needed and how to fix it."""
+"""Checks of attacks: whether their examples can be scored, and whether their plans fit into memory."""
 
 from typing import Any
-
-import numpy as np
 
 from wasser_tf.runtime.arguments import check_fits
 from wasser_tf.transport.neighbourhood import Support
 
 # Tensors of a plan's size that an attack holds at once: its state, the feasible plan, and intermediate values.
 _PLANS_AT_ONCE = 4
-
-
-def check_batch(classifier: Any, images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Checks images and labels, and returns them as float32 [n, H, W, C] and int32 [n].
-
-    Args:
-      classifier: The classifier; the input shape and number of classes of a Keras model are checked too.
-      images: Floats in [0, 1], channels last.
-      labels: Class indices [n] or [n, 1], or one-hot [n, classes].
-
-    Raises:
-      ValueError: They are not what the classifier takes; the message is one sentence.
-    """
-    if not callable(classifier):
-        raise ValueError(f"The classifier must be callable, as a Keras model is, got {type(classifier).__name__}.")
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim != 4:
-        raise ValueError(f"images must have shape [n, height, width, channels], got {images.shape}.")
-    if len(images) == 0:
-        raise ValueError(f"images must hold at least one image, got an empty batch of shape {images.shape}.")
-    if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(f"images must be floats in [0, 1], got {images.dtype}; divide 8-bit images by 255.")
-    _check_channels_last(classifier, images.shape)
-    if not np.isfinite(images).all():
-        raise ValueError("images must be finite, got NaN or Inf.")
-    low, high = images.min(), images.max()
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}; scale them, and put any further "
-            "normalisation inside the classifier."
-        )
-    return images.astype(np.float32), check_labels(labels, len(images), num_classes(classifier))
-
-
-def check_labels(labels: np.ndarray, count: int, classes: int | None) -> np.ndarray:
-    """Returns labels as int32 [count]; one-hot rows become their class.
-
-    Raises:
-      ValueError: Wrong rank, length, type or range.
-    """
-    if labels.ndim == 2 and labels.shape[1] == 1 and classes != 1:
-        labels = labels[:, 0]
-    if labels.ndim == 2:
-        if classes is not None and labels.shape[1] != classes:
-            raise ValueError(
-                f"One-hot labels must have {classes} columns, as the classifier has classes, got {labels.shape}."
-            )
-        if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
-            raise ValueError("Labels of rank 2 must be one-hot: one 1 in each row, and 0 elsewhere.")
-        labels = labels.argmax(axis=1)
-    if labels.ndim != 1 or len(labels) != count:
-        raise ValueError(f"labels must have shape [{count}] or be one-hot [{count}, classes], got {labels.shape}.")
-    if not np.issubdtype(labels.dtype, np.integer):
-        whole = np.issubdtype(labels.dtype, np.floating) and np.isfinite(labels).all()
-        if not whole or not np.array_equal(labels, np.round(labels)):
-            raise ValueError(f"labels must be whole numbers, got {labels.dtype}.")
-    if labels.min() < 0 or (classes is not None and labels.max() >= classes):
-        allowed = "0 or more" if classes is None else f"0 to {classes - 1}, as the classifier has {classes} classes"
-        raise ValueError(f"labels must be {allowed}, got {labels.min()} to {labels.max()}.")
-    return labels.astype(np.int32)
-
-
-def check_radius(radius: Any, count: int) -> np.ndarray:
-    """Returns a radius for each image, float32 [count].
-
-    Raises:
-      ValueError: Not one number or one for each image, or negative or not finite.
-    """
-    try:
-        radius = np.asarray(radius, np.float32)
-    except (TypeError, OverflowError) as error:
-        raise ValueError(f"radius must be one number or one for each image, got {radius!r}.") from error
-    if radius.shape not in ((), (1,), (count,)):
-        raise ValueError(f"radius must be one number or one for each of the {count} images, got shape {radius.shape}.")
-    if not np.isfinite(radius).all() or (radius < 0).any():
-        raise ValueError(f"radius must be finite and at least 0, got {radius.min()} to {radius.max()}.")
-    return np.broadcast_to(radius, [count]).astype(np.float32)
 
 
 def check_in_wasserstein_ball(attack: Any) -> None:
@@ -119,46 +40,3 @@ def check_memory(support: Support, count: int) -> None:
         f"Plans of {support.num_targets} targets a pixel for {count} images of {height}×{width}×{channels}",
         "give a smaller batch_size (or attack_chunk, in training), or a kernel_size that keeps mass near (5 is usual)",
     )
-
-
-def num_classes(classifier: Any) -> int | None:
-    """Returns the number of classes of a Keras classifier, or None where the model does not define it."""
-    shape = getattr(classifier, "output_shape", None)
-    return shape[-1] if isinstance(shape, tuple) and len(shape) == 2 else None
-
-
-def outputs_are_logits(classifier: Any, images: np.ndarray) -> bool:
-    """Returns whether a classifier returns logits: its `from_logits` if it has one, otherwise judged by its outputs.
-
-    Args:
-      classifier: Any callable (images, training=False) -> [n, classes].
-      images: A few images.
-
-    Raises:
-      ValueError: The outputs are not [n, classes] with at least two classes.
-    """
-    try:
-        outputs = np.asarray(classifier(images, training=False), np.float64)
-    except TypeError as error:
-        raise ValueError(f"The classifier must take (images, training=False), but: {error}.") from error
-    if outputs.ndim != 2 or len(outputs) != len(images) or outputs.shape[1] < 2:
-        raise ValueError(
-            f"The classifier must return [n, classes] with at least 2 classes, got {outputs.shape} for {len(images)} "
-            "images."
-        )
-    declared = getattr(classifier, "from_logits", None)
-    if declared is not None:
-        return bool(declared)
-    return not ((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-2))
-
-
-def _check_channels_last(classifier: Any, shape: tuple[int, ...]) -> None:
-    expected = getattr(classifier, "input_shape", None)
-    if isinstance(expected, tuple) and len(expected) == 4:
-        if any(want is not None and want != got for want, got in zip(expected[1:], shape[1:], strict=True)):
-            raise ValueError(
-                f"The classifier takes images of shape {expected[1:]} (height, width, channels), got {shape[1:]}; "
-                "images must be channels last."
-            )
-    elif shape[3] > 4 and shape[1] <= 4:
-        raise ValueError(f"images must be channels last [n, height, width, channels], got {shape}; transpose them.")

@@ -1,5 +1,6 @@
 """Scores of perturbations: rounding to feasible plans, feasibility records, and the classifier's outputs."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ import tensorflow as tf
 
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.problem import Perturbation, Problem, where_image
+from wasser_tf.models.description import LARGEST_GAP
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.feasibility import Feasibility, measure_feasibility, measure_feasibility_without_plan
 from wasser_tf.transport.gibbs import GibbsPlan, explicit_plan
@@ -33,7 +35,8 @@ class AttackResult(NamedTuple):
       raw_success: As `success`, for `raw`.
       raw_loss: As `loss`, for `raw`.
       flagged: Whether the attack had no usable gradient at the clean image, bool [B]: the margin's gradient is not
-        finite or only rounding, or outputs are not finite. A failed attack there is not a sign of robustness.
+        finite or only rounding, outputs are not finite, or the margin is of logarithms of saturated probabilities. A
+        failed attack there is not a sign of robustness.
     """
 
     adversarial: Any
@@ -94,6 +97,7 @@ def score(problem: Problem, perturbation: Perturbation) -> AttackResult:
         raw_success=problem.fooled(raw_logits),
         raw_loss=losses.cross_entropy(raw_logits, problem.labels),
         flagged=_not_finite(clean_logits)
+        | _lost_digits(problem, clean_margin)
         | _not_finite(feasible_logits)
         | is_blind(tape.gradient(clean_margin, images), clean_margin),
     )
@@ -140,6 +144,28 @@ def is_blind(gradient: tf.Tensor | None, margin: tf.Tensor) -> tf.Tensor:
         return tf.ones_like(margin, tf.bool)
     flat = tf.reshape(gradient, [tf.shape(gradient)[0], -1])
     return _not_finite(flat) | (tf.reduce_max(tf.abs(flat), axis=1) <= _ROUNDING * tf.abs(margin))
+
+
+def _lost_digits(problem: Problem, margin: tf.Tensor) -> tf.Tensor:
+    """Returns where a margin of logarithms of probabilities is so large that float32 has lost most of its digits."""
+    # What the classifier's graph showed while it was traced, just before.
+    taken = getattr(problem.logits_fn, "takes_logarithms", None)
+    return (tf.abs(margin) > LARGEST_GAP) if taken else tf.zeros_like(margin, tf.bool)
+
+
+def warn_of_flagged(flagged: np.ndarray) -> None:
+    """Warns where an attack had no usable gradient."""
+    count = int(np.sum(flagged))
+    if count:
+        warnings.warn(f"{flagged_in_words(count, np.size(flagged))}", stacklevel=3)
+
+
+def flagged_in_words(count: int, total: int) -> str:
+    """Returns what flagged images mean, in one sentence."""
+    return (
+        f"{count} of {total} images are flagged: the classifier has no usable gradient there (zero, not finite, or of "
+        "saturated probabilities), so a failed attack on them is not a sign of robustness."
+    )
 
 
 def _not_finite(rows: tf.Tensor) -> tf.Tensor:

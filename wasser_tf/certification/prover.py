@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.certification.bounds import METHODS, Batch, Bounds
 from wasser_tf.certification.network import Network
 from wasser_tf.certification.result import CertificationResult
+from wasser_tf.models.inputs import check_batch
 from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.support_function import largest_cost

@@ -8,14 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.certification import votes
 from wasser_tf.certification.flow_noise import FlowNoise
 from wasser_tf.certification.result import CertificationResult
 from wasser_tf.certification.smoothing import certify_smoothed
+from wasser_tf.models.inputs import check_arrays, check_batch, check_images, check_output_shape
+from wasser_tf.models.step_checks import failed_requirements
 from wasser_tf.threat_model import ThreatModel
-from wasser_tf.training import checks
-from wasser_tf.training.step_checks import failed_requirements
 
 
 @keras.saving.register_keras_serializable(package="wasser_tf")
@@ -90,7 +89,7 @@ class Smoothed(keras.Model):
             self.base_classifier.build(input_shape)
         output_shape = getattr(self.base_classifier, "output_shape", None)
         if output_shape is not None:
-            checks.check_output_shape(output_shape)
+            check_output_shape(output_shape)
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -151,7 +150,7 @@ class Smoothed(keras.Model):
           ValueError: Images are not what the classifier takes. Arrays are looked at before the start, datasets batch by
             batch.
         """
-        checks.check_arrays(self.base_classifier, x, y)
+        check_arrays(self.base_classifier, x, y)
         with failed_requirements():
             return super().fit(x, y, *args, **kwargs)
 
@@ -161,7 +160,7 @@ class Smoothed(keras.Model):
         Raises:
           ValueError: As by `fit`.
         """
-        checks.check_arrays(self.base_classifier, x, y)
+        check_arrays(self.base_classifier, x, y)
         with failed_requirements():
             return super().evaluate(x, y, *args, **kwargs)
 
@@ -209,7 +208,7 @@ class Smoothed(keras.Model):
 
     def _noisy(self, x: Any, use: int, number: int | tf.Tensor) -> tf.Tensor:
         """Returns x + m(x) · noise, float32 [B, H, W, C], of other noise for each number and replica."""
-        x = checks.check_images(x)
+        x = check_images(x)
         seed = tf.random.fold_in(votes.seed_for(self.seed, use), number)
         replica = tf.distribute.get_replica_context()
         if replica is not None:

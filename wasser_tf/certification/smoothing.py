@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from wasser_tf.attacks.inputs import check_batch, check_labels
 from wasser_tf.certification import votes
 from wasser_tf.certification.flow_noise import FlowNoise, flow_per_cost
 from wasser_tf.certification.result import CertificationResult
+from wasser_tf.models.inputs import check_batch, check_labels
 from wasser_tf.runtime import interruption, storage
 from wasser_tf.runtime.arguments import as_path, check_fits, is_whole
 from wasser_tf.threat_model import ThreatModel

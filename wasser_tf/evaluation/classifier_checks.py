@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.attacks.losses import margin
 from wasser_tf.attacks.scoring import is_blind
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.check import Check
+from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import check_batch
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.runtime.formatting import percent
 
@@ -37,9 +38,10 @@ class ClassifierChecker:
         Raises:
           ValueError: The classifier does not accept the images.
         """
-        self.classifier = classifier
-        self.images, self.labels = check_batch(classifier, images, labels)
-        self.from_logits = metrics.is_from_logits(classifier, self.images)
+        seen = prepare_images(classifier, images)
+        self.classifier = seen.classifier
+        self.images, self.labels = check_batch(seen.classifier, seen.images, labels)
+        self.from_logits = metrics.is_from_logits(seen.classifier, self.images)
 
     def deterministic(self) -> Check:
         """Checks that the classifier returns the same outputs for the same images."""

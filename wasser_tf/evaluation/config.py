@@ -10,7 +10,7 @@ from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.record import WORST_CASE
-from wasser_tf.models import model_name
+from wasser_tf.models import ModelOptions, model_name
 from wasser_tf.runtime.arguments import is_whole
 from wasser_tf.runtime.run_files import CONFIG, Schema, read_document
 from wasser_tf.threat_model import ThreatModel
@@ -38,6 +38,7 @@ class EvaluationRun:
         radius fooled. The robust accuracy of all attacks together then takes less work (although an example that an
         attack on a larger ball would find within a smaller ball may be missed), but attacks have no scores of their
         own.
+      options: What is given about the classifiers, such as the range of their pixels.
 
     Raises:
       ValueError: A field is out of range.
@@ -54,6 +55,7 @@ class EvaluationRun:
     sanity_examples: int = 100
     batch_size: int = 128
     skip_fooled: bool = False
+    options: ModelOptions = ModelOptions()
 
     def __post_init__(self) -> None:
         for name, kind in (("models", Mapping), ("attacks", Mapping), ("radii", (tuple, list))):
@@ -102,6 +104,7 @@ class EvaluationRun:
             "sanity_examples": self.sanity_examples,
             "batch_size": self.batch_size,
             "skip_fooled": self.skip_fooled,
+            **self.options.to_json(),
         }
 
     @classmethod
@@ -128,6 +131,7 @@ class EvaluationRun:
             values["source"] = ImageSource(**values["source"])
             values["attacks"] = {label: attacks.deserialize(config) for label, config in values["attacks"].items()}
             values["radii"] = tuple(values["radii"])
+            values["options"] = ModelOptions(**values.pop("options", {}))
             return cls(**values, output_dir=output_dir)
         except (KeyError, TypeError) as error:
             raise ValueError(

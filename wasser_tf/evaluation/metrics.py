@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf import models
 from wasser_tf.attacks import AttackResult, losses
-from wasser_tf.attacks.inputs import check_batch, outputs_are_logits
+from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import check_batch, outputs_are_logits
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.transport.feasibility import Feasibility
 
@@ -84,7 +84,9 @@ def predict(
     Raises:
       ValueError: The classifier does not accept the images or the labels.
     """
-    images, labels = check_batch(classifier, images, labels)
+    seen = prepare_images(classifier, images, from_logits)
+    classifier, from_logits = seen.classifier, seen.from_logits
+    images, labels = check_batch(classifier, seen.images, labels)
     return predict_unchecked(classifier, images, labels, from_logits=from_logits, batch_size=batch_size)
 
 
@@ -127,7 +129,7 @@ def is_from_logits(classifier: Callable[..., Any], images: np.ndarray) -> bool:
       classifier: A Keras model, or any callable (images, training=False) -> [n, classes].
       images: Images to evaluate the classifier on, float [n, H, W, C]; at most 8 are used.
     """
-    declared = models.returns_logits(classifier)
+    declared = prepare_images(classifier, images[:8]).from_logits
     return outputs_are_logits(classifier, images[:8]) if declared is None else declared
 
 

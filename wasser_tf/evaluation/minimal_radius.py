@@ -7,8 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks.base import Attack, batch_shape
-from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
+from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.attacks.scoring import AttackResult
+from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import check_batch
 from wasser_tf.transport.feasibility import Feasibility
 
 # The first radius is the largest one, halved this many times.
@@ -78,7 +80,9 @@ def minimal_radii(
     check_in_wasserstein_ball(attack)
     if attack.schedule is not None:
         raise ValueError("Bisection chooses the radius of each image: use an attack without a radius schedule.")
-    images, labels = check_batch(classifier, images, labels)
+    seen = prepare_images(classifier, images)
+    classifier = seen.classifier
+    images, labels = check_batch(classifier, seen.images, labels)
     count = len(images)
     size = batch_shape(count, batch_size)
     first = largest / 2**_DOUBLINGS
@@ -102,7 +106,7 @@ def minimal_radii(
         tried = np.where(np.isfinite(high), 0.5 * (low + high), np.clip(2 * low, first, largest))
         open_ones = np.flatnonzero((low < largest) & (high - low > resolution))
     assert best is not None  # noqa: S101 (check_batch rejects an empty batch)
-    return MinimalRadii(high, best.adversarial, best.feasibility)
+    return MinimalRadii(high, seen.restore(best.adversarial), best.feasibility)
 
 
 def _replace(best: AttackResult, found: AttackResult, places: np.ndarray, chosen: np.ndarray) -> AttackResult:

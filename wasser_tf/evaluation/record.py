@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wasser_tf.attacks import Attack, AttackResult
-from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
+from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.metrics import Predictions, Scores
+from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import check_batch
 
 # The name, in place of an attack's, of the row over all attacks.
 WORST_CASE = "worst case"
@@ -123,9 +125,10 @@ def evaluate_attack(
         ball.
     """
     check_in_wasserstein_ball(attack)
-    images, labels = check_batch(classifier, images, labels)
-    if from_logits is None:
-        from_logits = metrics.is_from_logits(classifier, images)
+    seen = prepare_images(classifier, images, from_logits)
+    classifier = seen.classifier
+    images, labels = check_batch(classifier, seen.images, labels)
+    from_logits = metrics.is_from_logits(classifier, images) if seen.from_logits is None else seen.from_logits
     clean = metrics.predict(classifier, images, labels, from_logits=from_logits)
     start = time.perf_counter()
     result = attack(
@@ -142,6 +145,7 @@ def evaluate_attack(
     record = make_record(
         attack, result, clean, radius=radius, model_name=model_name, dataset_name=dataset_name, seconds=seconds
     )
+    result = result._replace(adversarial=seen.restore(result.adversarial), raw=seen.restore(result.raw))
     return Evaluation(record, result, clean)
 
 

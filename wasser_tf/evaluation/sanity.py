@@ -79,7 +79,7 @@ class SanityChecker(ClassifierChecker):
         self.tolerance = 0.01 + 1 / len(self.labels)
         self.surrogate = surrogate
         self.batch_size = batch_size
-        self._clean = metrics.predict(classifier, self.images, self.labels, from_logits=self.from_logits)
+        self._clean = metrics.predict(self.classifier, self.images, self.labels, from_logits=self.from_logits)
         self._fooled: dict[float, np.ndarray] = {}
         self._examples: dict[float, np.ndarray] = {}
         self._last_examples: np.ndarray | None = None

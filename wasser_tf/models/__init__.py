@@ -1,6 +1,8 @@
 """Classifiers: architectures by name, and loading from files."""
 
 from wasser_tf.models.architectures import MODELS, blurred, build
+from wasser_tf.models.classifier import CanonicalClassifier, Classifier
+from wasser_tf.models.conversion import canonical_of
 from wasser_tf.models.loading import (
     load_classifier,
     load_keras,
@@ -9,11 +11,16 @@ from wasser_tf.models.loading import (
     model_name,
     returns_logits,
 )
+from wasser_tf.models.options import ModelOptions
 
 __all__ = [
     "MODELS",
+    "CanonicalClassifier",
+    "Classifier",
+    "ModelOptions",
     "blurred",
     "build",
+    "canonical_of",
     "load_classifier",
     "load_keras",
     "load_pretrained",

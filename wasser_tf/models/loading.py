@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 import random
+import re
 import zipfile
 from typing import Any
 
@@ -20,7 +21,7 @@ from wasser_tf.runtime.arguments import as_path, check_fits, first_line, physica
 
 # Layers of a published checkpoint, and the layers of our LeNet with the same kernels and biases.
 _PUBLISHED_LAYERS = {"conv1": "conv1", "conv2": "conv2", "dense1": "dense1", "dense2": "logits"}
-_NEEDED = "a .keras file, a published .npz checkpoint, the directory of a SavedModel or pretrained:NAME"
+_NEEDED = "a .keras or .h5 file, a published .npz checkpoint, the directory of a SavedModel or pretrained:NAME"
 _LINEAR_OR_NOT = {keras.activations.linear: True, keras.activations.softmax: False, keras.activations.sigmoid: False}
 
 
@@ -85,12 +86,16 @@ def load_pretrained(name: str) -> keras.Model:
     return classifier
 
 
-def load_classifier(path: str | os.PathLike[str]) -> keras.Model | SavedModelClassifier:
+def load_classifier(
+    path: str | os.PathLike[str], *, signature: str | None = None, output: str | int | None = None
+) -> keras.Model | SavedModelClassifier:
     """Loads a classifier from a file of any supported kind.
 
     Args:
-      path: A .keras file (of a classifier, or of a `WasserTrain` around it), a published .npz checkpoint, the directory
-        of a SavedModel (or of its numbered versions, of which the last is loaded), or "pretrained:NAME".
+      path: A .keras or .h5 file (of a classifier, or of a `WasserTrain` around it), a published .npz checkpoint, the
+        directory of a SavedModel (or of its numbered versions, of which the last is loaded), or "pretrained:NAME".
+      signature: The signature of a SavedModel to call.
+      output: The output of a SavedModel to return. For Keras models, `Classifier` chooses the output.
 
     Returns:
       The classifier, a function of images [n, H, W, C] in [0, 1]; see `returns_logits` for its outputs.
@@ -102,12 +107,14 @@ def load_classifier(path: str | os.PathLike[str]) -> keras.Model | SavedModelCla
     if not path.exists():
         raise ValueError(f"There is no file {path}: give the path of {_NEEDED}.")
     if path.is_dir():
-        return SavedModelClassifier(path)
+        return SavedModelClassifier(path, signature=signature, output=output)
+    if signature is not None:
+        raise ValueError(f"signature={signature!r} is for SavedModels, and {path} is none: leave --signature out.")
     if path.suffix == ".npz":
         return load_published(path)
-    if path.suffix != ".keras":
+    if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise ValueError(f"{path} is not a classifier: give the path of {_NEEDED}.")
-    if not zipfile.is_zipfile(path):
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise ValueError(
             f"{path} is truncated or not a .keras file: save it again with model.save(...), or copy it again."
         )
@@ -116,14 +123,37 @@ def load_classifier(path: str | os.PathLike[str]) -> keras.Model | SavedModelCla
         # safe_mode refuses a Lambda layer, which would run code from the file.
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises errors of many types for an unreadable file.
-        raise ValueError(
-            f"{path} cannot be loaded ({first_line(error)}): save it again with model.save(...), and import the module "
-            "that registers its own layers, if it has any."
-        ) from error
+        raise ValueError(f"{path} cannot be loaded: {_how_to_load(error)}") from error
     model = getattr(model, "classifier", model)
     if not isinstance(model, keras.Model):
         raise ValueError(f"{path} must hold a keras.Model, got a {type(model).__name__}: save the whole classifier.")
     return model
+
+
+def _how_to_load(error: Exception) -> str:
+    """Explains why Keras cannot load a file, and what to do."""
+    text = str(error)
+    if "Lambda" in text and ("safe" in text or "unsafe" in text):
+        return (
+            "it holds a Lambda layer, which would run code that the file brings. If you trust the file, replace the "
+            "Lambda by a registered layer of your own, or load it with keras.models.load_model(..., safe_mode=False) "
+            "and write a SavedModel with model.export(folder), which can be loaded without that code."
+        )
+    own = re.search(r"(?:Could not locate (?:class|function)|Unknown (?:layer|object)[^:]*:) '?([\w>.]+)'?", text)
+    if own:
+        registered = re.search(r"registered_name(?:'|\")?:? ?(?:'|\")([\w>.]+)", text)
+        name = own[1] + (f" (registered as {registered[1]})" if registered and registered[1] != own[1] else "")
+        return (
+            f"it needs {name}, a layer or function of your own: import the module that registers it, with "
+            "--import=my.module or before loading in Python (see keras.saving.register_keras_serializable). Some "
+            "layers of Keras itself are only in .keras files, not in .h5."
+        )
+    if "weights" in text and "config" in text:
+        return f"it holds weights without their model ({first_line(error)}): save the model with model.save(...)."
+    return (
+        f"({first_line(error)}) save it again with model.save(...), and import the module that registers its own "
+        "layers, if it has any (--import=my.module)."
+    )
 
 
 def load_keras(path: str | os.PathLike[str]) -> keras.Model:
@@ -147,6 +177,9 @@ def _check_memory(path: pathlib.Path) -> None:
     Raises:
       ValueError: The weights do not fit.
     """
+    if path.suffix != ".keras":
+        check_fits(path.stat().st_size, f"The weights of {path}", "load it on a larger machine")
+        return
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())

@@ -9,6 +9,8 @@ import tensorflow as tf
 # Keras imports it from this module as well.
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
+from wasser_tf.models.classifier import CanonicalClassifier
+
 LogitsFn = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -25,6 +27,8 @@ def as_logits_fn(classifier: Callable[..., tf.Tensor], from_logits: bool) -> Log
     Returns:
       A function from images [B, H, W, C] to logits, float32 [B, classes].
     """
+    if isinstance(classifier, CanonicalClassifier):
+        return classifier
     # Graphs are built without AutoGraph, whose conversion takes as long as XLA. A user's callable may need it; a Keras
     # model does not, as in `fit` of Keras.
     in_graph = classifier if isinstance(classifier, keras.Model) else tf.function(classifier)
@@ -36,6 +40,7 @@ def as_logits_fn(classifier: Callable[..., tf.Tensor], from_logits: bool) -> Log
         before_softmax = getattr(outputs, "_keras_logits", None)
         if before_softmax is not None:
             return tf.cast(before_softmax, tf.float32)
+        logits_fn.takes_logarithms = True  # type: ignore[attr-defined]
         return tf.math.log(tf.maximum(tf.cast(outputs, tf.float32), 1e-30))
 
     return logits_fn
@@ -55,5 +60,6 @@ def compile_whole_graph(classifier: Any) -> bool:
 
 def _pools_by_max(layer: Any) -> bool:
     """Returns whether a layer is max pooling or contains it, as far as Keras tracks its sublayers."""
+    layer = layer.model if isinstance(layer, CanonicalClassifier) else layer
     pooling = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
     return isinstance(layer, pooling) or any(map(_pools_by_max, getattr(layer, "layers", ())))

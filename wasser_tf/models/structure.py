@@ -139,6 +139,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
             yield "bases", value.__bases__
     elif isinstance(value, property):
         yield "getter", value.fget
+    elif hasattr(type(value), "traced_parts"):
+        yield from value.traced_parts().items()
     elif not isinstance(value, (types.ModuleType, types.CodeType)) and not _of_a_library(type(value).__module__):
         yield from getattr(value, "__dict__", {}).items()
         yield "class", type(value)

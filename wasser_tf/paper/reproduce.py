@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Callable
 
 from wasser_tf import models
-from wasser_tf.attacks.inputs import check_batch
 from wasser_tf.evaluation.fingerprint import safe_name
+from wasser_tf.models.inputs import check_batch
 from wasser_tf.paper import experiment_output, results_page
 from wasser_tf.paper.context import ExperimentContext, Reproduction
 from wasser_tf.paper.experiment_output import ExperimentOutput

@@ -111,6 +111,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     model = classifier.get("model", training["config"]["model"])
     rows: list[Sequence[str]] = [["natural", percent(evaluation["natural_accuracy"])]]
     versions = ", ".join(f"{key} {value}" for key, value in training["versions"].items())
+    warnings = "".join(f"\n**{line}**\n" for line in evaluation.get("warnings", ()))
     rows += [[f"robust at ε = {radius}", percent(share)] for radius, share in evaluation["robust_accuracy"].items()]
     return f"""# {card["name"]}
 
@@ -123,7 +124,7 @@ classifier = wasser_tf.load_pretrained("{card["name"]}")
 
 ## Robustness
 
-{markdown_table(["accuracy", f"{evaluation['num_images']:,} images of {evaluation['dataset']}"], rows)}
+{markdown_table(["accuracy", f"{evaluation['num_images']:,} images of {evaluation['dataset']}"], rows)}{warnings}
 {ball_in_words(evaluation)}. Attacked with {attacks_in_words(evaluation["attacks"])}, seed
 {evaluation["seed"]}; every adversarial example is checked
 ({percent(evaluation["least_feasible_share"])} feasible). Measured on this file (fingerprint

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from wasser_tf.attacks import spec
+from wasser_tf.attacks.scoring import flagged_in_words
 from wasser_tf.evaluation.fingerprint import safe_name
 from wasser_tf.reporting.tables import markdown_table, threat_model_caption
 from wasser_tf.runtime import storage
@@ -78,6 +79,7 @@ def make_entry(
         "seed": records[0]["seed"],
         "natural_accuracy": records[0]["natural_accuracy"],
         "robust_accuracy": {f"{radius:g}": float(np.mean(smallest > radius)) for radius in radii},
+        **_warnings(model, records),
         "least_feasible_share": min(record["feasible"]["feasible_share"] for record in records),
         # The last record covers all attacks at all radii.
         "seconds": round(records[-1]["seconds"]),
@@ -86,6 +88,15 @@ def make_entry(
         "commit": report["commit"],
         "command": report["command"],
     }
+
+
+def _warnings(model: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns {"warnings": sentences} of what makes the robust accuracy doubtful, or {}."""
+    flagged = max((record.get("num_flagged", 0) for record in records), default=0)
+    found = [flagged_in_words(flagged, records[0]["num_images"])] if flagged else []
+    if masked := model.get("gradient_masking"):
+        found.append(f"Gradient masking is likely ({', '.join(masked)}): do not trust the robust accuracy.")
+    return {"warnings": found} if found else {}
 
 
 def write_leaderboard(results_dir: pathlib.Path) -> pathlib.Path:
@@ -185,7 +196,10 @@ def leaderboard_table(members: Sequence[Mapping[str, Any]]) -> str:
             entry["name"],
             "–" if entry["num_weights"] is None else f"{entry['num_weights']:,}",
             percent(entry["natural_accuracy"]),
-            *(percent(entry["robust_accuracy"].get(f"{radius:g}")) for radius in radii),
+            *(
+                percent(entry["robust_accuracy"].get(f"{radius:g}")) + (" (!)" if entry.get("warnings") else "")
+                for radius in radii
+            ),
             f"{entry['num_images']:,}",
             attacks_in_words(entry["attacks"]),
             short_commit(entry["commit"]),
@@ -193,7 +207,8 @@ def leaderboard_table(members: Sequence[Mapping[str, Any]]) -> str:
         for entry in sorted(members, key=rank)
     ]
     header = ["classifier", "weights", "natural", *(f"ε = {radius:g}" for radius in radii)]
-    return markdown_table([*header, "images", "attack", "commit"], rows)
+    warnings = "".join(f"\n(!) **{one['name']}**: {line}\n" for one in members for line in one.get("warnings", ()))
+    return markdown_table([*header, "images", "attack", "commit"], rows) + warnings
 
 
 def ball_in_words(entry: Mapping[str, Any]) -> str:

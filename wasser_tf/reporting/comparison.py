@@ -99,9 +99,10 @@ def save_report(folder: str | os.PathLike[str], comparison: Comparison, metadata
       OSError: A file cannot be written.
     """
     folder = pathlib.Path(folder)
+    flagged = "".join(f"\n{line}\n" for line in tables.flagged_lines(comparison.records))
     storage.write_text(
         folder / run_files.REPORT_TEXT,
-        f"{text}\n{comparison_table(comparison)}\n## All scores\n\n{tables.to_markdown(comparison.records)}",
+        f"{text}\n{comparison_table(comparison)}{flagged}\n## All scores\n\n{tables.to_markdown(comparison.records)}",
     )
     records = [record.to_json() for record in comparison.records]
     run_files.write_document(

@@ -283,7 +283,8 @@ def overview(model: ModelReport) -> str:
     natural = model.records[0].natural_accuracy
     rows = [[label, *(percent(cells[label, radius]) for radius in radii)] for label in labels]
     header = ["robust accuracy", *(f"ε = {radius:g}" for radius in radii)]
-    return f"Natural accuracy {percent(natural)}.\n\n{tables.markdown_table(header, rows)}"
+    warnings = "".join(f"\n{line}\n" for line in [*tables.flagged_lines(model.records), *_warnings(model.checks)])
+    return f"Natural accuracy {percent(natural)}.\n\n{tables.markdown_table(header, rows)}{warnings}"
 
 
 def _minimal_radius_line(radii: np.ndarray) -> str:
@@ -295,14 +296,21 @@ def _minimal_radius_line(radii: np.ndarray) -> str:
 def _sanity_table(checks: Sequence[Check]) -> str:
     states = {True: "pass", False: "**FAIL**", None: "–"}
     rows = [[check.name, states[check.passed], check.measured, check.needed] for check in checks]
+    warnings = _warnings(checks)
+    verdict = " ".join(warnings if gradient_masking(list(checks)) else ["No sign of gradient masking.", *warnings])
+    return f"{tables.markdown_table(['check', 'result', 'measured', 'needed'], rows, text_columns=4)}\n{verdict}\n"
+
+
+def _warnings(checks: Sequence[Check]) -> list[str]:
+    """Returns what failed checks mean for the robust accuracy; it is shown beside that."""
     masked = gradient_masking(list(checks))
     weak = [check.name for check in checks if check.passed is False and not check.masking]
-    verdict = "No sign of gradient masking."
+    lines = []
     if masked:
-        verdict = f"**Gradient masking is likely ({', '.join(masked)}): do not trust the robust accuracy.**"
+        lines.append(f"**Gradient masking is likely ({', '.join(masked)}): do not trust the robust accuracy.**")
     if weak:
-        verdict += f" **The attack is not at its strongest ({', '.join(weak)}): the robust accuracy may be lower.**"
-    return f"{tables.markdown_table(['check', 'result', 'measured', 'needed'], rows, text_columns=4)}\n{verdict}\n"
+        lines.append(f"**The attack is not at its strongest ({', '.join(weak)}): the robust accuracy may be lower.**")
+    return lines
 
 
 def _exact_table(model: ModelReport) -> str:

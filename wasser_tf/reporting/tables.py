@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from wasser_tf.attacks.scoring import flagged_in_words
 from wasser_tf.evaluation.metrics import Scores
 from wasser_tf.evaluation.record import Record
 from wasser_tf.runtime.formatting import percent
@@ -63,6 +64,7 @@ _COLUMNS: dict[str, Callable[[Record], str]] = {
     "raw precision error": lambda record: f"{record.raw.precision_error_mean:.1e}",
     "raw pixels": lambda record: f"{record.raw.min_pixel:.2g} … {record.raw.max_pixel:.3g}",
     "raw feasible": lambda record: percent(record.raw.feasible_share),
+    "flagged": lambda record: f"{record.num_flagged}" if record.num_flagged else "–",
     "iterations": lambda record: f"{record.mean_iterations:.0f}",
     "seconds": lambda record: f"{record.seconds:.1f}",
 }
@@ -83,8 +85,19 @@ def to_markdown(records: Sequence[Record]) -> str:
     parts = []
     for caption, members in groups.items():
         rows = [[cell(record) for cell in _COLUMNS.values()] for record in members]
-        parts.append(f"{caption}\n\n{markdown_table(list(_COLUMNS), rows, text_columns=2)}")
+        table = markdown_table(list(_COLUMNS), rows, text_columns=2)
+        warnings = "".join(f"\n{line}\n" for line in flagged_lines(members))
+        parts.append(f"{caption}\n\n{table}{warnings}")
     return "\n".join(parts)
+
+
+def flagged_lines(records: Sequence[Record]) -> list[str]:
+    """Returns a warning for each classifier with flagged images, which belongs beside its robust accuracy."""
+    most: dict[str, Record] = {}
+    for record in records:
+        if record.num_flagged > (most[record.model].num_flagged if record.model in most else 0):
+            most[record.model] = record
+    return [f"**{name}: {flagged_in_words(record.num_flagged, record.num_images)}**" for name, record in most.items()]
 
 
 def summary(record: Record) -> str:
@@ -109,12 +122,7 @@ def summary(record: Record) -> str:
         ("largest row error / mass", lambda scores: f"{scores.max_row_error:.1e}"),
         ("feasible", lambda scores: percent(scores.feasible_share)),
     ]
-    flagged = (
-        f"Flagged: {record.num_flagged} images at which the classifier has no finite gradient other than 0, so that a "
-        "failure of the attack there is not evidence of robustness.\n"
-        if record.num_flagged
-        else ""
-    )
+    flagged = "".join(f"{line}\n" for line in flagged_lines([record]))
     radius = "an adaptive ε" if record.settings.get("schedule") else f"ε = {record.epsilon:g}"
     return (
         f"{record.model} under {record.attack} at {radius}, {record.num_images} images of {record.dataset}.\n"

@@ -6,12 +6,15 @@ import pathlib
 from wasser_tf import models
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.base import batch_shape
-from wasser_tf.attacks.inputs import check_batch, check_in_wasserstein_ball
+from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation import examples
 from wasser_tf.evaluation.fingerprint import fingerprint
 from wasser_tf.evaluation.record import Record, make_record
 from wasser_tf.evaluation.sweep import Model, Sweep
+from wasser_tf.models import ModelOptions
+from wasser_tf.models.inputs import check_batch
+from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.arguments import is_whole
 from wasser_tf.runtime.output_folder import check_output_dir
@@ -34,6 +37,8 @@ class AttackRun:
       overwrite: Whether to replace existing files of these names.
       batch_size: Images attacked at a time.
       verbose: Whether to print a line for each batch.
+      options: What is given about the classifier, such as the range of its pixels.
+      allow_chance_accuracy: Whether to attack a classifier that is no better than chance.
 
     Raises:
       ValueError: A field is out of range.
@@ -46,6 +51,8 @@ class AttackRun:
     overwrite: bool = False
     batch_size: int = 128
     verbose: bool = True
+    options: ModelOptions = ModelOptions()
+    allow_chance_accuracy: bool = False
 
     def __post_init__(self) -> None:
         if not is_whole(self.batch_size, 1):
@@ -92,10 +99,10 @@ def run_attack(config: AttackRun) -> Record:
     """
     folder = pathlib.Path(config.output_dir).expanduser()
     check_output_dir(folder, (EXAMPLES, REPORT), config.overwrite)
-    classifier = models.load_classifier(config.model)
     images = config.source.load()
+    classifier = load_checked(config.model, config.options, images, config.allow_chance_accuracy)
     check_batch(classifier, images.images, images.labels)
-    model = Model(models.model_name(config.model), fingerprint(config.model), classifier)
+    model = Model(models.model_name(config.model), config.options.mark(fingerprint(config.model)), classifier)
     radius, count = config.attack.threat_model.epsilon, batch_shape(len(images.labels), config.batch_size)
     sweep = Sweep(
         folder / PARTS,
@@ -125,6 +132,7 @@ def run_attack(config: AttackRun) -> Record:
         report = {
             "wasser_tf": __version__,
             "model_path": config.model,
+            **config.options.to_json(),
             "source": dataclasses.asdict(config.source),
             "threat_model_in_words": str(config.attack.threat_model),
             **record.to_json(),

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wasser_tf import attacks, models
-from wasser_tf.attacks.inputs import check_batch
+from wasser_tf import attacks
 from wasser_tf.evaluation.check import Check, worst_case_is_per_example
 from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.evaluation.examples import Examples
@@ -20,8 +19,10 @@ from wasser_tf.evaluation.surrogate import train_surrogate
 from wasser_tf.evaluation.sweep import Model, Sweep
 from wasser_tf.evaluation.verification import summarize_exact_checks, verify
 from wasser_tf.evaluation.worst_case import least_costs, update_worst_case
+from wasser_tf.models.inputs import check_batch
 from wasser_tf.reporting.bracket import read_certified
 from wasser_tf.reporting.report import FIGURES, PICTURES, ModelReport, write_report
+from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runtime import interruption, storage
 from wasser_tf.runtime.output_folder import check_output_dir
 from wasser_tf.runtime.run_files import CONFIG, REPORT, REPORT_TEXT, RESULTS, Schema, read_document, write_document
@@ -39,6 +40,7 @@ def run_evaluation(
     rescore_only: bool = False,
     verify_exact: int | None = None,
     certification: str = "",
+    allow_chance_accuracy: bool = False,
     log: Callable[[str], None] | None = None,
 ) -> list[ModelReport]:
     """Runs an evaluation: attacks all missing cells and writes the reports.
@@ -72,6 +74,7 @@ def run_evaluation(
       verify_exact: The number of feasible examples of each model, attack and radius to verify by exact transport;
         0 for all, None for none.
       certification: The output_dir of a certification of the same images; the report then states the bracket.
+      allow_chance_accuracy: Whether to attack a classifier that is no better than chance.
       log: Takes lines of progress.
 
     Returns:
@@ -89,7 +92,14 @@ def run_evaluation(
             "Rescoring needs the stored results in the output_dir: give --rescore or --overwrite, not both."
         )
     _check_folder(config, folder, resume, overwrite)
-    run = _Context(config, folder, _make_sweep(config, folder), rescore_only, log or (lambda line: None), {})
+    run = _Context(
+        config,
+        folder,
+        _make_sweep(config, folder, allow_chance_accuracy or rescore_only),
+        rescore_only,
+        log or (lambda line: None),
+        {},
+    )
     if certification:
         run = run._replace(certified=read_certified(certification, run.sweep.images, config.threat_model))
     if rescore_only and (missing := run.sweep.missing()):
@@ -123,15 +133,20 @@ class _Context(NamedTuple):
     certified: Mapping[str, np.ndarray]
 
 
-def _make_sweep(config: EvaluationRun, folder: pathlib.Path) -> Sweep:
+def _make_sweep(config: EvaluationRun, folder: pathlib.Path, allow_chance_accuracy: bool) -> Sweep:
     """Loads the images and the classifiers, and returns their sweep."""
     images = config.source.load()
-    classifiers = {name: models.load_classifier(path) for name, path in config.models.items()}
+    classifiers = {
+        name: load_checked(path, config.options, images, allow_chance_accuracy) for name, path in config.models.items()
+    }
     for classifier in classifiers.values():
         check_batch(classifier, images.images[:1], images.labels[:1])
     return Sweep(
         folder / CELLS,
-        [Model(name, fingerprint(path), classifiers[name]) for name, path in config.models.items()],
+        [
+            Model(name, config.options.mark(fingerprint(path)), classifiers[name])
+            for name, path in config.models.items()
+        ],
         config.attacks,
         config.radii,
         images,

@@ -11,6 +11,7 @@ from wasser_tf.attacks import Attack
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.evaluation.fingerprint import safe_name
+from wasser_tf.models import ModelOptions
 from wasser_tf.publishing.leaderboard import OTHER_RADII, RADII, entry_path, make_entry, write_leaderboard
 from wasser_tf.runs.evaluate import run_evaluation
 from wasser_tf.runtime import storage
@@ -28,6 +29,8 @@ class Board:
       results_dir: The folder of the page and of the entries.
       radii: The radii; those of `RADII` by default.
       batch_size: Images attacked at a time.
+      options: What is given about the classifiers, such as the range of their pixels.
+      allow_chance_accuracy: Whether to attack a classifier that is no better than chance.
     """
 
     source: ImageSource
@@ -36,6 +39,8 @@ class Board:
     results_dir: str
     radii: tuple[float, ...] = ()
     batch_size: int = 128
+    options: ModelOptions = ModelOptions()
+    allow_chance_accuracy: bool = False
 
     def __post_init__(self) -> None:
         if not self.radii:
@@ -74,10 +79,11 @@ def add_to_leaderboard(
         sanity=False,
         batch_size=board.batch_size,
         skip_fooled=True,
+        options=board.options,
     )
     # resume: a leaderboard with more images, radii or attacks reuses earlier results.
-    run_evaluation(run, resume=True, log=log)
-    classifier = models.load_classifier(path)
+    run_evaluation(run, resume=True, allow_chance_accuracy=board.allow_chance_accuracy, log=log)
+    classifier = models.load_classifier(path, **board.options.of_file)
     found = make_entry(
         read_document(folder / REPORT, Schema.EVALUATION_REPORT),
         name,

@@ -51,6 +51,9 @@ class ServedPredictions(NamedTuple):
         for key in ("margin", "radius"):
             if key in self.outputs:
                 columns[key] = [f"{value:.6g}" for value in self.outputs[key]]
+        if "flagged" in self.outputs:
+            # Beside the radius, which shows nothing there.
+            columns["flagged"] = ["yes" if value else "no" for value in self.outputs["flagged"]]
         if self.truth is not None:
             columns["truth"] = self.truth
         return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]

@@ -6,6 +6,7 @@ complete version or none.
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
@@ -18,8 +19,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from wasser_tf.attacks.inputs import outputs_are_logits
-from wasser_tf.models import returns_logits
+from wasser_tf.models.classifier import CanonicalClassifier, Classifier
+from wasser_tf.models.conversion import prepare_images
+from wasser_tf.models.inputs import outputs_are_logits
+from wasser_tf.models.inspection import input_spec
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.models.saved_model import SavedModelClassifier, exporting
 from wasser_tf.runtime import storage
@@ -65,7 +68,8 @@ def export_classifier(
 
     Args:
       classifier: A built keras.Model from images [n, H, W, C] to logits or probabilities [n, classes], a `WasserTrain`
-        that wraps one, or a `SavedModelClassifier`.
+        that wraps one, a `SavedModelClassifier`, or a `Classifier` around any of them. Whatever it takes, the
+        signatures take images in [0, 1], channels last.
       base_dir: Folder of all models. The export also writes models.config and deployment templates to it.
       name: Name of the model on the server: letters, digits, "_", "-" and ".", starting with a letter.
       version: A whole number of at least 1; by default the highest existing version plus one.
@@ -97,11 +101,12 @@ def export_classifier(
         raise ValueError(f"version must be a whole number of at least 1, got {version!r}.")
     next_version(folder, version)
     deployment.check_deployment(base_dir)
-    classifier = classifier.classifier if hasattr(classifier, "classifier") else classifier
+    classifier = getattr(classifier, "described", None) or getattr(classifier, "classifier", classifier)
+    classifier = _canonical(classifier, image_shape)
     shape = check_classifier(classifier, image_shape)
     names = None if class_names is None else tuple(str(label) for label in class_names)
     probes = np.random.default_rng(0).random((2, *shape), np.float32)
-    is_logits = returns_logits(classifier)
+    is_logits = prepare_images(classifier, probes).from_logits
     is_logits = outputs_are_logits(classifier, probes) if is_logits is None else is_logits
     logits_fn = as_logits_fn(classifier, is_logits)
     wanted = _call(logits_fn, probes)
@@ -167,6 +172,25 @@ def next_version(folder: pathlib.Path, version: int | None) -> int:
     return version
 
 
+def _canonical(classifier: Any, image_shape: Sequence[int] | None) -> Any:
+    """Returns a classifier of images in [0, 1], where it can be called at all; `check_classifier` refuses others."""
+    given = classifier if isinstance(classifier, Classifier) else None
+    model = classifier if given is None else given.model
+    if not isinstance(model, (keras.Model, SavedModelClassifier)) or not getattr(model, "built", True):
+        return model
+    spec = input_spec(model)
+    known = None if spec is None else spec[0][1:]
+    shape: Any = None if image_shape is None else tuple(image_shape)
+    unknown = known is None or not all(is_whole(side, 1) for side in known)
+    if unknown and (shape is None or len(shape) != 3 or not all(is_whole(side, 1) for side in shape)):
+        return model
+    given = Classifier(model) if given is None else given
+    if known is not None and len(known) == 1 and given.image_shape is None and shape is not None:
+        given = dataclasses.replace(given, image_shape=shape)
+    description = given.describe(shape)
+    return model if description.plain else CanonicalClassifier(model, description)
+
+
 def check_classifier(classifier: Any, image_shape: Sequence[int] | None = None) -> tuple[int, int, int]:
     """Returns the shape (H, W, C) of the images a classifier takes.
 
@@ -178,7 +202,7 @@ def check_classifier(classifier: Any, image_shape: Sequence[int] | None = None) 
       ValueError: The classifier is not built, does not take images of one fixed shape, takes another shape than
         `image_shape`, or has a weight that is not finite.
     """
-    if not isinstance(classifier, (keras.Model, SavedModelClassifier)):
+    if not isinstance(classifier, (keras.Model, SavedModelClassifier, CanonicalClassifier)):
         raise ValueError(f"classifier must be a keras.Model or a SavedModel, got a {type(classifier).__name__}.")
     if isinstance(classifier, keras.Model) and not classifier.built:
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from wasser_tf.attacks.scoring import flagged_in_words
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.provenance import commit
 from wasser_tf.runtime.run_files import CONFIG, REPORT
@@ -52,6 +53,7 @@ def of_run(model: pathlib.Path) -> dict[str, Any]:
                 "threat_model": record["threat_model"],
                 "natural_accuracy": record["natural_accuracy"],
                 "robust_accuracy": record["feasible"]["robust_accuracy"],
+                **({"num_flagged": record["num_flagged"]} if record.get("num_flagged") else {}),
             }
             for record in storage.read_json(report).get("records", ())
             if record["model"] == _MODELS_OF_A_RUN[model.name]
@@ -132,12 +134,18 @@ def _markdown(card: dict[str, Any]) -> str:
     ]
     if card["robustness_measured"]:
         lines += ["", "| ε | images | attack | natural accuracy | robust accuracy |", "|---|---|---|---|---|"]
+    warnings: list[str] = []
     for record in card["robustness_measured"]:
         lines.append(
             f"| {record['threat_model']['epsilon']:g} | {record['num_images']} of {record['dataset']} | "
             f"{record['attack']}, {record['iterations']} iterations | {record['natural_accuracy']:.2%} | "
             f"{record['robust_accuracy']:.2%} |"
         )
+        if flagged := record.get("num_flagged"):
+            warnings.append(
+                f"At ε = {record['threat_model']['epsilon']:g}, {flagged_in_words(flagged, record['num_images'])}"
+            )
+    lines += [line for warning in warnings for line in ("", f"**{warning}**")]
     if not card["robustness_measured"]:
         lines += ["", "The robust accuracy was not measured."]
     if card["robustness_signature"]:

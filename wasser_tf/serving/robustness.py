@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from wasser_tf.attacks import MirrorAscent, losses
+from wasser_tf.attacks.scoring import is_blind
 from wasser_tf.models.logits import LogitsFn
 from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.threat_model import ThreatModel
@@ -54,7 +55,7 @@ class RobustnessProbe:
 
 def smallest_radius(
     probe: RobustnessProbe, logits_fn: LogitsFn, images: tf.Tensor, logits: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Bisects the radius of each image, with one short attack at each radius.
 
     Args:
@@ -65,7 +66,9 @@ def smallest_radius(
 
     Returns:
       The margin of the largest logit over the next, [n], at least 0; and the smallest radius at which the classifier
-      was fooled, [n]: an upper bound of the image's minimal radius, inf where it never was.
+      was fooled, [n]: an upper bound of the image's minimal radius, inf where it never was;
+      and whether the classifier has no usable gradient at the image (zero, not finite, or of saturated probabilities),
+      so that the radius is not a sign of robustness, bool [n].
     """
     # polish=0: dual steps cost more than a short ascent, and rounding makes its plans feasible.
     attack = MirrorAscent(probe.threat_model, iterations=probe.iterations, polish=0)
@@ -85,4 +88,8 @@ def smallest_radius(
     zero = tf.zeros_like(logits[:, 0])
     start = (tf.constant(0), zero, zero + math.inf, zero + probe.largest)
     _, _, radius, _ = tf.while_loop(unfinished, attempt, start)
-    return -losses.margin(logits, labels), radius
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        margin = losses.margin(logits_fn(images), labels)
+    flagged = is_blind(tape.gradient(margin, images), margin)
+    return -losses.margin(logits, labels), radius, flagged

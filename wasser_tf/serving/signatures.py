@@ -55,7 +55,7 @@ def make_signatures(
 
     Returns:
       The signatures by name. All but `logits` return probabilities and logits [n, classes], class_id [n] and label [n]
-      (`robustness` returns class_id, label, margin and radius instead):
+      (`robustness` returns class_id, label, margin, radius and flagged instead):
         serving_default: "image", float32 [n, H, W, C] in [0, 1];
         uint8: "image", uint8 [n, H, W, C];
         encoded: "image_bytes", PNG or JPEG files [n], resized to H×W; only with 1 or 3 channels;
@@ -88,8 +88,8 @@ def make_signatures(
             raise ValueError("The signature `robustness` needs a RobustnessProbe, got None.")
         images = checked(image, image_shape)
         logits = classify(images)
-        margin, radius = smallest_radius(robustness, classify, images, logits)
-        return {**_classes(logits, class_names), "margin": margin, "radius": radius}
+        margin, radius, flagged = smallest_radius(robustness, classify, images, logits)
+        return {**_classes(logits, class_names), "margin": margin, "radius": radius, "flagged": flagged}
 
     def of_certified(image: tf.Tensor) -> Outputs:
         if radius_fn is None:

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from wasser_tf import models
+from wasser_tf.models.inspection import describe_classifier, input_spec
 from wasser_tf.training.loss import unscaled
 from wasser_tf.training.monitoring import directions_of
 
@@ -126,15 +127,14 @@ class NaturalAndAdversarial(keras.Model):
 def loss_takes_logits(classifier: keras.Model, loss: Any) -> bool:
     """Returns whether a classifier that is trained on a loss returns logits.
 
-    The `from_logits` of the loss decides; if it has none, the last layer of the classifier does. If neither is known,
-    the outputs are probabilities.
+    The `from_logits` of the loss decides; if it has none, the graph of the classifier does.
 
     Args:
       classifier: The classifier.
       loss: The loss, as for `keras.Model.compile`.
 
     Raises:
-      ValueError: The loss and the activation of the last layer contradict each other.
+      ValueError: The loss and the classifier contradict each other, or neither shows what the classifier returns.
     """
     loss = keras.tree.flatten(loss)[0]
     if isinstance(loss, str):
@@ -143,10 +143,15 @@ def loss_takes_logits(classifier: keras.Model, loss: Any) -> bool:
     by_loss = getattr(loss, "from_logits", None)
     if by_loss is None and inspect.isfunction(loss) and "from_logits" in inspect.signature(loss).parameters:
         by_loss = bool(inspect.signature(loss).parameters["from_logits"].default)
-    by_classifier = models.returns_logits(classifier)
+    by_classifier = _returns_logits(classifier)
     if by_loss is None:
-        return bool(by_classifier)
-    if by_classifier is not None and by_classifier != by_loss and _ends_in_its_last_layer(classifier):
+        if by_classifier is None:
+            raise ValueError(
+                "Neither the loss nor the classifier shows whether the classifier returns logits or probabilities: "
+                "give the loss an attribute from_logits, True or False, as the losses of Keras have."
+            )
+        return by_classifier
+    if by_classifier is not None and by_classifier != by_loss:
         given, needed = ("logits", "from_logits=True") if by_classifier else ("probabilities", "from_logits=False")
         raise ValueError(
             f"The last layer of the classifier, {classifier.layers[-1].name!r}, returns {given}, but the loss expects "
@@ -155,12 +160,13 @@ def loss_takes_logits(classifier: keras.Model, loss: Any) -> bool:
     return bool(by_loss)
 
 
-def _ends_in_its_last_layer(classifier: keras.Model) -> bool:
-    """Returns whether the output is known to be that of the last layer; a subclass may use its layers in any way."""
-    try:
-        return classifier.layers[-1].output is classifier.output
-    except (AttributeError, ValueError):
-        return False
+def _returns_logits(classifier: keras.Model) -> bool | None:
+    """Returns whether a classifier returns logits by its graph, or by its last layer if it is not built."""
+    spec = input_spec(classifier) if classifier.built else None
+    if spec is not None and None not in spec[0][1:]:
+        return describe_classifier(classifier, None).returns == "logits"
+    # A subclass may use its layers in any way.
+    return models.returns_logits(classifier) if isinstance(classifier, keras.Sequential) else None
 
 
 def _copy(metrics: Any) -> Any:

@@ -1,44 +1,18 @@
-"""Checks of the settings, images and labels of WasserTrain, before training and within its steps."""
+"""Checks of the settings of WasserTrain, and of the numbers of its images."""
 
 import numbers
 from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks import Attack
-from wasser_tf.attacks.inputs import check_batch, num_classes
+from wasser_tf.models.inputs import check_images, num_classes
+from wasser_tf.models.step_checks import check_step_labels
 from wasser_tf.runtime.arguments import check_bool, check_number, is_whole
 from wasser_tf.training.curriculum import MOST
 from wasser_tf.training.schedules import check_schedule
-from wasser_tf.training.step_checks import LABELS_NEEDED, check_label_rows, check_step_labels, require
-
-_PIXELS = (
-    "images must be finite and lie in [0, 1], but a batch has other values; scale them, as in dataset.map(lambda x, y: "
-    "(x / 255, y)), and put any further normalisation inside the classifier."
-)
-
-
-def check_arrays(classifier: keras.Model, x: Any, y: Any) -> None:
-    """Checks the arguments of `fit` and `evaluate`, if they are arrays or tensors.
-
-    Args:
-      classifier: The classifier.
-      x: Images [N, H, W, C], or a dataset, which is not checked.
-      y: Labels [N], [N, 1] or, one-hot or soft, [N, classes].
-
-    Raises:
-      ValueError: The images or labels do not suit the classifier.
-    """
-    if isinstance(x, (np.ndarray, tf.Tensor)) and y is None:
-        raise ValueError(LABELS_NEEDED)
-    if isinstance(x, (np.ndarray, tf.Tensor)) and isinstance(y, (np.ndarray, tf.Tensor)):
-        y = np.asarray(y)
-        if y.ndim == 2 and y.shape[-1] != 1:
-            check_label_rows(y)
-        check_batch(classifier, x, y if y.ndim == 1 or y.shape[-1] == 1 else y.argmax(axis=-1))
 
 
 def images_and_numbers(x: Any) -> tuple[Any, Any]:
@@ -58,65 +32,6 @@ def images_and_numbers(x: Any) -> tuple[Any, Any]:
     if not {"image"} <= set(x) <= {"image", "number"}:
         raise ValueError(f'x must be images, or {{"image": images, "number": numbers}}, got the keys {sorted(x)}.')
     return x["image"], x.get("number")
-
-
-def check_images(x: Any) -> tf.Tensor:
-    """Checks the images of a step.
-
-    Args:
-      x: Images [B, H, W, C], float in [0, 1].
-
-    Returns:
-      The images as float32, which depend on an assertion about their values (ignored by XLA).
-
-    Raises:
-      ValueError: The images have another rank or type, or a size that is unknown when the step is compiled.
-    """
-    if not isinstance(x, tf.Tensor) or x.shape.rank != 4 or None in x.shape[1:]:
-        shape = getattr(x, "shape", type(x).__name__)
-        raise ValueError(f"Batches must be images [B, H, W, C] with H, W and C known at compile time, got {shape}.")
-    if not x.dtype.is_floating:
-        raise ValueError(f"images must be floats in [0, 1], got {x.dtype.name}; divide 8-bit images by 255.")
-    return _check_pixels(x)
-
-
-def checked_dataset(model: Any, data: Any) -> Any:
-    """Returns a dataset that raises the errors of `check_images` and `check_step_labels` itself, where no step can.
-
-    Args:
-      model: The WasserTrain.
-      data: The argument x of `fit`. If XLA compiles the steps and it is a `tf.data.Dataset` of (images, labels) or
-        (images, labels, sample weights), its batches are checked; anything else is returned as it is.
-    """
-    if not isinstance(data, tf.data.Dataset) or not model.compiled or not model.jit_compile:
-        return data
-    classes = num_classes(model.classifier)
-
-    def check(x: Any, y: Any, *rest: Any) -> Any:
-        image = check_images(images_and_numbers(x)[0])
-        return {**x, "image": image} if isinstance(x, dict) else image, check_step_labels(y, classes), *rest
-
-    element = data.element_spec
-    # Others are refused by the step.
-    return data.map(check) if isinstance(element, tuple) and len(element) in (2, 3) else data
-
-
-def _check_pixels(x: tf.Tensor) -> tf.Tensor:
-    x = tf.cast(x, tf.float32)
-    # False for NaN.
-    return require(tf.reduce_all((x >= 0) & (x <= 1)), _PIXELS, x)
-
-
-def check_output_shape(shape: Any) -> None:
-    """Raises an error unless the outputs of a classifier are [B, classes].
-
-    Raises:
-      ValueError: The shape is different, or there is only one class.
-    """
-    # With several outputs it is a list or a dict of shapes.
-    one = isinstance(shape, (tuple, tf.TensorShape)) and len(shape) == 2
-    if not one or (shape[1] is not None and shape[1] < 2):
-        raise ValueError(f"The classifier must return [B, classes] with at least 2 classes, got {shape}.")
 
 
 def check_has_radius(random_radius: bool, attack: Attack) -> None:
@@ -223,3 +138,24 @@ def _compute_dtypes(layer: keras.Layer) -> Iterator[str]:
     yield layer.compute_dtype
     for inner in getattr(layer, "layers", ()):
         yield from _compute_dtypes(inner)
+
+
+def checked_dataset(model: Any, data: Any) -> Any:
+    """Returns a dataset that raises the errors of `check_images` and `check_step_labels` itself, where no step can.
+
+    Args:
+      model: The WasserTrain.
+      data: The argument x of `fit`. If XLA compiles the steps and it is a `tf.data.Dataset` of (images, labels) or
+        (images, labels, sample weights), its batches are checked; anything else is returned as it is.
+    """
+    if not isinstance(data, tf.data.Dataset) or not model.compiled or not model.jit_compile:
+        return data
+    classes = num_classes(model.classifier)
+
+    def check(x: Any, y: Any, *rest: Any) -> Any:
+        image = check_images(images_and_numbers(x)[0])
+        return {**x, "image": image} if isinstance(x, dict) else image, check_step_labels(y, classes), *rest
+
+    element = data.element_spec
+    # Others are refused by the step.
+    return data.map(check) if isinstance(element, tuple) and len(element) in (2, 3) else data

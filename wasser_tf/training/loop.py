@@ -82,6 +82,11 @@ def classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
             f"{config.initial} must take images of {dataset.image_shape} to {dataset.num_classes} logits for the "
             f"dataset {config.dataset}, got a classifier from {loaded.input_shape[1:]} to {loaded.output_shape[1:]}."
         )
+    if models.canonical_of(loaded, dataset.image_shape) is not loaded:
+        raise ValueError(
+            f"{config.initial} takes pixels in another range, order or type than float [0, 1], channels last: put the "
+            "conversion inside, or train it in Python with wasser_tf.WasserTrain(wasser_tf.Classifier(model, …), …)."
+        )
     loaded.trainable = True
     return models.blurred(loaded, config.blur)
 

@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from wasser_tf import attacks
 from wasser_tf.attacks.base import Attack
-from wasser_tf.attacks.inputs import num_classes
+from wasser_tf.models.inputs import check_arrays, check_images, check_output_shape, num_classes
 from wasser_tf.models.logits import as_logits_fn
+from wasser_tf.models.step_checks import check_step_labels, failed_requirements
 from wasser_tf.training import checks
 from wasser_tf.training.adversarial_examples import numbers_of_step, perturb_batch, radii_of_step
 from wasser_tf.training.adversarial_metrics import AdversarialScores, NaturalAndAdversarial, loss_takes_logits
@@ -17,7 +18,7 @@ from wasser_tf.training.curriculum import MOST, Curriculum
 from wasser_tf.training.loss import divergence_of_outputs
 from wasser_tf.training.monitoring import fit_arguments
 from wasser_tf.training.schedules import Scheduled
-from wasser_tf.training.step_checks import check_step_labels, failed_requirements
+from wasser_tf.training.trainable import as_trainable
 from wasser_tf.training.warm_start import NUMBERS_NEEDED, WarmStart, check_warm_start
 
 # The attributes that can be changed at any time, and those that cannot.
@@ -131,8 +132,7 @@ class WasserTrain(NaturalAndAdversarial):
         Raises:
           ValueError: An argument has the wrong type or is out of its range.
         """
-        if not isinstance(classifier, keras.Model):
-            raise ValueError(f"classifier must be a keras.Model, got {type(classifier).__name__}.")
+        classifier = as_trainable(classifier)
         settings: dict[str, Any] = {
             "attack": attack,
             "omega": omega,
@@ -199,7 +199,7 @@ class WasserTrain(NaturalAndAdversarial):
             )
         output_shape = getattr(self.classifier, "output_shape", None)
         if output_shape is not None:
-            checks.check_output_shape(output_shape)
+            check_output_shape(output_shape)
         if self._warm_start is not None:
             self._warm_start.build(expected if isinstance(expected, tuple) else input_shape)
         self.built = True
@@ -245,7 +245,7 @@ class WasserTrain(NaturalAndAdversarial):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns the outputs of the classifier, [B, classes], for images [B, H, W, C]."""
         outputs = self.classifier(checks.images_and_numbers(inputs)[0], training=training)
-        checks.check_output_shape(getattr(outputs, "shape", None))
+        check_output_shape(getattr(outputs, "shape", None))
         return outputs
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -256,7 +256,7 @@ class WasserTrain(NaturalAndAdversarial):
             starts, datasets batch by batch (except pixel values in a step compiled by XLA, which cannot raise errors).
         """
         images, numbers = checks.images_and_numbers(x)
-        checks.check_arrays(self.classifier, images, y)
+        check_arrays(self.classifier, images, y)
         if self._warm_start is not None:
             self._warm_start.check(numbers, images)
         first = [] if self._curriculum is None else [self._curriculum.callback(self._schedules, self.steps_per_epoch)]
@@ -272,7 +272,7 @@ class WasserTrain(NaturalAndAdversarial):
         Raises:
           ValueError: As for `fit`.
         """
-        checks.check_arrays(self.classifier, checks.images_and_numbers(x)[0], y)
+        check_arrays(self.classifier, checks.images_and_numbers(x)[0], y)
         with failed_requirements():
             return super().evaluate(checks.checked_dataset(self, x), y, *args, **kwargs)
 
@@ -282,7 +282,7 @@ class WasserTrain(NaturalAndAdversarial):
         x, number = checks.images_and_numbers(x)
         if self._warm_start is not None and number is None:
             raise ValueError(NUMBERS_NEEDED)
-        x, y = checks.check_images(x), check_step_labels(y, self._num_classes(x))
+        x, y = check_images(x), check_step_labels(y, self._num_classes(x))
         # After the images: a dataset that has ended must not count as a step.
         with tf.control_dependencies([x]):
             now = {} if self._curriculum is None else self._curriculum.advance(self._schedules)
@@ -307,8 +307,7 @@ class WasserTrain(NaturalAndAdversarial):
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Scores a batch of natural images and of their adversarial images. Returns the logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = checks.check_images(checks.images_and_numbers(x)[0])
-        y = check_step_labels(y, self._num_classes(x))
+        x = check_images(checks.images_and_numbers(x)[0])
         adversarial = None
         if self.attack.can_perturb:
             index = tf.range(tf.shape(x)[0])
