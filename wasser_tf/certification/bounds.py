@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from wasser_tf.certification import arithmetic
-from wasser_tf.certification.image_functionals import ImageFunctionals, PreparedImages, pull_back_to_image
+from wasser_tf.certification.image_functionals import ImageFunctionals, PreparedBatch, pull_back_to_image
 from wasser_tf.certification.network import Network
 from wasser_tf.certification.transforms import Affine, Interval
 from wasser_tf.threat_model import ThreatModel
@@ -44,7 +44,7 @@ class Batch(NamedTuple):
 
     images: tf.Tensor
     mass: tf.Tensor
-    prepared: list[PreparedImages]
+    prepared: list[PreparedBatch]
 
 
 class Bounds:

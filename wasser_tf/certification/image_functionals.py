@@ -28,7 +28,7 @@ _CHUNK_ENTRIES = 2**22
 _SMALL = 2**16
 
 
-class PreparedImages(NamedTuple):
+class PreparedBatch(NamedTuple):
     """What bounds of a node need of a batch, whatever the radius.
 
     Attributes:
@@ -76,7 +76,7 @@ class ImageFunctionals:
         self.multipliers = shares[:, None] * self.lipschitz
         self.tables = tf.reshape(tables, [len(self._shares), 2, pixels, self.units])
 
-    def prepare(self, images: tf.Tensor, mass: tf.Tensor) -> PreparedImages:
+    def prepare(self, images: tf.Tensor, mass: tf.Tensor) -> PreparedBatch:
         """Returns what does not depend on the radius, for images [B, H, W, C] and their masses [B]."""
         value = self._forward(images, mass, absolute=False)
         magnitude = self._forward(images, mass, absolute=True)
@@ -84,9 +84,9 @@ class ImageFunctionals:
             images = images / mass[:, None, None, None]
         flat = tf.reshape(images, [-1, math.prod(self._network.image_shape)])
         sums = tf.einsum("bn,tsnk->tsbk", flat, self.tables)
-        return PreparedImages(value, magnitude, sums)
+        return PreparedBatch(value, magnitude, sums)
 
-    def interval(self, prepared: PreparedImages, budget: tf.Tensor, mass: tf.Tensor) -> Interval:
+    def interval(self, prepared: PreparedBatch, budget: tf.Tensor, mass: tf.Tensor) -> Interval:
         """Returns bounds of the units [B, *shape] over the ball of each budget [B], as float32 computes them."""
         budget = budget / mass if self._network.nodes[self.node].divided else budget
         rise = fall = budget[:, None] * self.lipschitz
@@ -100,12 +100,12 @@ class ImageFunctionals:
             tf.reshape(prepared.value - fall - error, shape), tf.reshape(prepared.value + rise + error, shape)
         )
 
-    def error(self, prepared: PreparedImages, budget: tf.Tensor, mass: tf.Tensor) -> tf.Tensor:
+    def error(self, prepared: PreparedBatch, budget: tf.Tensor, mass: tf.Tensor) -> tf.Tensor:
         """Returns the most by which float32 is off anywhere in the ball, [B, *shape]."""
         budget = budget / mass if self._network.nodes[self.node].divided else budget
         return tf.reshape(self._error(prepared, budget), [-1, *self._network.nodes[self.node].shape])
 
-    def _error(self, prepared: PreparedImages, budget: tf.Tensor) -> tf.Tensor:
+    def _error(self, prepared: PreparedBatch, budget: tf.Tensor) -> tf.Tensor:
         # The magnitude is a functional too, and so rises by at most ρ Lip.
         node = self._network.nodes[self.node]
         terms = (node.terms or 1) + math.prod(self._network.image_shape)
