@@ -42,7 +42,9 @@ def test_every_form_is_attacked_as_its_canonical_form(case, images, canonical, t
     labels, expected = canonical[case.num_classes]
     own = case.own_images(images)
     if (case.kind, case.pixels) in REFUSED:
-        with pytest.raises(ValueError, match="integers have no gradients|cannot be called"):
+        with pytest.raises(
+            ValueError, match="integers have no gradients|by differentiable operations|give data_format"
+        ):
             ATTACK(generated.make(case, tmp_path), own, labels)
         return
     with warnings.catch_warnings():

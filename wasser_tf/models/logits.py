@@ -34,7 +34,9 @@ def as_logits_fn(classifier: Callable[..., tf.Tensor], from_logits: bool) -> Log
     in_graph = classifier if isinstance(classifier, keras.Model) else tf.function(classifier)
 
     def logits_fn(images: tf.Tensor) -> tf.Tensor:
-        outputs = (in_graph if tf.inside_function() else classifier)(images, training=False)
+        # At the root of a graph TensorFlow refuses the scope of a model whose class begins with an underscore.
+        with tf.name_scope("classifier"):
+            outputs = (in_graph if tf.inside_function() else classifier)(images, training=False)
         if from_logits:
             return tf.cast(outputs, tf.float32)
         before_softmax = getattr(outputs, "_keras_logits", None)

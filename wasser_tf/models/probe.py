@@ -94,7 +94,9 @@ def call_inline(model: Any, images: tf.Tensor) -> Any:
         return keras.Function(inputs, outputs)([images])
     if isinstance(model, SavedModelClassifier):
         return model.call_inlined(images)
-    return model(images, training=False)
+    # At the root of a graph TensorFlow refuses the scope of a model whose class begins with an underscore.
+    with tf.name_scope("classifier"):
+        return model(images, training=False)
 
 
 def _look(model: Any, image_shape: tuple[int, ...], batch_size: int | None) -> Look:
