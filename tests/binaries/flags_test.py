@@ -20,6 +20,7 @@ from wasser_tf.runs.attack import AttackRun
 from wasser_tf.runs.leaderboard import Board
 from wasser_tf.runs.predict import PredictRun, ServedPredictions
 from wasser_tf.runs.publish import Publication
+from wasser_tf.serving.certified import CertifiedProbe
 from wasser_tf.serving.export import Exported
 from wasser_tf.serving.robustness import RobustnessProbe
 
@@ -127,7 +128,7 @@ _EVALUATE = [
     "--rescore", "--verify_exact", "--verify_examples=3", "--nosanity", "--skip_fooled", "--minimal_radius",
     "--main_attack=wasser_attack:iterations=4", "--sanity_examples=6", *_DATA_FLAGS, *_SELECTION_FLAGS, *_BALL_FLAGS,
     *_SETTING_FLAGS, "--nodeterministic", "--output_dir=out", "--overwrite", "--batch_size=5", *_MODEL_FLAGS,
-    "--allow_chance_accuracy",
+    "--allow_chance_accuracy", "--certification=proofs",
 ]  # fmt: skip
 
 
@@ -166,6 +167,7 @@ def test_evaluate(load, parse, spy, process, capsys):
     told = options.pop("log")
     assert options == {
         "resume": True, "overwrite": True, "rescore_only": True, "verify_exact": 3, "allow_chance_accuracy": True,
+        "certification": "proofs",
     }  # fmt: skip
     told("a line")
     assert capsys.readouterr().out == "\na\na table\nWritten: out/report.md\na line\n" and process == [11]
@@ -205,7 +207,8 @@ def test_evaluate_reads_what_is_evaluated_where_no_models_are_given(load, parse,
 _EXPORT = [
     "--model=runs/best.keras", "--base_dir=served", "--name=digits", "--version=3", "--class_names=a,b",
     "--dataset=mnist", "--data_dir=sets", "--image_shape=8,8,1", "--robustness", "--robustness_largest=0.5",
-    "--robustness_rounds=4", "--robustness_iterations=7",
+    "--robustness_rounds=4", "--robustness_iterations=7", "--certify",
+    "--certify_method=crown", "--certify_largest=0.75", "--certify_rounds=6",
 ]  # fmt: skip
 
 
@@ -236,6 +239,7 @@ def test_export(export, parse, spy, capsys):
         "image_shape": (8, 8, 1),
         "class_names": ("a", "b"),
         "robustness": RobustnessProbe(threat_model=_BALL.with_epsilon(0.0), largest=0.5, rounds=4, iterations=7),
+        "certified": CertifiedProbe(threat_model=_BALL.with_epsilon(0.0), method="crown", largest=0.75, rounds=6),
         "card": {"dataset": "digits", "source": "runs/best.keras"},
     }
     assert capsys.readouterr().out == "served/digits/3: x, y\nf\n"
