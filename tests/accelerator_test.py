@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from benchmarks.accelerator import import_training, pack, program
@@ -33,6 +34,7 @@ def test_the_metadata_of_a_program_describe_its_inputs(tmp_path):
     assert b"custom_call" not in (tmp_path / "program.mlirbc").read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:.*images are flagged")  # The weights it imports classify nothing.
 def test_a_finished_training_is_imported(tmp_path):
     config = {
         "output_dir": str(tmp_path / "run"),

@@ -71,7 +71,7 @@ def test_what_is_printed_is_short(linear_classifier, images, labels):
     result = attack(linear_classifier, images, labels)
     assert repr(attack) == f"<RandomPlan: {THREAT_MODEL}; {attack.iterations} iterations>"
     assert f"{images.shape}: {result.success.sum()} successful" in repr(result) and len(repr(result)) < 200
-    assert f"of {len(images)}: {len(images)} valid, cost to " in repr(result.feasibility)
+    assert f"of {len(images)}: {len(images)} feasible, cost to " in repr(result.feasibility)
 
 
 def test_a_black_image_comes_back_black(attack, linear_classifier, images, labels):
