@@ -193,7 +193,7 @@ def test_a_published_checkpoint_in_the_order_of_the_papers(config, shared_data, 
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"source": ImageSource(num_examples=9999)}, "at most the 400"),
+        ({"source": ImageSource(num_examples=9999)}, "at most the number of examples, 400"),
         ({"source": ImageSource(indices="nowhere.txt")}, "cannot be read"),
         ({"model": "nowhere.keras"}, "There is no file nowhere.keras"),
         ({"model": __file__}, "is not a classifier"),

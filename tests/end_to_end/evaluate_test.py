@@ -177,7 +177,7 @@ def test_rescored_and_verified_without_attacking(config, quick, tmp_path):
     "changes, message",
     [
         ({"models": {"a": "nowhere.keras"}}, "There is no file nowhere.keras"),
-        ({"source": ImageSource(num_examples=9999)}, "at most the 400"),
+        ({"source": ImageSource(num_examples=9999)}, "at most the number of examples, 400"),
         ({"radii": ()}, "radii must name at least one"),
         ({"radii": (-0.1,)}, "epsilon must be"),
         ({"radii": (0.1, 0.1)}, "must differ"),
