@@ -56,7 +56,7 @@ def test_train_export_serve_predict(trained, tmp_path):
             "--model=digits", "--dataset=digits", "--num_examples=4", "--timeout=60",
         )  # fmt: skip
         assert code == 0, errors
-        assert again.startswith("image\tlabel\tclass_id\tmargin\tradius\ttruth\n")
+        assert again.startswith("image\tlabel\tclass_id\tmargin\tradius\tflagged\ttruth\n")
         code, _, errors = _run("predict.py", f"--server={server.grpc}", "--model=faces", "--dataset=digits")
         assert code == 1 and "has no model 'faces'" in errors and "Traceback" not in errors
         gone = server.grpc

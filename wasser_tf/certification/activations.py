@@ -6,6 +6,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import scipy.optimize
+import scipy.special
 import tensorflow as tf
 
 from wasser_tf.certification import arithmetic
@@ -124,7 +125,7 @@ def _softsign_slope(x: tf.Tensor) -> tf.Tensor:
 
 
 def _gelu(x: float) -> float:
-    return float(0.5 * x * (1.0 + tf.math.erf(tf.constant(x / np.sqrt(2.0), tf.float64)).numpy()))
+    return float(0.5 * x * (1.0 + scipy.special.erf(x / np.sqrt(2.0))))
 
 
 # By the function that a layer calls. None: nothing is done. A softmax can only be the last of a network
