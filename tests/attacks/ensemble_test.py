@@ -1,6 +1,7 @@
 """The ensemble: the worst case per image, each image attacked only until it is fooled."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -130,8 +131,10 @@ def test_an_example_is_replaced_where_the_new_one_fools_or_has_the_larger_loss()
 class Recorder(attacks.RandomPlan):
     """Fools nobody, and keeps what it was called with."""
 
+    calls: ClassVar[list] = []
+
     def __call__(self, classifier, images, labels, **options):
-        self.given = (images, labels, options)
+        self.calls.append((images, labels, options))
         return results([False] * len(images), [1.0] * len(images), [1] * len(images), 1)
 
 
@@ -145,8 +148,10 @@ def test_members_get_their_rows_of_all_that_was_given():
     first, second = First(THREAT_MODEL), Recorder(THREAT_MODEL)
     ensemble = attacks.Ensemble(THREAT_MODEL, members=[first, second])
     given = {"radius": np.arange(6.0), "index": np.arange(10, 16), "targets": np.arange(6) % 3}
-    ensemble(lambda x, training=False: x, images, np.arange(6), batch_size=2, from_logits=True, **given)
-    rows, labels, options = second.given
+    ensemble(
+        lambda x, training=False: tf.zeros([len(x), 6]), images, np.arange(6), batch_size=2, from_logits=True, **given
+    )
+    rows, labels, options = Recorder.calls.pop()
     # Three stand, filled up to two batches of two.
     np.testing.assert_array_equal(labels, [1, 3, 4, 1])
     np.testing.assert_array_equal(rows, images[[1, 3, 4, 1]])
@@ -161,21 +166,22 @@ class Sends(attacks.Attack):
 
     name = "sends"
 
-    def __init__(self, threat_model, amounts, iterations):
-        super().__init__(threat_model, iterations=iterations)
-        self.amounts = amounts
+    amounts: tuple[float, ...]
 
     def perturb(self, problem):
         plan = identity_plan(problem.images, problem.support).numpy()
-        plan[:, 1, 0, 1, 0] -= self.amounts
-        plan[:, 2, 0, 1, 0] += self.amounts
+        plan[:, 1, 0, 1, 0] -= np.array(self.amounts, np.float32)
+        plan[:, 2, 0, 1, 0] += np.array(self.amounts, np.float32)
         image = problem.support.push_forward(tf.constant(plan))
         return Perturbation(tf.constant(plan), image, problem.radius, tf.fill([3], self.iterations))
 
 
 def test_in_a_graph_each_image_keeps_its_example_of_largest_margin(eagerly):
     threat_model = wasser_tf.ThreatModel(epsilon=1.0, kernel_size=3)
-    members = [Sends(threat_model, amounts, used) for amounts, used in (([0.1, 0.2, 0.3], 5), ([0.2, 0.2, 0.1], 7))]
+    members = [
+        Sends(threat_model, amounts=amounts, iterations=used)
+        for amounts, used in (((0.1, 0.2, 0.3), 5), ((0.2, 0.2, 0.1), 7))
+    ]
     attack = attacks.Ensemble(threat_model, members=members)
     images = tf.constant([[0.0, 0.5, 0.0]] * 3, shape=[3, 1, 3, 1])
 

@@ -214,7 +214,7 @@ def _to_proto(array):
     """The values in the message's fields, as the server answers, not in tensor_content, as clients send."""
     if array.dtype == object:
         return tf.make_tensor_proto(array)
-    field = "float_val" if array.dtype == np.float32 else "int_val"
+    field = {np.dtype(np.float32): "float_val", np.dtype(bool): "bool_val"}.get(array.dtype, "int_val")
     dtype = tf.as_dtype(array.dtype).as_datatype_enum
     proto = tensor_pb2.TensorProto(dtype=dtype, **{field: array.ravel().tolist()})
     for side in array.shape:

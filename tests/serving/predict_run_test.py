@@ -61,7 +61,7 @@ def test_a_dataset_and_the_robustness_signature(server, classifier):
     options = {"server": server.rest, "model": "digits", "protocol": "rest_columns", "source": source, "timeout": 60}
     done = predict.run_predict(PredictRun(**options, signature="robustness"))
     heading, rows = done.rows()
-    assert heading == ["image", "label", "class_id", "margin", "radius", "truth"] and len(rows) == 3
+    assert heading == ["image", "label", "class_id", "margin", "radius", "flagged", "truth"] and len(rows) == 3
     selection = source.load()
     predicted = classifier(selection.images, training=False).numpy().argmax(axis=1)
     assert done.outputs["class_id"].tolist() == predicted.tolist()

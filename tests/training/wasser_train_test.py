@@ -118,7 +118,7 @@ def test_refuses_what_is_no_classifier(fast):
     with pytest.raises(ValueError, match=r"must return \[B, classes\]"):
         WasserTrain(keras.Model(image, keras.layers.Conv2D(3, 1)(image)), fast)
     flat = keras.layers.Flatten()(image)
-    with pytest.raises(ValueError, match=r"must return \[B, classes\]"):
+    with pytest.raises(ValueError, match=r"has 2 outputs: .*: choose the one with the classes"):
         WasserTrain(keras.Model(image, [keras.layers.Dense(3)(flat), keras.layers.Dense(3)(flat)]), fast)
     with pytest.raises(ValueError, match="at least 2 classes"):
         WasserTrain(keras.Model(image, keras.layers.Dense(1)(flat)), fast)
@@ -463,7 +463,7 @@ def test_builds_a_classifier_that_is_not(fast):
     assert classifier.built
     late = WasserTrain(keras.Sequential([keras.layers.Conv2D(3, 1)]), fast)
     late.compile("sgd", _SPARSE(from_logits=True))
-    with pytest.raises(ValueError, match=r"must return \[B, classes\]"):
+    with pytest.raises(ValueError, match=r"must return \[n, classes\] with at least 2 classes"):
         late.fit(images, labels, verbose=0)
 
 

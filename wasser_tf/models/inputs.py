@@ -132,6 +132,9 @@ def refuse_other_inputs(classifier: Any, shape: tuple[int, ...] | None = None) -
     """
     if not isinstance(classifier, keras.Model) or (not classifier.built and shape is None):
         return
+    if isinstance(classifier, keras.Sequential) and not classifier.built:
+        # The look at the model would build it for the batch size of the look.
+        classifier.build((None, *shape))
     known = input_spec(classifier)
     if shape is None and (known is None or None in known[0][1:]):
         return

@@ -308,6 +308,7 @@ class WasserTrain(NaturalAndAdversarial):
         """Scores a batch of natural images and of their adversarial images. Returns the logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = check_images(checks.images_and_numbers(x)[0])
+        y = check_step_labels(y, self._num_classes(x))
         adversarial = None
         if self.attack.can_perturb:
             index = tf.range(tf.shape(x)[0])
