@@ -115,7 +115,7 @@ def test_refuses_what_is_no_classifier(fast):
     with pytest.raises(ValueError, match="classifier must be a keras.Model, got Dense"):
         WasserTrain(keras.layers.Dense(3), fast)
     image = keras.Input((6, 5, 1))
-    with pytest.raises(ValueError, match=r"must return \[B, classes\]"):
+    with pytest.raises(ValueError, match=r"must return \[n, classes\]"):
         WasserTrain(keras.Model(image, keras.layers.Conv2D(3, 1)(image)), fast)
     flat = keras.layers.Flatten()(image)
     with pytest.raises(ValueError, match=r"has 2 outputs: .*: choose the one with the classes"):
