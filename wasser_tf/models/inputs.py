@@ -132,7 +132,7 @@ def refuse_other_inputs(classifier: Any, shape: tuple[int, ...] | None = None) -
     """
     if not isinstance(classifier, keras.Model) or (not classifier.built and shape is None):
         return
-    if isinstance(classifier, keras.Sequential) and not classifier.built:
+    if isinstance(classifier, keras.Sequential) and not classifier.built and shape is not None:
         # The look at the model would build it for the batch size of the look.
         classifier.build((None, *shape))
     known = input_spec(classifier)
