@@ -19,7 +19,7 @@ def test_everything_is_pinned_by_hash():
     assert [entry.name for entry in entries if not entry.hashes] == []
 
 
-def test_what_is_installed_is_what_is_locked():
+def test_the_installed_packages_are_the_locked_ones():
     versions = {}
     for entry in licences.locked():
         versions.setdefault(entry.name, set()).add(entry.version)

@@ -36,7 +36,7 @@ def test_an_unknown_name_is_answered_by_those_there_are(shelf):
         models.load_classifier("pretrained:nobody")
 
 
-def test_those_of_the_package_are_what_their_cards_say():
+def test_packaged_classifiers_match_their_cards():
     for name in pretrained.names():
         card, file = pretrained.card(name), pretrained.path_of(name)
         classifier = wasser_tf.load_pretrained(name)

@@ -139,7 +139,7 @@ def test_the_share_of_the_exact_optimum_on_linear_classifiers(name, share, size,
     assert np.mean(shares) >= share, shares
 
 
-def test_a_targeted_attack_reaches_its_target_or_says_so(linear_classifier, images, labels):
+def test_a_targeted_attack_reaches_its_target_or_reports_failure(linear_classifier, images, labels):
     attack = attacks.make("mirror_ascent", wasser_tf.ThreatModel(epsilon=1.0, kernel_size=3), iterations=20)
     targets = (labels + 1) % 3
     result = attack(linear_classifier, images, labels, targets=targets)

@@ -92,7 +92,7 @@ def test_the_radius_is_the_problems_or_the_schedules():
     assert growing.radius_at(tf.constant(3), problem_of(growing, radius=radii)).numpy().tolist() == [8, 8, 8]
 
 
-def test_the_problem_is_what_was_given_in_the_types_of_attacks():
+def test_the_problem_holds_the_arguments_in_the_types_of_attacks():
     attack = Still(THREAT_MODEL)
     problem = attack.problem(
         pixels, IMAGES.astype(np.float64), tf.constant(LABELS[:, None]), targets=tf.constant(LABELS)

@@ -194,7 +194,7 @@ def test_evaluate_by_default(load, parse, spy, process):
     assert options["verify_exact"] is None
 
 
-def test_evaluate_reads_what_is_evaluated_where_no_models_are_given(load, parse, spy, process):
+def test_evaluate_finds_the_models_where_none_are_given(load, parse, spy, process):
     binary = load("evaluate")
     parse("--output_dir=out", "--rescore", "--verify_exact", "--verify_examples=0")
     run, stored = spy(binary, "run_evaluation", []), spy(binary.EvaluationRun, "load", "what is stored")
@@ -245,7 +245,7 @@ def test_export(export, parse, spy, capsys):
     assert capsys.readouterr().out == "served/digits/3: x, y\nf\n"
 
 
-def test_export_takes_from_the_run_what_no_flag_says(export, parse, spy):
+def test_export_takes_settings_without_a_flag_from_the_run(export, parse, spy):
     trained = ThreatModel(epsilon=0.3, p=2.0)
     card = {"dataset": "digits", "data_dir": "of the run", "threat_model": trained.get_config()}
     spy(export.model_card, "of_run", card)

@@ -40,7 +40,7 @@ def test_flows_are_independent_and_keep_the_mass_of_every_channel(noise):
         assert np.mean(drawn[:, 0, 0, 0] * other) == pytest.approx(0, abs=0.15 * variance)
 
 
-def test_the_tail_of_laplace_noise_goes_beyond_what_a_uniform_float_has():
+def test_the_tail_of_laplace_noise_exceeds_that_of_one_uniform_float():
     drawn = FlowNoise(kind="laplace", scale=math.sqrt(2)).sample(SEED, 2_000_000, (1, 2, 1)).numpy()
     assert np.isfinite(drawn).all()
     # Of two million magnitudes the largest is ln(2 · 10⁶) = 14.5, within a few.

@@ -188,7 +188,7 @@ def test_neither_batches_nor_the_other_images_change_a_result(undisturbed, grid_
     assert (other.radius != undisturbed.radius).any()
 
 
-def test_a_run_that_was_stopped_goes_on(undisturbed, grid_classifier, grid_images, grid_labels, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes(undisturbed, grid_classifier, grid_images, grid_labels, tmp_path, monkeypatch):
     def certify(**options):
         return certify_smoothed(
             grid_classifier, grid_images, grid_labels, ThreatModel(), scale=0.05, folder=tmp_path, num_samples=700,

@@ -77,7 +77,7 @@ def test_load_refuses(options, message):
         ("stanford_dogs", "images of stanford_dogs differ in size: pass image_size"),
     ],
 )
-def test_wrong_or_missing_sets_are_told_at_once(tmp_path, name, message):
+def test_wrong_or_missing_datasets_are_reported_at_once(tmp_path, name, message):
     start = time.monotonic()
     with pytest.raises(ValueError, match=message):
         data.load(name, data_dir=tmp_path / "empty")
@@ -141,7 +141,7 @@ def _tiny(name, tmp_path, **options):
     return data.load(name, data_dir=tmp_path, download=True, **options)
 
 
-def test_a_failed_download_is_told_by_its_innermost_cause(tmp_path, monkeypatch):
+def test_a_failed_download_is_reported_with_its_innermost_cause(tmp_path, monkeypatch):
     def fetch(self):
         try:
             raise OSError(-2, "Name or service not known")
@@ -197,7 +197,7 @@ def test_what_is_held_out_of_a_large_set_is_bounded(tmp_path, monkeypatch):
         np.testing.assert_array_equal(index, np.arange(count))
 
 
-def test_validation_stands_in_for_test(tmp_path):
+def test_validation_replaces_a_missing_test_split(tmp_path):
     tiny = _tiny("tiny_without_test", tmp_path)
     assert _sizes(tiny) == [11, 1, 3]
     assert tiny.validation.index.tolist() == [11] and tiny.test.index.tolist() == [0, 1, 2]
@@ -230,13 +230,13 @@ def test_unlabelled_splits_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("level", ["", "tiny_images", "tiny_images/1.0.0"])
-def test_data_dir_of_the_wrong_level_is_mended(tmp_path, level):
+def test_data_dir_of_the_wrong_level_is_corrected(tmp_path, level):
     _tiny("tiny_images", tmp_path)
     assert _sizes(data.load("tiny_images", data_dir=tmp_path / level)) == [12, 3, 3]
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_broken_files_are_told(tmp_path, damage):
+def test_broken_files_are_reported(tmp_path, damage):
     _tiny("tiny_images", tmp_path)
     (record,) = (tmp_path / "tiny_images" / "1.0.0").glob("*-test.tfrecord*")
     if damage == "cut":

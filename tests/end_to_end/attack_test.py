@@ -129,7 +129,7 @@ def _is_whole(folder, wanted):
         np.testing.assert_array_equal(_arrays(folder)[name], array, err_msg=name)
 
 
-def test_stopped_or_on_a_full_disk_it_keeps_whole_batches_and_goes_on(config, tmp_path, monkeypatch):
+def test_a_stop_or_a_full_disk_keeps_whole_batches_and_the_run_resumes(config, tmp_path, monkeypatch):
     whole, stopped, full = (tmp_path / name for name in ("whole", "stopped", "full"))
     run_attack(config(output_dir=str(whole), batch_size=4))
     saved = []

@@ -85,7 +85,7 @@ def cells_of(folder):
     return {path: path.stat().st_mtime_ns for path in sorted((folder / "cells").rglob("*.npz"))}
 
 
-def test_killed_it_goes_on_and_ends_alike(saved, config, tmp_path):
+def test_a_killed_run_resumes_with_the_same_result(saved, config, tmp_path):
     command = [
         f"--models=linear={saved / 'linear.keras'},mlp={saved / 'mlp.keras'}",
         "--attacks=random_plan,random_plan:seed=1",

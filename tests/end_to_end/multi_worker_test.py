@@ -56,7 +56,7 @@ def _start_workers(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_a_worker_is_killed_and_the_job_goes_on_from_its_backup(tmp_path):
+def test_a_worker_is_killed_and_the_job_resumes_from_its_backup(tmp_path):
     started = []
     try:
         workers, logs = _start_workers(tmp_path, "first")

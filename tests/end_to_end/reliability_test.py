@@ -30,13 +30,13 @@ def test_every_kill_is_recovered(results):
     assert all(row["half-written files"] == 0 for row in results["kills"])
 
 
-def test_a_signal_lets_the_batch_end_and_says_how_to_go_on(results):
+def test_a_signal_stops_after_the_batch_and_the_message_explains_how_to_resume(results):
     (row,) = results["stops"]
     assert row["signals"] == 2 == row["saved and reported, exit 130 or 143"] + row["had finished"]
     assert row["ends as an uninterrupted run"] == "2 of 2"
 
 
-def test_a_full_and_a_read_only_disk_are_told_and_recovered_from(results):
+def test_a_full_and_a_read_only_disk_are_reported_and_the_run_recovers(results):
     for row in results["disks"]:
         if "not allowed" in row:
             pytest.skip(f"No disk of its own for this process: {row['not allowed']}")

@@ -36,7 +36,7 @@ def _run(*arguments):
 
 
 @pytest.mark.slow
-def test_what_is_missing_is_made_and_what_is_there_is_used(tmp_path):
+def test_missing_classifiers_are_trained_and_existing_ones_used(tmp_path):
     train = data.load("digits", splits=("train",)).train
     classifier = models.build("mlp", (8, 8, 1), 10, seed=0)
     classifier.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))

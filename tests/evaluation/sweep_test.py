@@ -62,7 +62,7 @@ def test_another_setting_or_image_is_another_cell(tmp_path, counted, classifier,
     assert cells == set(make_sweep(tmp_path, other, classifier, digits)[0].missing())
 
 
-def test_an_interrupted_sweep_goes_on(tmp_path, counted, classifier, digits):
+def test_an_interrupted_sweep_resumes(tmp_path, counted, classifier, digits):
     sweep, model = make_sweep(tmp_path, counted, classifier, digits)
     Counted.stop_at = 3
     with pytest.raises(KeyboardInterrupt):

@@ -42,7 +42,7 @@ def described(model, shape=(8, 8, 1), **given):
         lambda: functional(L.Rescaling(1 / 255)),
     ],
 )
-def test_pixels_of_0_to_255_are_found_by_what_is_done_first(front):
+def test_pixels_of_0_to_255_are_found_by_the_first_operations(front):
     description = described(functional(front(), L.Flatten(), L.Dense(3)))
     assert description.input_range == (0, 255) and not description.plain
 
@@ -316,7 +316,7 @@ def test_layers_of_the_users_own_are_named(folder):
             models.load_classifier(folder / name)
 
 
-def test_lambda_layers_say_what_to_do(folder):
+def test_the_error_about_lambda_layers_explains_the_remedy(folder):
     functional(L.Lambda(lambda x: 2 * x), L.Flatten(), L.Dense(3)).save(folder / "lambda.keras")
     with pytest.raises(ValueError, match=r"holds a Lambda layer.*model\.export"):
         models.load_classifier(folder / "lambda.keras")
@@ -370,7 +370,7 @@ def test_a_description_cannot_be_changed_and_checks_its_fields():
             Classifier(model)
 
 
-def test_options_of_a_binary_mark_what_depends_on_them():
+def test_options_of_a_binary_are_part_of_the_fingerprint():
     assert ModelOptions().mark("f") == "f" and ModelOptions().to_json() == {}
     options = ModelOptions(input_range=(0, 255), signature="a")
     assert options.to_json() == {"options": {"input_range": [0, 255], "signature": "a"}}

@@ -162,7 +162,7 @@ def test_a_bad_radius_is_refused(radius, message):
         check_radius(radius, 3)
 
 
-def test_the_classes_of_a_model_and_of_what_does_not_say():
+def test_the_number_of_classes_of_a_model_and_of_a_function():
     assert num_classes(Model()) == 3
     for shape in ([(None, 3)], (None, 2, 3), None):
         assert num_classes(Model(output_shape=shape)) is None
@@ -189,7 +189,7 @@ def outputs(values, **attributes):
         ([[0.2, 0.8], [1.5, -0.5]], True),
     ],
 )
-def test_probabilities_are_told_by_what_they_are(values, logits):
+def test_probabilities_are_recognised_by_their_values(values, logits):
     assert outputs_are_logits(outputs(values), IMAGES[:2]) is logits
 
 

@@ -204,7 +204,7 @@ def test_wrapper_gives_its_classifier(tmp_path, classifier, images):
     assert models.returns_logits(wrapper) is True
 
 
-def test_refuses_what_is_no_classifier(tmp_path, classifier):
+def test_refuses_other_objects_as_classifiers(tmp_path, classifier):
     with pytest.raises(ValueError, match="There is no file .*nothing: give the path of a .keras or .h5 file"):
         models.load_classifier(tmp_path / "nothing")
     (tmp_path / "net.txt").write_bytes(b"")
@@ -422,7 +422,7 @@ def test_what_does_not_fit_is_not_built(monkeypatch, name, shape, classes, width
         models.build(name, shape, classes, width=width)
 
 
-def test_returns_logits_of_what_says_little():
+def test_returns_the_logits_of_sparsely_described_classifiers():
     image = keras.Input((8, 8, 1))
     features = keras.layers.Flatten()(image)
     assert models.returns_logits(keras.Model(image, keras.layers.Dense(3, "sigmoid")(features))) is False

@@ -189,7 +189,7 @@ def test_cuts():
         "class A:\n    def __repr__(self):\n        return g(self, h)\n",
     ],
 )
-def test_leaves_out_what_is_equivalent_by_construction(source):
+def test_leaves_out_equivalent_mutations(source):
     assert _cuts(source) == {}
 
 
@@ -212,6 +212,6 @@ def test_draws_cosmic_rays_operators_too_and_by_the_seed(toy):
     assert drawn.diff.startswith("toy/sums.py:23: comparison\n-    while count > 0:\n+    while count ")
 
 
-def test_refuses_what_it_does_not_know(toy):
+def test_refuses_unknown_arguments(toy):
     with pytest.raises(ValueError, match="kinds must be some of binary operator"):
         mutations.sample(toy, [toy / "toy" / "sums.py"], 0, 1, ["loops"])

@@ -69,7 +69,7 @@ def _cells(text):
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
 
 
-def test_table_says_what_was_gained(compared):
+def test_table_shows_the_gain(compared):
     header, _, *rows = _cells(comparison.comparison_table(compared))
     assert header == ["accuracy on the test images", "old", "new", "gain, points"]
     assert rows == [

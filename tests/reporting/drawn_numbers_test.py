@@ -190,7 +190,7 @@ def test_side_by_side(axes):
         drawings.save_side_by_side("p.png", clean, np.array([0, 1]), [])
 
 
-def test_lines_are_told_apart_and_captions_are_wrapped():
+def test_lines_are_distinguishable_and_captions_are_wrapped():
     styles = [tuple(drawing.style(number).items()) for number in range(24)]
     assert len(set(styles)) == 24 and drawing.style(24) == drawing.style(0)
     assert drawing.caption(None, None) == "" and drawing.caption(None, 3) == "3 images."

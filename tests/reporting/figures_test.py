@@ -44,7 +44,7 @@ def axes(monkeypatch):
     return found
 
 
-def test_axes_say_what_is_drawn_and_lines_do_not_end_in_the_frame(axes, records):
+def test_axes_are_labelled_and_lines_do_not_end_at_the_frame(axes, records):
     figures.save_accuracy_curves("", {"one": np.array([0.1, np.inf])}, max_radius=0.5)
     assert max(axes[0].lines[0].get_xdata()) == 0.5 < axes[0].get_xlim()[1]
     axes.clear()

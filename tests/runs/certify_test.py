@@ -46,7 +46,7 @@ def evaluation_of(config, radii, **changes):
     return str(folder)
 
 
-def test_the_report_has_what_the_prover_proves(config):
+def test_the_report_holds_the_certified_radii(config):
     found = run_certification(config)["linear"]
     report = json.loads(pathlib.Path(config.output_dir, "report.json").read_text())
     images = config.source.load()

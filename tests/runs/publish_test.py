@@ -52,7 +52,7 @@ def test_another_classifier_of_the_name_is_not_replaced_unasked(run, board, tmp_
     assert path.read_bytes() != first and path.with_suffix(".json").read_bytes() != ours
 
 
-def test_a_training_without_attacks_is_told_as_standard(run, board, tmp_path, monkeypatch):
+def test_a_training_without_attacks_is_reported_as_standard(run, board, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "shelf")
     description = storage.read_json(run / "config.json")
     storage.write_json(run / "config.json", {**description, "config": {**description["config"], "omega": 0.0}})

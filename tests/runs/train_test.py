@@ -33,7 +33,7 @@ def test_refuses_a_folder_that_holds_another_run(tmp_path, files):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
 
 
-def test_refuses_to_resume_another_run_and_names_what_differs(tmp_path):
+def test_refuses_to_resume_another_run_and_names_the_differences(tmp_path):
     there = _another_run(tmp_path / "run", omega=0.5)
     other = MirrorAscent(ThreatModel(epsilon=0.2), iterations=3)
     with pytest.raises(ValueError) as refused:
@@ -93,7 +93,7 @@ def test_refuses_a_saved_classifier_of_other_images(tmp_path, shape, classes):
     assert not (tmp_path / "run").exists()
 
 
-def test_refuses_an_augmentation_of_small_images_and_resumes_what_an_older_version_began(tmp_path):
+def test_refuses_augmentation_of_small_images_and_resumes_runs_of_older_versions(tmp_path):
     small = data.load("digits", image_size=(6, 6))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", lambda *_, **__: small)
@@ -109,7 +109,7 @@ def test_refuses_an_augmentation_of_small_images_and_resumes_what_an_older_versi
         run_folder.check_run_folder(tmp_path / "run", _config(tmp_path / "run", resume=True, ema_momentum=0.5))
 
 
-def test_holds_out_as_many_images_as_told_and_smooths_labels(tmp_path):
+def test_holds_out_the_set_number_of_images_and_smooths_labels(tmp_path):
     config = _config(tmp_path, model="linear", validation_size=50, label_smoothing=0.1)
     dataset = train.load_dataset(config, Distribution())
     assert (len(dataset.train.labels), len(dataset.validation.labels), len(dataset.test.labels)) == (1347, 50, 400)
@@ -119,7 +119,7 @@ def test_holds_out_as_many_images_as_told_and_smooths_labels(tmp_path):
 
 
 @pytest.mark.parametrize(("asked", "got"), [("auto", True), (False, False)])
-def test_on_a_gpu_xla_compiles_the_step_unless_told_not_to(tmp_path, monkeypatch, asked, got):
+def test_on_a_gpu_xla_compiles_the_step_unless_disabled(tmp_path, monkeypatch, asked, got):
     monkeypatch.setattr(loop, "compile_whole_graph", lambda classifier: True)
     config = _config(tmp_path, model="linear", jit_compile=asked)
     dataset = data.load("digits")
@@ -132,7 +132,7 @@ def _introduced(folder, model, best_epoch, **fields):
     return train._introduction(_config(folder, omega=0.25, epochs=9, report_iterations=7, **fields), model, best_epoch)
 
 
-def test_the_report_begins_with_what_was_done(tmp_path):
+def test_the_report_begins_with_the_settings(tmp_path):
     assert _introduced(tmp_path, "lenet", 3) == (
         "# lenet on digits, before and after WasserTrain\n\n"
         "Trained with mirror_ascent, 3 iterations, at ε = 0.1, ω = 0.25; epoch 3 of 9 was the best on the validation "

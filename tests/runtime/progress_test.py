@@ -3,7 +3,7 @@ import pytest
 from wasser_tf.runtime.progress import Progress, duration
 
 
-def test_the_time_left_is_told_by_kind():
+def test_the_time_left_is_estimated_by_kind():
     told = []
     progress = Progress(["quick"] * 3 + ["slow"] * 3, told.append)
     progress.done("quick", 9, "compiled")

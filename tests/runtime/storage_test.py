@@ -28,7 +28,7 @@ def test_replaces_a_file_and_a_folder_or_leaves_them(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder"]
 
 
-def test_removes_what_a_killed_process_left(tmp_path):
+def test_removes_the_files_of_a_killed_process(tmp_path):
     with storage.atomic_path(tmp_path / "model.keras") as beside:
         beside.write_text("whole")
         half = beside.name
@@ -43,7 +43,7 @@ def test_removes_what_a_killed_process_left(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".hidden", "inner", "model.keras"]
 
 
-def test_json_is_what_every_reader_takes(tmp_path):
+def test_json_is_valid_for_every_reader(tmp_path):
     storage.write_json(tmp_path / "a.json", {"value": [1.5, math.inf, (math.nan,)], 3: "ε"})
     assert storage.read_json(tmp_path / "a.json") == {"value": [1.5, "inf", ["nan"]], "3": "ε"}
     with pytest.raises(ValueError, match="cannot be read"):
@@ -74,7 +74,7 @@ def test_a_folder_is_one_process_s_own_until_it_is_killed(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_is_full_or_read_only_is_told_in_a_sentence(tmp_path, monkeypatch):
+def test_a_full_or_read_only_disk_is_reported_in_a_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("old")
     with pytest.raises(
         OSError, match=r"file cannot be written \(No space left on device\): free disk space .* files are unchanged"

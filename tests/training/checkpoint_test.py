@@ -58,7 +58,7 @@ def _stop(signal_number, at, batch):
         signal.raise_signal(signal_number)
 
 
-def test_goes_on_as_if_it_had_not_stopped(tmp_path):
+def test_a_resumed_run_equals_an_undisturbed_one(tmp_path):
     whole, whole_checkpoint = _fit(tmp_path / "whole.npz", 5)
     _fit(tmp_path / "parts.npz", 5, until=2)
     resumed, checkpoint = _fit(tmp_path / "parts.npz", 5)
@@ -74,7 +74,7 @@ def test_goes_on_as_if_it_had_not_stopped(tmp_path):
 
 
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_asked_to_stop_it_finishes_the_batch_and_goes_on_from_there(tmp_path, signal_number, code):
+def test_a_signal_stops_after_the_batch_and_the_run_resumes_there(tmp_path, signal_number, code):
     whole, whole_checkpoint = _fit(tmp_path / "whole.npz", 3)
     before = signal.getsignal(signal_number)
     with pytest.raises(interruption.Interrupted) as stopped, interruption.watched():
@@ -120,7 +120,7 @@ def test_keeps_the_best_epoch(tmp_path):
     assert all((weight == 2).all() for weight in model.get_weights())
 
 
-def test_keeps_the_last_epoch_if_told_to(tmp_path):
+def test_keeps_the_last_epoch_if_set(tmp_path):
     model = _model()
     checkpoint = Checkpoint(tmp_path / "c.npz", model, model, 0.5, keep_last=True)
     for epoch, accuracy in enumerate((0.9, 0.6)):
@@ -173,7 +173,7 @@ def test_within_epochs_it_saves_only_where_it_may_and_refuses_other_metrics(tmp_
     Checkpoint(tmp_path / "own.npz", model, model, 0.5).on_epoch_begin(1)
 
 
-def test_the_first_of_equal_epochs_is_kept_and_natural_accuracy_stands_in_for_robust(tmp_path):
+def test_the_first_of_equal_epochs_is_kept_and_natural_accuracy_replaces_a_missing_robust_one(tmp_path):
     model = _model()
     checkpoint = Checkpoint(tmp_path / "c.npz", model, model, omega=1.0)
     for epoch, accuracy in enumerate((0.5, 0.7, 0.7, 0.6)):

@@ -75,7 +75,7 @@ def _config(**fields):
         ({"resume": True, "overwrite": True}, "exclude each other"),
     ],
 )
-def test_says_what_is_wrong(fields, message):
+def test_errors_name_the_wrong_field(fields, message):
     with pytest.raises(ValueError, match=message):
         _config(**fields)
 
@@ -173,7 +173,7 @@ _PLACE = {"output_dir", "data_dir", "download", "distribute", "attack_chunk", "d
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])
-def test_the_identity_is_all_that_decides_what_a_run_ends_with(name):
+def test_the_identity_holds_every_field_that_changes_the_result(name):
     others = {"momentum": {"optimizer": "sgd"}}.get(name, {})
     config = _config(attack=_FIXED, **others)
     other = _config(**{"attack": _FIXED, **others, name: _OTHERS[name]})
@@ -193,7 +193,7 @@ def test_the_identity_is_all_that_decides_what_a_run_ends_with(name):
         {"radii": (0.1, 0.1 + 1e-9)},
     ],
 )
-def test_takes_what_is_in_range(fields):
+def test_accepts_values_in_range(fields):
     _config(**fields)
 
 
@@ -219,7 +219,7 @@ def test_takes_what_is_in_range(fields):
         {"distribute": "multi_worker", "jit_compile": True},
     ],
 )
-def test_refuses_what_is_not(fields):
+def test_refuses_values_out_of_range(fields):
     with pytest.raises(ValueError, match=f"{next(iter(fields)).replace('distribute', 'jit_compile')} must be"):
         _config(**fields)
 

@@ -95,7 +95,7 @@ def test_reads_schedules(text, schedule):
     "|0.3|linear|linear:0:0.3|linear:0:10epochs|linear:0:0.3:10|linear:0:0.3:0epochs|linear:0:nan:3epochs|"
     "ramp:0:1:3epochs|staircase:3epochs|linear:0:0.3:-1steps|cosine:a:1:3steps".split("|"),
 )
-def test_refuses_what_is_no_schedule(text):
+def test_refuses_malformed_schedules(text):
     with pytest.raises(ValueError, match="A schedule is given as linear:START:END:LENGTH"):
         parse_schedule(text)
 
@@ -173,7 +173,7 @@ def test_validation_is_at_the_radius_of_the_attack_and_shows_no_schedule(data):
     assert logs["val_loss"][-1] == pytest.approx(scores["loss"], rel=1e-5)
 
 
-def test_a_saved_model_goes_on_where_it_was(data, tmp_path):
+def test_a_saved_model_resumes_its_curriculum(data, tmp_path):
     settings = {"epsilon": Cosine(0.0, 0.4, epochs=4), "omega": Staircase([0.2, 0.9], epochs=2)}
     whole = compiled(**settings)
     logs = fit(whole, data, epochs=4)

@@ -55,7 +55,7 @@ def test_replicas_draw_random_radii_of_their_own_and_share_the_loss_of_trades(tr
         np.testing.assert_allclose(other, one, atol=1e-5)
 
 
-def test_a_lost_worker_is_told_where_there_are_several():
+def test_a_lost_worker_is_reported_where_there_are_several():
     one = Distribution()
     with pytest.raises(tf.errors.UnavailableError), one.report_lost_workers():
         raise tf.errors.UnavailableError(None, None, "gone")
@@ -109,7 +109,7 @@ _WORKER = {"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "i
         json.dumps({**_WORKER, "cluster": {"worker": ["localhost:1"], "ps": ["localhost:2"]}}),
     ],
 )
-def test_says_what_tf_config_must_be(monkeypatch, tf_config):
+def test_a_malformed_tf_config_is_explained(monkeypatch, tf_config):
     monkeypatch.setenv("TF_CONFIG", tf_config)
     with pytest.raises(ValueError, match='needs TF_CONFIG in the environment of each worker, such as {"cluster"'):
         Distribution("multi_worker")

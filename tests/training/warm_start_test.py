@@ -55,7 +55,7 @@ def test_each_epoch_attacks_more_strongly_and_feasiblely(images, labels):
         assert wasserstein_distance(clean, found, BALL) <= 0.4 * (1 + 1e-5)
 
 
-def test_chunks_change_nothing_and_a_saved_model_goes_on(tmp_path, images, labels):
+def test_chunks_change_nothing_and_a_saved_model_resumes(tmp_path, images, labels):
     whole, chunked = _model(images, 0.1), _model(images, 0.1, attack_chunk=3)
     for model in (whole, chunked):
         model.fit(_numbered(images), labels, batch_size=len(images), epochs=2, shuffle=False, verbose=0)
@@ -68,7 +68,7 @@ def test_chunks_change_nothing_and_a_saved_model_goes_on(tmp_path, images, label
     assert whole.get_layer("warm_start").count_params() == images.size
 
 
-def test_a_resumed_run_goes_on_from_the_potentials(tmp_path, images, labels):
+def test_a_resumed_run_starts_from_the_stored_potentials(tmp_path, images, labels):
     model, resumed = _model(images), _model(images)
     model.fit(_numbered(images), labels, batch_size=len(images), epochs=1, verbose=0)
     checkpoint = Checkpoint(tmp_path / "run.npz", model, model.classifier, 1.0)

@@ -106,12 +106,12 @@ def test_refuses_attack_chunk(fast, attack_chunk):
 
 
 @pytest.mark.parametrize("attack", [None, "mirror_ascent", wasser_tf.ThreatModel(), Fast])
-def test_refuses_what_is_no_attack(attack):
+def test_refuses_other_objects_as_attacks(attack):
     with pytest.raises(ValueError, match="attack must be a wasser_tf.attacks.Attack"):
         WasserTrain(_classifier(), attack)
 
 
-def test_refuses_what_is_no_classifier(fast):
+def test_refuses_other_objects_as_classifiers(fast):
     with pytest.raises(ValueError, match="classifier must be a keras.Model, got Dense"):
         WasserTrain(keras.layers.Dense(3), fast)
     image = keras.Input((6, 5, 1))
@@ -307,7 +307,7 @@ def test_evaluate_gives_natural_and_adversarial_metrics(fast):
     )
 
 
-def test_fit_shows_what_evaluate_does(fast):
+def test_fit_shows_the_numbers_of_evaluate(fast):
     images, labels = _data()
     model = WasserTrain(_classifier(), fast)
     model.compile(keras.optimizers.SGD(0.0), _SPARSE(from_logits=True), metrics=["accuracy"])
@@ -524,7 +524,7 @@ def whole():
 
 
 @pytest.mark.parametrize(("chunk", "sizes"), [(1, {1}), (3, {3}), (5, {4}), (100, {8})])
-def test_chunks_bound_what_is_attacked_at_a_time_and_change_nothing(whole, chunk, sizes):
+def test_chunks_bound_the_images_attacked_at_a_time_and_change_nothing(whole, chunk, sizes):
     attack = Sizes(wasser_tf.ThreatModel(), iterations=1)
     images, labels = _data()
     model = WasserTrain(_classifier(), attack, attack_chunk=chunk)

@@ -301,7 +301,7 @@ def _test_images(count):
 
 
 @pytest.mark.parametrize(("fields", "changed"), _WIRES, ids=[next(iter(fields)) for fields, _ in _WIRES])
-def test_a_field_sets_what_it_says_and_nothing_else(record, usual, tmp_path, fields, changed):
+def test_a_field_sets_its_setting_and_nothing_else(record, usual, tmp_path, fields, changed):
     seen = record(_config(tmp_path / "run", **fields))
     if "num_attack_examples" in fields:
         changed = {**changed, "report.images": _test_images(6)}

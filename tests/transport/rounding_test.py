@@ -70,7 +70,7 @@ def test_rounding_makes_any_plan_feasible_and_the_exact_distance_agrees(problem)
 
 @hypothesis.given(problems(), st.sampled_from([0.0, 1.0, 10.0, 100.0]), st.sampled_from([0.3, 1.0, 5.0]))
 @hypothesis.settings(max_examples=20, deadline=None)
-def test_a_gibbs_plan_is_rounded_as_the_plan_that_it_stands_for(problem, scale, excess):
+def test_a_gibbs_plan_is_rounded_as_the_dense_plan_it_represents(problem, scale, excess):
     images, _, support, radius, threat_model = problem
     potential = scale * tf.random.stateless_normal(images.shape, seed=[1, 2])
     # Within, at and beyond the budget that it is rounded to.

@@ -138,7 +138,7 @@ def test_an_image_stops_when_its_objective_settles_and_not_before():
     assert settle(tolerance=-1.0, sweeps=3).sweeps.numpy().tolist() == [3] * 4
 
 
-def test_it_goes_on_until_mass_and_cost_are_right_and_five_times_the_sweeps_at_most():
+def test_it_iterates_until_mass_and_cost_are_right_up_to_five_times_the_sweeps():
     # Neither can be met: five times the sweeps.
     for impossible in ({"mass_tolerance": -1.0}, {"cost_tolerance": -9.0}):
         assert settle(sweeps=3, **impossible).sweeps.numpy().tolist() == [15] * 4
@@ -161,7 +161,7 @@ def test_quick_sums_are_the_sums_of_logarithms():
         np.testing.assert_allclose(quick, sure, rtol=1e-4, atol=1e-6)
 
 
-def test_the_span_leaves_out_what_is_log_zero():
+def test_the_span_leaves_out_log_zeros():
     potential = tf.constant([[3.0, -4.0, -1e30, 1.0], [-1e30, 2.0, 2.0, 2.0]], shape=[2, *SHAPE])
     np.testing.assert_array_equal(sinkhorn._span(potential), [7, 0])
 
