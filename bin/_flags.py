@@ -274,6 +274,9 @@ def define_board() -> None:
         "output_dir", "runs/leaderboard", "The folder of the evaluations, with a subfolder for each classifier."
     )
     flags.DEFINE_string("results_dir", "docs/results", "The folder of the page and of the entries.")
+    flags.DEFINE_string(
+        "certification", "", "The output_dir of bin/certify.py on the same images, for certified accuracies."
+    )
     flags.DEFINE_integer("batch_size", 128, "Images attacked at a time.", lower_bound=1)
 
 
@@ -293,6 +296,7 @@ def board() -> Board:
         batch_size=FLAGS.batch_size,
         options=model_options(),
         allow_chance_accuracy=FLAGS.allow_chance_accuracy,
+        certification=FLAGS.certification,
     )
 
 

@@ -7,6 +7,10 @@ r"""Adds classifiers to the leaderboard and renders its page.
 The first command evaluates the classifier on the whole test set with the ensemble, stores its entry as
 docs/results/leaderboard/mnist/p1-k5-normalized-capacity1/mine.json and renders docs/results/leaderboard.md. After an
 interruption, the same command resumes. The second command only renders the page.
+
+  python bin/leaderboard.py --certification=runs/certificates
+
+adds certified accuracies to the stored entries, without attacking; with --models, new entries get them too.
 """
 
 import pathlib
@@ -16,7 +20,7 @@ from absl import flags
 
 from wasser_tf.evaluation.config import parse_models
 from wasser_tf.publishing import leaderboard
-from wasser_tf.runs.leaderboard import add_to_leaderboard
+from wasser_tf.runs.leaderboard import add_to_leaderboard, certify_entries
 
 FLAGS = flags.FLAGS
 
@@ -35,6 +39,8 @@ def main() -> None:
         for name, path in parse_models(FLAGS.models).items():
             found = add_to_leaderboard(board, name, path, FLAGS.description, log=lambda line: print(line, flush=True))
             print(f"\n{leaderboard.leaderboard_table([found])}")
+    elif FLAGS.certification:
+        print(f"Certified: {', '.join(certify_entries(FLAGS.results_dir, FLAGS.certification))}")
     print(f"Written: {leaderboard.write_leaderboard(pathlib.Path(FLAGS.results_dir))}")
 
 

@@ -127,3 +127,18 @@ def test_fit_refuses_images_out_of_range(digits):
         model.fit(digits.train.images * 2, digits.train.labels, verbose=0)
     with pytest.raises(ValueError, match="lie in"):
         model.classify(digits.test.images[:2] - 1)
+
+
+def test_certify_takes_a_smoothed_classifier(ball):
+    model = Smoothed(models.build("linear", (8, 8, 1), 10, seed=0), num_votes=64, num_samples=128, alpha=0.1)
+    images = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
+    labels, lines = np.array([0, 1, 2]), []
+    found = wasser_tf.certify(model, images, labels, ball, progress=lines.append)
+    wanted = model.certify(images, labels, ball)
+    np.testing.assert_array_equal(found.radius, wanted.radius)
+    assert (found.method, found.confidence) == (wanted.method, 0.9) and "N = 128" in found.method
+    assert lines == ["3 of 3 images voted on"]
+    with pytest.raises(ValueError, match="A Smoothed classifier has no bounds by crown"):
+        wasser_tf.certify(model, images, labels, ball, method="crown")
+    with pytest.raises(ValueError, match="resolution is for deterministic methods"):
+        wasser_tf.certify(model, images, labels, ball, resolution=0.1)

@@ -39,6 +39,7 @@ def test_robust_images_survive_every_attack_in_every_smaller_ball():
 
     report = {
         "images": "digits test",
+        "images_digest": "d",
         "num_images": 4,
         "commit": "c",
         "command": "python bin/leaderboard.py",

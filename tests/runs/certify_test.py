@@ -7,11 +7,14 @@ import pathlib
 import numpy as np
 import pytest
 
-from wasser_tf.certification.prover import Prover
+from wasser_tf.certification.prover import Prover, certify
+from wasser_tf.certification.smoothed import Smoothed
 from wasser_tf.data.selection import ImageSource
-from wasser_tf.evaluation.fingerprint import fingerprint
+from wasser_tf.evaluation.fingerprint import array_digest, fingerprint
 from wasser_tf.models import build
-from wasser_tf.reporting.bracket import Bracket, bracket_table, digest_of, read_certified, save_bracket
+from wasser_tf.reporting.bracket import Bracket, bracket_table, save_bracket
+from wasser_tf.reporting.certification import read_certification
+from wasser_tf.runs.certifiers import SmoothingSettings
 from wasser_tf.runs.certify import CertificationRun, run_certification
 from wasser_tf.threat_model import ThreatModel
 
@@ -31,13 +34,16 @@ def config(tmp_path):
     )
 
 
-def evaluation_of(config, radii, **changes):
+def evaluation_of(config, radii, num_examples=20):
     """Writes what bin/evaluate.py leaves, as far as it is read."""
     folder = pathlib.Path(config.output_dir).parent / "evaluation"
     folder.mkdir(exist_ok=True)
     attack = {"config": {"threat_model": config.threat_model.get_config()}}
+    images = ImageSource(num_examples=num_examples).load()
     report = {
-        "config": {"source": {**dataclasses.asdict(config.source), **changes}, "attacks": {"mirror_ascent": attack}},
+        "schema": "wasser_tf.evaluation_report/1",
+        "config": {"attacks": {"mirror_ascent": attack}},
+        "images_digest": array_digest(images.images, images.labels),
         "models": {
             "any": {"fingerprint": fingerprint(config.models["linear"]), "minimal_radius": list(map(str, radii))}
         },
@@ -59,19 +65,25 @@ def test_the_report_holds_the_certified_radii(config):
     assert "Wasserstein ball" in text and "3×3" in text
     assert f"{100 * np.mean(wanted >= 0.01):.1f}" in text
     rows = pathlib.Path(config.output_dir, "results.csv").read_text().splitlines()
-    assert rows[1] == f"linear,ibp,0.01,{np.mean(wanted >= 0.01):.6g},"
+    assert rows[1] == f"linear,ibp,1,0.01,{np.mean(wanted >= 0.01):.6g},"
+    rows = pathlib.Path(config.output_dir, "radii.csv").read_text().splitlines()
+    assert len(rows) == 21
+    assert rows[1] == f"linear,0,{images.labels[0]},{report['models']['linear']['predicted'][0]},{wanted[0]:.6g},"
     assert {path.name for path in pathlib.Path(config.output_dir, "figures").iterdir()} == {
         "bracket.png",
         "radii_linear.png",
     }
-    by_fingerprint = read_certified(config.output_dir, images, config.threat_model)
-    np.testing.assert_array_equal(by_fingerprint[fingerprint(config.models["linear"])], wanted)
+    stored = read_certification(config.output_dir)
+    stored.check(images, config.threat_model)
+    certified = stored.classifiers[fingerprint(config.models["linear"])]
+    np.testing.assert_array_equal(certified.radius, wanted)
+    assert (certified.method, certified.confidence) == ("ibp", 1.0)
 
 
 def test_what_was_certified_is_not_certified_again(config, monkeypatch):
     first = run_certification(config)["linear"]
     cells = sorted(pathlib.Path(config.output_dir, "cells").rglob("*.json"))
-    assert len(cells) == 3
+    assert len(cells) == 4
     cells[1].unlink()
     calls = []
     certify = Prover.certify
@@ -90,6 +102,8 @@ def test_the_bracket_has_both_sides_and_names_contradictions(config):
     assert found.not_fooled_share(0.04) == 1 and found.not_fooled_share(0.05) == 0.5
     text = pathlib.Path(config.output_dir, "report.md").read_text()
     assert f"{100 * found.certified_share(0.1):.1f} to 50.0" in text
+    rows = pathlib.Path(config.output_dir, "radii.csv").read_text().splitlines()
+    assert [row.rpartition(",")[2] for row in rows] == ["minimal_radius"] + ["0.05"] * 10 + ["inf"] * 10
     assert "Something is wrong" not in text
     contradicted = dataclasses.replace(given, evaluation=evaluation_of(config, [1e-6] * 20))
     assert run_certification(contradicted)["linear"].contradictions() > 0
@@ -103,6 +117,9 @@ def test_an_evaluation_of_other_images_or_of_another_ball_is_refused(config):
     right = evaluation_of(config, [1.0] * 20)
     with pytest.raises(ValueError, match="is of another ball"):
         run_certification(dataclasses.replace(config, evaluation=right, threat_model=ThreatModel(kernel_size=5)))
+    pathlib.Path(right, "report.json").write_text('{"schema": "wasser_tf.attack_report/1"}')
+    with pytest.raises(ValueError, match="must be a document of schema wasser_tf.evaluation_report"):
+        run_certification(dataclasses.replace(config, evaluation=right))
     with pytest.raises(ValueError, match="holds no evaluation"):
         run_certification(dataclasses.replace(config, evaluation=config.output_dir))
     assert not pathlib.Path(config.output_dir).exists()
@@ -111,19 +128,76 @@ def test_an_evaluation_of_other_images_or_of_another_ball_is_refused(config):
 def test_a_certification_of_other_images_or_of_another_ball_is_refused(config):
     run_certification(config)
     images = config.source.load()
-    with pytest.raises(ValueError, match="is of other images"):
-        read_certified(config.output_dir, ImageSource(num_examples=19).load(), config.threat_model)
-    with pytest.raises(ValueError, match="is of another ball"):
-        read_certified(config.output_dir, images, ThreatModel(kernel_size=3, p=2.0))
+    stored = read_certification(config.output_dir)
+    with pytest.raises(ValueError, match="certifies other images"):
+        stored.check(ImageSource(num_examples=19).load(), config.threat_model)
+    with pytest.raises(ValueError, match="certifies another ball"):
+        stored.check(images, ThreatModel(kernel_size=3, p=2.0))
     with pytest.raises(ValueError, match="holds no certification"):
-        read_certified(config.output_dir + "/cells", images, config.threat_model)
+        read_certification(config.output_dir + "/cells")
+
+
+@pytest.fixture
+def smoothed(config, tmp_path):
+    """The same run by smoothing, of few votes, for the linear classifier and for a Smoothed model around it."""
+    path = tmp_path / "smoothed.keras"
+    base = build("linear", (8, 8, 1), 10, seed=3)
+    Smoothed(base, "uniform", scale=0.02, num_votes=64, num_samples=256, alpha=0.01, seed=7).save(path)
+    settings = SmoothingSettings(scale=0.03, num_votes=64, num_samples=128)
+    models = {**config.models, "smoothed": str(path)}
+    return dataclasses.replace(config, models=models, method="smoothing", smoothing=settings)
+
+
+def test_smoothing_certifies_any_classifier_and_records_its_settings(smoothed):
+    found = run_certification(smoothed)
+    stored = json.loads(pathlib.Path(smoothed.output_dir, "report.json").read_text())["models"]
+    # What is not given is that of the Smoothed model, or the default.
+    assert stored["smoothed"]["settings"] == {
+        "method": "smoothing",
+        "noise": "uniform",
+        "scale": 0.03,
+        "num_samples": 128,
+        "num_votes": 64,
+        "alpha": 0.01,
+        "seed": 7,
+    }
+    assert stored["linear"]["method"] == "randomised smoothing (laplace 0.03, N = 128, alpha = 0.05)"
+    assert (stored["linear"]["confidence"], stored["smoothed"]["confidence"]) == (0.95, 0.99)
+    images = smoothed.source.load()
+    model = Smoothed(
+        build("linear", (8, 8, 1), 10, seed=3), "uniform", scale=0.03, num_votes=64, num_samples=128, alpha=0.01, seed=7
+    )
+    wanted = certify(model, images.images, images.labels, smoothed.threat_model)
+    np.testing.assert_array_equal(found["smoothed"].certified, wanted.radius)
+    text = pathlib.Path(smoothed.output_dir, "report.md").read_text()
+    assert "N = 128, alpha = 0.05), each certificate with a probability of 0.95" in text
+    for cell in pathlib.Path(smoothed.output_dir, "cells").rglob("0*.json"):
+        key = json.loads(cell.read_text())["key"]
+        assert key["num_samples"] == 128 and key["alpha"] in (0.05, 0.01)
+    votes = pathlib.Path(smoothed.output_dir, "votes")
+    before = {path: path.stat().st_mtime_ns for path in votes.iterdir()}
+    assert len(before) == 40
+    for cell in pathlib.Path(smoothed.output_dir, "cells").rglob("*.json"):
+        cell.unlink()
+    again = run_certification(smoothed)
+    assert {path: path.stat().st_mtime_ns for path in votes.iterdir()} == before
+    np.testing.assert_array_equal(again["linear"].certified, found["linear"].certified)
+
+
+def test_a_smoothed_model_has_no_bounds_and_auto_takes_its_votes(smoothed):
+    with pytest.raises(ValueError, match="is a Smoothed classifier, which has no bounds by ibp"):
+        run_certification(dataclasses.replace(smoothed, method="ibp"))
+    only = {"smoothed": smoothed.models["smoothed"]}
+    run_certification(dataclasses.replace(smoothed, models=only, method="auto"))
+    stored = json.loads(pathlib.Path(smoothed.output_dir, "report.json").read_text())["models"]["smoothed"]
+    assert stored["method"] == "randomised smoothing (uniform 0.03, N = 128, alpha = 0.01)"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"models": {}}, "models and radii must name at least one"),
-        ({"method": "smoothing"}, "method must be auto, ibp or crown"),
+        ({"method": "milp"}, "method must be one of auto, ibp, crown, smoothing"),
         ({"resolution": 0.0}, "resolution must be"),
         ({"batch_size": 0}, "batch_size must be"),
         ({"radii": (-0.1,)}, "epsilon must be"),
@@ -146,4 +220,9 @@ def test_shares_by_hand(tmp_path):
     assert (tmp_path / "bracket.png").stat().st_size > 10_000
     with pytest.raises(ValueError, match="brackets must hold at least one"):
         save_bracket(tmp_path / "none.png", {})
-    assert digest_of(np.zeros(2)) != digest_of(np.zeros((2, 1)))
+
+
+@pytest.mark.parametrize("change", [{"alpha": 1.5}, {"noise": "normal"}, {"scale": -1.0}, {"num_samples": 0}])
+def test_bad_settings_of_smoothing_get_a_sentence(change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} must"):
+        SmoothingSettings(**change)

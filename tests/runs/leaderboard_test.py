@@ -42,7 +42,7 @@ def evaluated(monkeypatch, tmp_path):
         other = {**record, "model": "other", "feasible": {"feasible_share": 0.0}, "seconds": 99}
         report = {
             "schema": "wasser_tf.evaluation_report/1",
-            "images": "digits test", "num_images": 4, "commit": "c", "command": "python x",
+            "images": "digits test", "images_digest": "d", "num_images": 4, "commit": "c", "command": "python x",
             "models": {name: {"minimal_radius": [0.0, 0.1, 0.4, "inf"], "fingerprint": "f"}, "other": {}},
             "records": [record, {**record, "epsilon": 1.0, "seconds": 7.4}, other],
             "config": {"attacks": {"x": {"name": "x", "config": {"iterations": 1, "threat_model": {}}}}},
@@ -71,7 +71,7 @@ def test_adding_to_the_leaderboard(evaluated, tmp_path):
     logged, board = [], _board(tmp_path)
     found = leaderboard_run.add_to_leaderboard(board, "my one", "a.keras", "Mine.", logged.append)
     ((run, options),) = evaluated
-    assert options == {"resume": True, "allow_chance_accuracy": False, "log": logged.append}
+    assert options == {"resume": True, "allow_chance_accuracy": False, "certification": "", "log": logged.append}
     assert run.models == {"my one": "a.keras"} and run.source == board.source and run.attacks is board.attacks
     assert (run.radii, run.batch_size, run.sanity, run.skip_fooled) == ((0.1, 1.0), 3, False, True)
     assert run.output_dir == str(tmp_path / "out" / "my_one") and not run.minimal_radius
@@ -79,6 +79,7 @@ def test_adding_to_the_leaderboard(evaluated, tmp_path):
         "name": "my one",
         "description": "Mine.",
         "dataset": "digits test",
+        "images_digest": "d",
         "num_images": 4,
         "threat_model": {"p": 2.0, "kernel_size": 5},
         "attacks": {"x": {"iterations": 1}},

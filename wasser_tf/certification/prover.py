@@ -10,11 +10,14 @@ import tensorflow as tf
 from wasser_tf.certification.bounds import METHODS, Batch, Bounds
 from wasser_tf.certification.network import Network
 from wasser_tf.certification.result import CertificationResult
+from wasser_tf.certification.smoothed import Smoothed
 from wasser_tf.models.inputs import check_batch
 from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.support_function import largest_cost
 
+# The method of a `Smoothed` classifier.
+SMOOTHING = "smoothing"
 # CROWN holds a functional of every unit for every image of a batch.
 _CROWN_BATCH = 8
 # "auto" tries CROWN on so many images, and takes it where it proves this much more than IBP.
@@ -40,7 +43,9 @@ def certify(
 ) -> CertificationResult:
     """Proves that no feasible transport plan of small cost changes a classifier's answer.
 
-    The bounds are those of a larger ball, without the capacity, and of what the classifier computes in float32; see
+    A `Smoothed` classifier is certified by votes on noisy images, and each certificate holds with the probability
+    `confidence`, 1 − alpha. Any other is certified by bounds through its layers, with confidence 1. These bounds are
+    those of a larger ball, without the capacity, and of what the classifier computes in float32; see
     docs/design/certification.md for what is proved and how.
 
     Args:
@@ -50,26 +55,55 @@ def certify(
       labels: Class indices [n], or one-hot [n, classes].
       threat_model: The ball, and ε.
       method: "ibp" (intervals: fast, tight on networks trained by it), "crown" (linear bounds: tighter on others, and
-        hundreds of times as slow), or "auto": CROWN where it proves more on the first images and the network is small.
+        hundreds of times as slow), "smoothing" (of a `Smoothed` classifier), or "auto": smoothing for a `Smoothed`
+        classifier; else CROWN where it proves more on the first images and the network is small, or IBP.
       batch_size: Images at a time; it bounds memory and does not change the result.
-      resolution: How far the radius may be below the largest provable one, > 0; a 200th of ε by default.
+      resolution: How far the radius may be below the largest provable one, > 0; a 200th of ε by default. Not of
+        smoothing, whose radius is a formula.
       progress: Is given a line for each batch.
 
     Returns:
-      The certificates, of confidence 1.
+      The certificates.
 
     Raises:
       ValueError: A layer has no rule, the classifier is not deterministic, an answer is not finite, or an argument is
         not what is needed; the message says how to correct it.
     """
+    if method not in (*METHODS, SMOOTHING, "auto"):
+        raise ValueError(f"method must be ibp, crown, smoothing or auto, got {method!r}.")
+    if isinstance(classifier, Smoothed):
+        return _by_votes(classifier, images, labels, threat_model, method, batch_size, resolution, progress)
+    if method == SMOOTHING:
+        raise ValueError(
+            f"method={method!r} needs a wasser_tf.Smoothed classifier, which specifies the noise, got a "
+            f"{type(classifier).__name__}: wrap it in wasser_tf.Smoothed."
+        )
     prover = Prover(classifier, threat_model, batch_size=batch_size)
     images, labels = prover.check(images, labels)
-    if method not in (*METHODS, "auto"):
-        raise ValueError(f"method must be ibp, crown or auto, got {method!r}.")
     if resolution is not None:
         check_number("resolution", resolution, above=0)
     chosen = prover.choose(images, labels) if method == "auto" else method
     return prover.certify(images, labels, chosen, resolution, progress)
+
+
+def _by_votes(
+    classifier: Smoothed,
+    images: np.ndarray,
+    labels: np.ndarray,
+    threat_model: ThreatModel,
+    method: str,
+    batch_size: int,
+    resolution: float | None,
+    progress: Callable[[str], None] | None,
+) -> CertificationResult:
+    if method not in (SMOOTHING, "auto"):
+        raise ValueError(
+            f"A Smoothed classifier has no bounds by {method}: give method={SMOOTHING!r}, or certify its "
+            "base_classifier, which is another classifier."
+        )
+    if resolution is not None:
+        raise ValueError(f"resolution is for deterministic methods, got {resolution!r} with smoothing: leave it out.")
+    return classifier.certify(images, labels, threat_model, batch_size=batch_size, progress=progress)
 
 
 class Prover:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Callable
 from typing import Any, Self
 
 import keras
@@ -121,6 +122,7 @@ class Smoothed(keras.Model):
         index: np.ndarray | None = None,
         batch_size: int = 1024,
         folder: str | os.PathLike[str] | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> CertificationResult:
         """Certifies images, each at confidence 1 − α; see `certify_smoothed` for the arguments.
 
@@ -141,6 +143,7 @@ class Smoothed(keras.Model):
             index=index,
             batch_size=batch_size,
             folder=folder,
+            progress=progress,
         )
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:

@@ -20,6 +20,7 @@ from wasser_tf.threat_model import ThreatModel
 
 # A part in 10⁹ of a radius is given away for what float64 rounds in it, and at its very end a vote may be a tie.
 _INWARD = 1 - 1e-9
+_IMAGES_A_LINE = 64
 # The noise, the noisy images, and what makes them.
 _COPIES_AT_ONCE = 3
 
@@ -40,6 +41,7 @@ def certify_smoothed(
     batch_size: int = 1024,
     folder: str | os.PathLike[str] | None = None,
     name: str | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> CertificationResult:
     """Certifies the classifier that answers with the majority of a base classifier's votes on noisy images.
 
@@ -66,7 +68,12 @@ def certify_smoothed(
       batch_size: The most noisy images at a time, no fewer than 64 are taken; it changes no result.
       folder: Where the votes of each image are stored as soon as they are counted. A second call takes those that are
         there, at any α and any threat model.
-      name: What tells this classifier from others in the folder; a Keras model is told by its weights.
+      name: A name that distinguishes this classifier from others in the folder. A Keras model needs none, because its
+        weights distinguish it.
+      progress: Takes a line for every 64 images.
+
+    Returns:
+      The certificates, each with confidence 1 − α.
 
     Raises:
       ValueError: The input is not what is needed, or the classifier is random or returns what is not finite.
@@ -102,6 +109,8 @@ def certify_smoothed(
             interruption.raise_if_requested()
         predicted.append(int(counts[0].argmax()))
         successes.append(int(counts[1][predicted[-1]]))
+        if progress and (len(successes) % _IMAGES_A_LINE == 0 or len(successes) == len(images)):
+            progress(f"{len(successes)} of {len(images)} images voted on")
     return _result(
         flow_noise, threat_model, images, labels, np.array(predicted), np.array(successes), num_samples, alpha
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wasser_tf.attacks import spec
+from wasser_tf.publishing.certified import certified_by
 from wasser_tf.publishing.leaderboard import attacks_in_words, ball_in_words, short_commit
 from wasser_tf.reporting.tables import markdown_table
 from wasser_tf.runtime import storage
@@ -113,6 +114,9 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{key} {value}" for key, value in training["versions"].items())
     warnings = "".join(f"\n**{line}**\n" for line in evaluation.get("warnings", ()))
     rows += [[f"robust at ε = {radius}", percent(share)] for radius, share in evaluation["robust_accuracy"].items()]
+    certified = evaluation.get("certified", {}).get("accuracy", {})
+    rows += [[f"certified at ε = {radius}", percent(share)] for radius, share in certified.items()]
+    proof = f"Certified by {certified_by(evaluation)}.\n" if certified else ""
     return f"""# {card["name"]}
 
 {model}, {classifier["num_weights"]:,} weights, from {height}×{width}×{channels} images in [0, 1]
@@ -134,7 +138,7 @@ classifier = wasser_tf.load_pretrained("{card["name"]}")
 {evaluation["command"]}
 ```
 
-Robust accuracies are upper bounds: a stronger attack may lower them. They hold for this threat model only.
+{proof}Robust accuracies are upper bounds: a stronger attack may lower them. They hold for this threat model only.
 
 ## Training
 

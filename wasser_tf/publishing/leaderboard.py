@@ -13,6 +13,9 @@ import numpy as np
 from wasser_tf.attacks import spec
 from wasser_tf.attacks.scoring import flagged_in_words
 from wasser_tf.evaluation.fingerprint import safe_name
+from wasser_tf.publishing.certified import certified_by, certified_part, check_certified
+from wasser_tf.reporting.bracket import Bracket
+from wasser_tf.reporting.certification import Certified
 from wasser_tf.reporting.tables import markdown_table, threat_model_caption
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.formatting import percent
@@ -35,7 +38,7 @@ def make_entry(
     """Makes a leaderboard entry from an evaluation.
 
     The robust accuracy at ε is the share of images that no attack fooled, at any of the radii, at a cost of at most ε
-    (balls are nested).
+    (balls are nested). If the evaluation was given a certification, the entry has certified accuracies too.
 
     Args:
       report: The content of report.json of an evaluation with `skip_fooled`, see `runtime.run_files.read_document`.
@@ -47,7 +50,7 @@ def make_entry(
       The entry as plain Python values.
 
     Raises:
-      ValueError: The report does not contain the classifier.
+      ValueError: The report does not contain the classifier, or an attack fooled an image within its certified radius.
 
     Example (`wasser_tf.runs.leaderboard.add_to_leaderboard` does this in one call):
 
@@ -73,12 +76,14 @@ def make_entry(
         "name": name,
         "description": description,
         "dataset": report["images"],
+        "images_digest": report["images_digest"],
         "num_images": report["num_images"],
         "threat_model": {key: value for key, value in records[0]["threat_model"].items() if key != "epsilon"},
         "attacks": attacks,
         "seed": records[0]["seed"],
         "natural_accuracy": records[0]["natural_accuracy"],
         "robust_accuracy": {f"{radius:g}": float(np.mean(smallest > radius)) for radius in radii},
+        **_certified(name, model, smallest, radii),
         **_warnings(model, records),
         "least_feasible_share": min(record["feasible"]["feasible_share"] for record in records),
         # The last record covers all attacks at all radii.
@@ -88,6 +93,19 @@ def make_entry(
         "commit": report["commit"],
         "command": report["command"],
     }
+
+
+def _certified(name: str, model: Mapping[str, Any], smallest: np.ndarray, radii: Sequence[float]) -> dict[str, Any]:
+    """Returns {"certified": accuracies and method}, or {} without certificates."""
+    if "certified" not in model:
+        return {}
+    certified = Certified.from_json(model["certified"])
+    if wrong := Bracket(certified.radius, smallest).contradictions():
+        raise ValueError(
+            f"Attacks fooled {wrong} images of {name} within their certified radii, so the certificates or the attack "
+            "are wrong: report it, and do not publish this entry."
+        )
+    return {"certified": certified_part(certified, radii)}
 
 
 def _warnings(model: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -106,9 +124,11 @@ def write_leaderboard(results_dir: pathlib.Path) -> pathlib.Path:
       The path of the page.
 
     Raises:
-      ValueError: There are no entries, or one cannot be read.
+      ValueError: There are no entries, one cannot be read, or one certifies more images than withstood the attack.
     """
     found = entries(results_dir)
+    for entry in found:
+        check_certified(entry)
     if not found:
         raise ValueError(f"{results_dir / ENTRIES} contains no entries: add a classifier first.")
     storage.write_text(results_dir / LEADERBOARD, render_leaderboard(found))
@@ -167,7 +187,9 @@ def render_leaderboard(found: Sequence[Mapping[str, Any]]) -> str:
     parts = [
         "# Leaderboard\n\n"
         "Accuracy on clean images, and robust accuracy: the share of images that no attack fooled within ε. Only "
-        "feasible examples count. Robust accuracies are upper bounds: a stronger attack may lower them. Rendered "
+        "feasible examples count. Robust accuracies are upper bounds: a stronger attack may lower them. Certified "
+        "accuracies, if an entry has any, are lower bounds: the share of the same images whose right answer no "
+        "feasible plan of radius ε changes. Rendered "
         f"from [{ENTRIES}/]({ENTRIES}) by `python bin/leaderboard.py`.\n"
     ]
     for (dataset, ball), members in groups.items():
@@ -187,6 +209,7 @@ def leaderboard_table(members: Sequence[Mapping[str, Any]]) -> str:
     radii = sorted({float(radius) for entry in members for radius in entry["robust_accuracy"]})
     shared = [radius for radius in radii if all(f"{radius:g}" in entry["robust_accuracy"] for entry in members)]
     by = f"{shared[len(shared) // 2]:g}" if shared else None
+    proved = radii if any("certified" in entry for entry in members) else []
 
     def rank(entry: Mapping[str, Any]) -> tuple[float, float]:
         return (-entry["robust_accuracy"][by] if by else 0.0, -entry["natural_accuracy"])
@@ -200,6 +223,7 @@ def leaderboard_table(members: Sequence[Mapping[str, Any]]) -> str:
                 percent(entry["robust_accuracy"].get(f"{radius:g}")) + (" (!)" if entry.get("warnings") else "")
                 for radius in radii
             ),
+            *(percent(entry.get("certified", {}).get("accuracy", {}).get(f"{radius:g}")) for radius in proved),
             f"{entry['num_images']:,}",
             attacks_in_words(entry["attacks"]),
             short_commit(entry["commit"]),
@@ -207,8 +231,12 @@ def leaderboard_table(members: Sequence[Mapping[str, Any]]) -> str:
         for entry in sorted(members, key=rank)
     ]
     header = ["classifier", "weights", "natural", *(f"ε = {radius:g}" for radius in radii)]
+    header += [f"certified {radius:g}" for radius in proved]
     warnings = "".join(f"\n(!) **{one['name']}**: {line}\n" for one in members for line in one.get("warnings", ()))
-    return markdown_table([*header, "images", "attack", "commit"], rows) + warnings
+    methods = "".join(
+        f"\n**{one['name']}** is certified by {certified_by(one)}.\n" for one in members if certified_by(one)
+    )
+    return markdown_table([*header, "images", "attack", "commit"], rows) + warnings + methods
 
 
 def ball_in_words(entry: Mapping[str, Any]) -> str:

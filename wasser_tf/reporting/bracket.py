@@ -1,19 +1,12 @@
 """The bracket: the share of images certified at ε, and the share not fooled; robust accuracy lies between the two."""
 
-import hashlib
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from wasser_tf.data.selection import Selection
 from wasser_tf.reporting import drawing, tables
-from wasser_tf.runtime import storage
 from wasser_tf.threat_model import ThreatModel
-
-# Of a certification; written last: where it is there, all is there.
-REPORT = "report.json"
 
 
 class Bracket(NamedTuple):
@@ -129,43 +122,3 @@ def save_radii_by_image(
     axis.legend(fontsize=9, frameon=False, loc="upper left")
     drawing.clear_axes(axis)
     drawing.save_figure(figure, path, title, drawing.caption(threat_model, len(order)))
-
-
-def read_certified(folder: str, images: Selection, threat_model: ThreatModel) -> dict[str, np.ndarray]:
-    """Reads the certified radii of a run, by the fingerprint of the classifier's file.
-
-    Args:
-      folder: The output_dir of the run.
-      images: The images that they are needed of.
-      threat_model: The ball that they are needed of.
-
-    Raises:
-      ValueError: The folder holds no certification, or one of other images or of another ball.
-    """
-    path = pathlib.Path(folder).expanduser() / REPORT
-    if not path.exists():
-        raise ValueError(f"{folder} holds no certification ({REPORT} is not there): make one by bin/certify.py.")
-    stored = storage.read_json(path)
-    try:
-        ball, digest = stored["config"]["threat_model"], stored["images_digest"]
-        radii = {
-            values["fingerprint"]: np.array(list(map(float, values["radius"]))) for values in stored["models"].values()
-        }
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not of a certification ({error}): give the output_dir of bin/certify.py."
-        ) from error
-    if digest != digest_of(images.images, images.labels):
-        raise ValueError(f"{folder} is of other images: certify those that are evaluated, by the same flags.")
-    if ball != storage.through_json(threat_model.rules.get_config()):
-        raise ValueError(f"{folder} is of another ball ({ThreatModel.from_config(ball)}): certify the one evaluated.")
-    return radii
-
-
-def digest_of(*arrays: np.ndarray) -> str:
-    """Returns a hash of arrays: their types, shapes and values."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

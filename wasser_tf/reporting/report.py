@@ -12,11 +12,12 @@ from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.check import Check, gradient_masking
 from wasser_tf.evaluation.examples import Examples
-from wasser_tf.evaluation.fingerprint import safe_name
+from wasser_tf.evaluation.fingerprint import array_digest, safe_name
 from wasser_tf.evaluation.record import WORST_CASE, Record, make_record
 from wasser_tf.evaluation.verification import ExactCheck
 from wasser_tf.reporting import figures, tables
 from wasser_tf.reporting.bracket import Bracket, bracket_table, save_bracket
+from wasser_tf.reporting.certification import Certified
 from wasser_tf.runtime import provenance, run_files, storage
 from wasser_tf.runtime.formatting import percent
 from wasser_tf.threat_model import ThreatModel
@@ -50,7 +51,7 @@ class ModelReport:
       minimal_radii: Upper bounds of the minimal radii, [n], see `worst_case.least_costs`.
       bisected: Whether the minimal radii were found by bisection. Otherwise they cluster just below the tested radii,
         and neither their median nor their histogram is shown.
-      certified_radii: The certified radius of each image, [n]; None without a certification.
+      certified: The certificates, of the same images; None without a certification.
       pictures: Examples to draw, by radius.
     """
 
@@ -62,7 +63,7 @@ class ModelReport:
     checks: list[Check] = dataclasses.field(default_factory=list)
     minimal_radii: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     bisected: bool = False
-    certified_radii: np.ndarray | None = None
+    certified: Certified | None = None
     pictures: dict[float, Pictures] = dataclasses.field(default_factory=dict)
 
     def add(
@@ -135,6 +136,7 @@ def write_report(
         "command": provenance.command(),
         "threat_model_in_words": tables.threat_model_caption(threat_model.get_config()),
         "images": images.name,
+        "images_digest": array_digest(images.images, images.labels),
         "num_images": len(images.labels),
         "records": [record.to_json() for record in records],
         "models": {model.name: _to_json(model) for model in reports},
@@ -156,11 +158,7 @@ def _to_json(model: ModelReport) -> dict[str, Any]:
         "gradient_masking": gradient_masking(model.checks),
         "minimal_radius_median": _median(radii) if model.bisected else None,
         "minimal_radius": [float(radius) for radius in radii],
-        **(
-            {}
-            if model.certified_radii is None
-            else {"certified_radius": [float(radius) for radius in model.certified_radii]}
-        ),
+        **({} if model.certified is None else {"certified": model.certified.to_json()}),
     }
 
 
@@ -246,8 +244,9 @@ def _markdown(
         if model.exact:
             parts.append(f"### Exact transport\n\n{_exact_table(model)}")
     if brackets := _brackets(reports):
+        methods = [f"{model.name}: {model.certified.method}" for model in reports if model.certified is not None]
         radii = sorted({record.epsilon for model in reports for record in model.records})
-        parts.append(f"## Bracket\n\n{_bracket_words(brackets)}\n\n{bracket_table(brackets, radii)}")
+        parts.append(f"## Bracket\n\n{_bracket_words(brackets, methods)}\n\n{bracket_table(brackets, radii)}")
     parts.append(f"## All scores\n\n{tables.to_markdown([record for model in reports for record in model.records])}")
     parts.append("## Pictures\n\n" + "\n\n".join(f"![{caption}]({path})" for caption, path in drawn.items()) + "\n")
     return "\n".join(parts)
@@ -256,15 +255,16 @@ def _markdown(
 def _brackets(reports: Sequence[ModelReport]) -> dict[str, Bracket]:
     """Returns the radii from both sides of those classifiers that a certification was given of."""
     return {
-        model.name: Bracket(model.certified_radii, model.minimal_radii)
+        model.name: Bracket(model.certified.radius, model.minimal_radii)
         for model in reports
-        if model.certified_radii is not None
+        if model.certified is not None
     }
 
 
-def _bracket_words(brackets: dict[str, Bracket]) -> str:
+def _bracket_words(brackets: dict[str, Bracket], methods: Sequence[str]) -> str:
     wrong = {name: count for name, bracket in brackets.items() if (count := bracket.contradictions())}
     words = "Share of images certified at ε, and share that no attack above fooled: robust accuracy lies between them."
+    words += " Certified by " + "; ".join(methods) + "."
     return words + (f" **Images fooled within their certified radius: {wrong}.**" if wrong else "")
 
 

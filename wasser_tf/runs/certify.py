@@ -15,21 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from wasser_tf import models
 from wasser_tf.certification.bounds import METHODS
-from wasser_tf.certification.prover import Prover
+from wasser_tf.certification.prover import SMOOTHING
 from wasser_tf.data.selection import ImageSource, Selection
-from wasser_tf.evaluation.fingerprint import fingerprint, safe_name
-from wasser_tf.reporting import bracket, tables
-from wasser_tf.reporting.bracket import REPORT, Bracket, digest_of
-from wasser_tf.runs.attack import check_output_dir
-from wasser_tf.runtime import interruption, provenance, storage
+from wasser_tf.evaluation.fingerprint import array_digest, fingerprint, safe_name
+from wasser_tf.reporting.bracket import Bracket
+from wasser_tf.reporting.certification_report import RADII, write_certification
+from wasser_tf.reporting.report import FIGURES
+from wasser_tf.runs.certifiers import Certifier, SmoothingSettings, make_certifier
+from wasser_tf.runtime import interruption, storage
 from wasser_tf.runtime.arguments import check_number, is_whole
+from wasser_tf.runtime.output_folder import check_output_dir
+from wasser_tf.runtime.run_files import CONFIG, REPORT, REPORT_TEXT, RESULTS, Schema, read_document
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.version import __version__
 
-CONFIG, CELLS, FIGURES = "config.json", "cells", "figures"
-_REPORTS = (REPORT, "report.md", "results.csv")
+CELLS, VOTES = "cells", "votes"
+_REPORTS = (REPORT, REPORT_TEXT, RESULTS, RADII)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,9 @@ class CertificationRun:
       threat_model: The ball; its epsilon is not used.
       radii: The radii of the table.
       output_dir: Where everything goes.
-      method: "auto", "ibp" or "crown".
+      method: "auto", "ibp", "crown" or "smoothing".
       resolution: How far a radius may be below the largest provable one; a 200th of the largest of `radii` by default.
+      smoothing: The settings of smoothing.
       batch_size: Images at a time; a file of results holds as many.
       evaluation: The output_dir of an evaluation of the same images, for the bracket; none by default.
 
@@ -58,14 +61,16 @@ class CertificationRun:
     output_dir: str
     method: str = "auto"
     resolution: float | None = None
+    smoothing: SmoothingSettings = SmoothingSettings()
     batch_size: int = 256
     evaluation: str = ""
 
     def __post_init__(self) -> None:
         if not self.models or not self.radii:
             raise ValueError("models and radii must name at least one each, got none.")
-        if self.method not in (*METHODS, "auto"):
-            raise ValueError(f"method must be auto, {' or '.join(METHODS)}, got {self.method!r}.")
+        known = ("auto", *METHODS, SMOOTHING)
+        if self.method not in known:
+            raise ValueError(f"method must be one of {', '.join(known)}, got {self.method!r}.")
         if self.resolution is not None:
             check_number("resolution", self.resolution, above=0)
         if not is_whole(self.batch_size, 1):
@@ -85,6 +90,7 @@ class CertificationRun:
             "radii": list(self.radii),
             "method": self.method,
             "resolution": self.resolution,
+            "smoothing": dataclasses.asdict(self.smoothing),
         }
 
 
@@ -95,7 +101,10 @@ def run_certification(
     overwrite: bool = False,
     log: Callable[[str], None] | None = None,
 ) -> dict[str, Bracket]:
-    """Certifies the missing cells and writes config.json, cells/, report.json, report.md, results.csv and figures/.
+    """Certifies what is missing, and writes the results.
+
+    The output_dir gets config.json, cells/, votes/ (by smoothing), figures/, report.json, report.md, results.csv
+    (shares by radius) and radii.csv (both radii of each image).
 
     Args:
       config: What to certify. A folder that holds the same run is resumed.
@@ -115,29 +124,37 @@ def run_certification(
     _check_folder(config, folder, resume, overwrite)
     images = config.source.load()
     threat_model = config.threat_model.with_epsilon(max(config.radii))
-    provers = {
-        name: Prover(models.load_classifier(path), threat_model, batch_size=config.batch_size)
+    certifiers = {
+        name: make_certifier(
+            path,
+            threat_model,
+            method=config.method,
+            resolution=config.resolution,
+            smoothing=config.smoothing,
+            batch_size=config.batch_size,
+            folder=folder / VOTES,
+        )
         for name, path in config.models.items()
     }
-    for prover in provers.values():
-        prover.check(images.images[:1], images.labels[:1])
+    for certifier in certifiers.values():
+        certifier.check(images.images[:1], images.labels[:1])
     fooled = _fooled(config, images) if config.evaluation else {}
     storage.make_folder(folder)
     with storage.locked(folder):
         if overwrite:
-            for name in (CONFIG, *_REPORTS, CELLS, FIGURES):
+            for name in (CONFIG, *_REPORTS, CELLS, FIGURES, VOTES):
                 storage.remove(folder / name)
         storage.remove_leftovers(folder)
         storage.write_json(folder / CONFIG, config.to_json())
         found = {}
-        for name, prover in provers.items():
-            print_of = fingerprint(config.models[name])
-            found[name] = {"fingerprint": print_of, **_certified(config, folder, name, print_of, prover, images, log)}
+        for name, certifier in certifiers.items():
+            mark = fingerprint(config.models[name])
+            found[name] = {"fingerprint": mark, **_certified(config, folder, name, mark, certifier, images, log)}
         brackets = {
             name: Bracket(np.array(values["radius"], np.float64), fooled.get(values["fingerprint"]))
             for name, values in found.items()
         }
-        _write(config, folder, images, found, brackets)
+        write_certification(folder, config.to_json(), config.threat_model, images, found, brackets)
     return brackets
 
 
@@ -145,96 +162,47 @@ def _certified(
     config: CertificationRun,
     folder: pathlib.Path,
     name: str,
-    print_of: str,
-    prover: Prover,
+    mark: str,
+    certifier: Certifier,
     images: Selection,
     log: Callable[[str], None],
 ) -> dict[str, Any]:
     """Certifies the images of one classifier, chunk by chunk, or reads what was certified."""
-    checked, labels = prover.check(images.images, images.labels)
-    settings = {key: value for key, value in config.to_json().items() if key not in ("models", "source", "radii")}
-    settings |= {"model": print_of, "largest": max(config.radii)}
+    checked, labels = certifier.check(images.images, images.labels)
+    settings = {
+        "wasser_tf": __version__,
+        "model": mark,
+        "threat_model": config.threat_model.rules.get_config(),
+        "largest": max(config.radii),
+        **certifier.settings,
+    }
     cells = folder / CELLS / safe_name(name)
-    method = config.method
-    if method == "auto":
-        key = {**settings, "images": digest_of(checked[:32], labels[:32])}
-        path = cells / f"method-{_hash(key)}.json"
-        if not path.exists():
-            storage.make_folder(cells)
-            storage.write_json(path, {"key": key, "method": prover.choose(checked, labels)})
-        method = storage.read_json(path)["method"]
+    key = {**settings, "images": array_digest(checked[:32], labels[:32])}
+    path = cells / f"method-{_hash(key)}.json"
+    if not path.exists():
+        storage.make_folder(cells)
+        storage.write_json(path, {"key": key, "method": certifier.choose(checked, labels)})
+    method = storage.read_json(path)["method"]
     fields: dict[str, list] = {"radius": [], "predicted": [], "correct": []}
-    seconds = 0.0
+    seconds, shown = 0.0, {"method": method, "confidence": 1.0}
     for start in range(0, len(labels), config.batch_size):
         rows = slice(start, start + config.batch_size)
-        key = {**settings, "method": method, "images": digest_of(checked[rows], labels[rows])}
+        key = {**settings, "method": method, "images": array_digest(checked[rows], labels[rows], images.index[rows])}
         path = cells / f"{start:06d}-{_hash(key)}.json"
         if not path.exists():
             begin = time.perf_counter()
-            result = prover.certify(checked[rows], labels[rows], method, config.resolution)
+            result = certifier.certify(checked[rows], labels[rows], images.index[rows], method)
             cell = {field: getattr(result, field).tolist() for field in fields}
-            storage.make_folder(cells)
-            storage.write_json(path, {"key": key, "seconds": time.perf_counter() - begin, **cell})
+            cell |= {"method": result.method, "confidence": result.confidence, "seconds": time.perf_counter() - begin}
+            storage.write_json(path, {"key": key, **cell})
             log(f"{name}, {method}: {min(rows.stop, len(labels))} of {len(labels)} images certified")
             interruption.raise_if_requested()
         cell = storage.read_json(path)
         seconds += cell["seconds"]
+        shown = {part: cell[part] for part in shown}
         for field in fields:
             fields[field] += [float(value) if field == "radius" else value for value in cell[field]]
-    return {"path": config.models[name], "method": method, "confidence": 1.0, "seconds": seconds, **fields}
-
-
-def _write(
-    config: CertificationRun,
-    folder: pathlib.Path,
-    images: Selection,
-    found: dict[str, dict[str, Any]],
-    brackets: dict[str, Bracket],
-) -> None:
-    radii, ball = sorted(config.radii), config.threat_model
-    pictures = folder / FIGURES
-    title = f"Certified and not fooled on {images.name}"
-    drawn = {"Bracket": "bracket.png"}
-    bracket.save_bracket(
-        pictures / "bracket.png", brackets, threat_model=ball, title=title, max_radius=1.1 * max(radii)
-    )
-    for name, values in brackets.items():
-        file = f"radii_{safe_name(name)}.png"
-        drawn[f"{name}: radii of each image"] = file
-        bracket.save_radii_by_image(pictures / file, values, threat_model=ball, title=f"{name} on {images.name}")
-    sentence = tables.threat_model_caption(ball.get_config(), len(images.labels))
-    methods = "; ".join(
-        f"{name}: {values['method']}, natural accuracy {100 * np.mean(values['correct']):.2f} %, "
-        f"{values['seconds']:.0f} s"
-        for name, values in found.items()
-    )
-    lines = [
-        f"# Certificates on {images.name}\n\n{sentence}\n",
-        "An image is certified at ε if no feasible plan of that radius changes the right answer, whether an attack "
-        "finds it or not. Images that are neither certified nor fooled are undecided.\n",
-        f"Certified by {methods}.\n",
-        bracket.bracket_table(brackets, radii),
-        *(f"![{caption}]({FIGURES}/{file})\n" for caption, file in drawn.items()),
-    ]
-    if wrong := {name: count for name, values in brackets.items() if (count := values.contradictions())}:
-        lines.append(f"**Images fooled within their certified radius: {wrong}. Something is wrong.**\n")
-    storage.write_text(folder / "report.md", "\n".join(lines))
-    rows = ["model,method,epsilon,certified,not_fooled"]
-    for name, values in brackets.items():
-        for radius in radii:
-            not_fooled = "" if values.fooled is None else f"{values.not_fooled_share(radius):.6g}"
-            rows.append(f"{name},{found[name]['method']},{radius:g},{values.certified_share(radius):.6g},{not_fooled}")
-    storage.write_text(folder / "results.csv", "\n".join(rows) + "\n")
-    report = {
-        "config": config.to_json(),
-        "commit": provenance.commit(),
-        "command": provenance.command(),
-        "images": images.name,
-        "images_digest": digest_of(images.images, images.labels),
-        "models": found,
-    }
-    # Last: where it is there, all is there.
-    storage.write_json(folder / REPORT, report)
+    return {"path": config.models[name], **shown, "settings": certifier.settings, "seconds": seconds, **fields}
 
 
 def _fooled(config: CertificationRun, images: Selection) -> dict[str, np.ndarray]:
@@ -248,23 +216,20 @@ def _fooled(config: CertificationRun, images: Selection) -> dict[str, np.ndarray
         raise ValueError(
             f"{folder} holds no evaluation ({REPORT} is not there): give the output_dir of bin/evaluate.py."
         )
-    stored = storage.read_json(folder / REPORT)
-    try:
-        attacks, source = stored["config"]["attacks"], stored["config"]["source"]
-        ball = next(iter(attacks.values()))["config"]["threat_model"]
-        radii = {
-            values["fingerprint"]: np.array(list(map(float, values["minimal_radius"])))
-            for values in stored["models"].values()
-        }
-    except (KeyError, TypeError, StopIteration) as error:
-        raise ValueError(
-            f"{folder} is not of an evaluation ({error}): give the output_dir of bin/evaluate.py."
-        ) from error
-    if source != storage.through_json(dataclasses.asdict(config.source)):
+    stored = read_document(folder / REPORT, Schema.EVALUATION_REPORT)
+    ball = ThreatModel.from_config(next(iter(stored["config"]["attacks"].values()))["config"]["threat_model"])
+    # Evaluations of older versions have no digest; the same command adds it without attacking again.
+    if stored.get("images_digest") != array_digest(images.images, images.labels):
         raise ValueError(f"{folder} is of other images: certify those that were evaluated, by the same flags.")
-    if ThreatModel.from_config(ball).rules != config.threat_model.rules:
-        raise ValueError(f"{folder} is of another ball ({ThreatModel.from_config(ball)}): certify the one evaluated.")
-    return radii
+    if ball.rules != config.threat_model.rules:
+        raise ValueError(f"{folder} is of another ball ({ball.rules}): certify the one evaluated.")
+    found = {
+        values["fingerprint"]: np.array(list(map(float, values["minimal_radius"])))
+        for values in stored["models"].values()
+    }
+    if not {fingerprint(path) for path in config.models.values()} & set(found):
+        raise ValueError(f"{folder} evaluates none of the models: give the same files as --models, without options.")
+    return found
 
 
 def _check_folder(config: CertificationRun, folder: pathlib.Path, resume: bool, overwrite: bool) -> None:

@@ -20,7 +20,7 @@ from wasser_tf.evaluation.sweep import Model, Sweep
 from wasser_tf.evaluation.verification import summarize_exact_checks, verify
 from wasser_tf.evaluation.worst_case import least_costs, update_worst_case
 from wasser_tf.models.inputs import check_batch
-from wasser_tf.reporting.bracket import read_certified
+from wasser_tf.reporting.certification import Certified, read_certification
 from wasser_tf.reporting.report import FIGURES, PICTURES, ModelReport, write_report
 from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runtime import interruption, storage
@@ -101,7 +101,9 @@ def run_evaluation(
         {},
     )
     if certification:
-        run = run._replace(certified=read_certified(certification, run.sweep.images, config.threat_model))
+        found = read_certification(certification)
+        found.check(run.sweep.images, config.threat_model)
+        run = run._replace(certified=_certificates_of(run, found.classifiers, certification))
     if rescore_only and (missing := run.sweep.missing()):
         raise ValueError(
             f"{len(missing)} results are missing, the first {missing[0].relative_to(folder)}: "
@@ -129,8 +131,8 @@ class _Context(NamedTuple):
     sweep: Sweep
     stored_only: bool
     log: Callable[[str], None]
-    # The certified radii [n] by the fingerprint of the model; empty without a certification.
-    certified: Mapping[str, np.ndarray]
+    # The certificates by the fingerprint of the model; empty without a certification.
+    certified: Mapping[str, Certified]
 
 
 def _make_sweep(config: EvaluationRun, folder: pathlib.Path, allow_chance_accuracy: bool) -> Sweep:
@@ -156,12 +158,23 @@ def _make_sweep(config: EvaluationRun, folder: pathlib.Path, allow_chance_accura
     )
 
 
+def _certificates_of(run: _Context, found: Mapping[str, Certified], folder: str) -> Mapping[str, Certified]:
+    """Returns the certificates, which must include at least one of the models."""
+    if not any(model.fingerprint in found for model in run.sweep.models):
+        names = ", ".join(model.name for model in run.sweep.models)
+        raise ValueError(
+            f"{folder} certifies none of the models {names}: give bin/certify.py the same files as --models, and no "
+            "flags that change what the classifier takes or returns."
+        )
+    return found
+
+
 def _report_on(run: _Context, model: Model, verify_exact: int | None) -> ModelReport:
     """Scores a model, and adds its minimal radii and sanity checks as configured."""
     interruption.raise_if_requested()
     run.log(f"Scoring {model.name}")
     report = _score_cells(run, model, verify_exact)
-    report.certified_radii = run.certified.get(model.fingerprint)
+    report.certified = run.certified.get(model.fingerprint)
     if report.exact:
         run.log(summarize_exact_checks(report.exact.values()))
     if run.config.minimal_radius:

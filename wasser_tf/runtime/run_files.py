@@ -1,7 +1,8 @@
 """The files that runs write: their names, and the schema that each JSON document declares.
 
-bin/train.py, bin/attack.py and bin/evaluate.py all write a report.json, each with different keys. Every such document
-names its schema, and `read_document` rejects a document of another schema, so that they cannot be confused.
+bin/train.py, bin/attack.py, bin/evaluate.py and bin/certify.py all write a report.json, each with different keys. Every
+such document names its schema, and `read_document` rejects a document of another schema, so that they cannot be
+confused.
 """
 
 import enum
@@ -33,6 +34,8 @@ class Schema(enum.StrEnum):
     EVALUATION_REPORT = "wasser_tf.evaluation_report/1"
     # bin/evaluate.py's config.json: the fields of an EvaluationRun.
     EVALUATION_CONFIG = "wasser_tf.evaluation_config/1"
+    # bin/certify.py's report.json: certified radii of each model.
+    CERTIFICATION_REPORT = "wasser_tf.certification_report/1"
 
 
 def write_document(path: str | os.PathLike[str], schema: Schema, values: Mapping[str, Any]) -> None:
