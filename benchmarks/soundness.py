@@ -26,8 +26,6 @@ from wasser_tf.reporting.tables import markdown_table
 from wasser_tf.runtime import provenance, storage
 from wasser_tf.threat_model import ThreatModel
 
-# Images certified and attacked at a time; a file of results holds as many.
-_CHUNK = 250
 # Radii above this are attacked at it: they bind almost no plan.
 _LARGEST = 10.0
 
@@ -64,6 +62,7 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--resolution", type=float, default=1e-5, help="of the certified radii")
     parser.add_argument("--restarts", type=int, default=6)
     parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--chunk", type=int, default=250, help="images at a time; a file of results holds as many")
     return parser.parse_args()
 
 
@@ -91,8 +90,8 @@ def _run(given: argparse.Namespace, path: str, images: Selection) -> dict[str, A
         return _store(given, path, {**key, "images": images.name, "refused": str(error), "fooled": 0})
     adversary = MirrorAscent(ThreatModel(epsilon=given.epsilon), restarts=given.restarts, iterations=given.iterations)
     parts = []
-    for start in range(0, len(labels), _CHUNK):
-        rows = slice(start, start + _CHUNK)
+    for start in range(0, len(labels), given.chunk):
+        rows = slice(start, start + given.chunk)
         content = hashlib.sha256(json.dumps(key).encode() + checked[rows].tobytes() + labels[rows].tobytes())
         cell = given.folder / "cells" / f"{safe_name(path)}-{start:06d}-{content.hexdigest()[:12]}.json"
         if not cell.exists():
@@ -131,7 +130,8 @@ def _attacked(
     proved, fooled = np.flatnonzero(result.radius > 0), 0
     if len(proved):
         # A batch of one size for all chunks, so that the attack is compiled once.
-        rows = np.resize(proved, _CHUNK if len(proved) > _CHUNK // 5 else _CHUNK // 5)
+        few = -(-given.chunk // 5)
+        rows = np.resize(proved, given.chunk if len(proved) > few else few)
         radius = np.minimum(result.radius[rows], _LARGEST)
         tried = adversary(classifier, images[rows], labels[rows], radius=radius)
         fooled = int(np.asarray(tried.success)[: len(proved)].sum())

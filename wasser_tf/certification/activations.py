@@ -45,7 +45,7 @@ def leaky_relu(slope: float) -> Activation:
             tf.where(unstable, over, tf.zeros_like(over)) + lost,
         )
 
-    return Activation(bounds, lines)
+    return Activation(bounds, lines, exact_by_sign=True)
 
 
 def increasing(function: Function) -> Activation:

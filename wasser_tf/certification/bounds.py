@@ -20,7 +20,7 @@ import tensorflow as tf
 from wasser_tf.certification import arithmetic
 from wasser_tf.certification.image_functionals import ImageFunctionals, PreparedBatch, pull_back_to_image
 from wasser_tf.certification.network import Network
-from wasser_tf.certification.transforms import Affine, Interval
+from wasser_tf.certification.transforms import Activation, Affine, Interval
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.support_function import support_function
 
@@ -172,12 +172,14 @@ class _Pass:
         units, count = math.prod(shape), self._batch.images.shape[0] or 64
         widest = max(math.prod(node.shape) for node in self._network.nodes[: number + 1])
         chunk = max(1, min(units, _ENTRIES // (2 * count * widest)))
+        chosen = self._undecided(number, interval)
 
         def bound(start: tf.Tensor) -> tf.Tensor:
-            chosen = tf.reshape(
-                tf.one_hot(start + tf.range(chunk), units, dtype=self._bounds.dtype), [1, chunk, *shape]
-            )
-            functional = tf.repeat(tf.concat([chosen, -chosen], axis=1), tf.shape(self._batch.images)[0], axis=0)
+            # Beyond the last unit there is a row of zeros.
+            some = tf.one_hot(chosen[start : start + chunk], units, dtype=self._bounds.dtype)
+            some = tf.pad(some, [[0, chunk - tf.shape(some)[0]], [0, 0]])
+            some = tf.reshape(some, [1, chunk, *shape])
+            functional = tf.repeat(tf.concat([some, -some], axis=1), tf.shape(self._batch.images)[0], axis=0)
             return self.lower(number, functional, _FEW_EVALUATIONS)
 
         # All intervals before it are known from here, outside of the loop.
@@ -185,16 +187,34 @@ class _Pass:
             if read in _ancestors(self._network, number):
                 self.interval(read)
         self._intervals[number] = interval
-        found = tf.map_fn(bound, tf.range(0, units, chunk), fn_output_signature=self._bounds.dtype)
-        found = tf.reshape(found, [-1, tf.shape(found)[1], 2, chunk])
+        total, batch_size = tf.size(chosen), tf.shape(self._batch.images)[0]
+        found = tf.map_fn(
+            bound, tf.range(0, total, chunk), parallel_iterations=1, fn_output_signature=self._bounds.dtype
+        )
+        # What is not a number bounds nothing.
+        found = tf.where(tf.math.is_nan(found), tf.constant(-math.inf, found.dtype), found)
+        # [chunks, B, 2 · chunk] to two of [units, B].
+        found = tf.reshape(
+            tf.transpose(tf.reshape(found, [-1, batch_size, 2, chunk]), [2, 0, 3, 1]), [2, -1, batch_size]
+        )[:, :total]
         low, high = (
-            tf.reshape(tf.transpose(found[:, :, side], [1, 0, 2]), [tf.shape(found)[1], -1])[:, :units]
-            for side in (0, 1)
+            tf.reshape(tf.transpose(side), [-1, *shape])
+            for side in (
+                tf.tensor_scatter_nd_max(_flat(interval.lower), chosen[:, None], found[0]),
+                tf.tensor_scatter_nd_min(_flat(interval.upper), chosen[:, None], -found[1]),
+            )
         )
-        low, high = tf.reshape(low, [-1, *shape]), tf.reshape(-high, [-1, *shape])
-        return Interval(
-            tf.where(low > interval.lower, low, interval.lower), tf.where(high < interval.upper, high, interval.upper)
-        )
+        return Interval(low, high)
+
+    def _undecided(self, number: int, interval: Interval) -> tf.Tensor:
+        """Returns the units whose bounds matter, int32 [n]: all, or those of unknown sign if signs suffice."""
+        units = tf.range(math.prod(self._network.nodes[number].shape))
+        readers = [node.transform for node in self._network.nodes if number in node.inputs]
+        nonlinear = [each for each in readers if not isinstance(each, Affine)]
+        if not all(isinstance(each, Activation) and each.exact_by_sign for each in nonlinear):
+            return units
+        unknown = tf.reduce_any((_flat(interval.lower) < 0) & (_flat(interval.upper) > 0), axis=1)
+        return tf.boolean_mask(units, unknown)
 
     def _rounding(self, number: int, functional: tf.Tensor) -> tf.Tensor:
         """Returns what float32 may change in functionals [B, M, …] of a node that is affine in the image, [B, M]."""
@@ -229,6 +249,11 @@ class _Pass:
         if number == 0:
             return self._batch.images
         return tf.reshape(self._prepared[number].value, [-1, *self._network.nodes[number].shape])
+
+
+def _flat(values: tf.Tensor) -> tf.Tensor:
+    """Returns values of units, [B, …], as [units, B]."""
+    return tf.transpose(tf.reshape(values, [-1, math.prod(values.shape[1:])]))
 
 
 def _least(functional: tf.Tensor, interval: Interval) -> tf.Tensor:

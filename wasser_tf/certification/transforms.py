@@ -181,14 +181,17 @@ class Activation(Transform):
     Attributes:
       bounds: (lower, upper) -> bounds of what is computed.
       lines: (lower, upper) -> lines below and above; constant ones at the bounds by default.
+      exact_by_sign: Whether both lines are the function itself where the sign of the input is known, as for ReLU.
     """
 
     def __init__(
         self,
         bounds: Callable[[tf.Tensor, tf.Tensor], Interval],
         lines: Callable[[tf.Tensor, tf.Tensor], Lines] | None = None,
+        exact_by_sign: bool = False,
     ):
         self.bounds = bounds
+        self.exact_by_sign = exact_by_sign
         self._lines = lines
 
     def interval(self, inputs: Sequence[Interval], mass: tf.Tensor) -> Interval:
