@@ -6,8 +6,8 @@ most ρ that moves mass within the window,
     |φ · x̃ − φ · x| = |Σ_ij Π_ij (φ_j − φ_i)| ≤ Lip(φ) Σ_ij Π_ij C_ij ≤ Lip(φ) ρ,
     Lip(φ) = max over pairs i, j of one window and channel of |φ_j − φ_i| / C_ij.
 
-No plan changes the mass m(x). So with Lip(φ_k) ≤ 1 the feature z_k = φ_k · x / m(x) changes by at most ρ / m(x): by ε if
-the budget is normalised, by ε / m(x) if it is absolute. The Wasserstein ball becomes an ℓ∞ ball of that radius, and
+No plan changes the mass m(x). So with Lip(φ_k) ≤ 1 the feature z_k = φ_k · x / m(x) changes by at most ρ / m(x): by ε
+if the budget is normalised, by ε / m(x) if it is absolute. The Wasserstein ball becomes an ℓ∞ ball of that radius, and
 with enough potentials no information about distances is lost. The masses of the channels are features that no plan
 changes at all.
 
@@ -16,8 +16,9 @@ supremal convolution with the ground cost over the window,
 
     φ_i ← ½ (min_j (φ_j + C_ij) + max_j (φ_j − C_ij)),
 
-which leaves a 1-Lipschitz φ as it is and changes only the values that violate the bound, then divides what still exceeds
-Lip = 1 by its constant. (Dividing alone lowers all slopes by the steepest one.) So inference is one product of matrices.
+which leaves a 1-Lipschitz φ as it is and changes only the values that violate the bound, then divides what still
+exceeds Lip = 1 by its constant. (Dividing alone lowers all slopes by the steepest one.) So inference is one product of
+matrices.
 """
 
 import math
@@ -62,8 +63,8 @@ def window_offsets(
     offsets = [(y, x) for y in range(down + 1) for x in range(-across, across + 1) if y > 0 or x > 0]
     if len(offsets) > _MOST_OFFSETS:
         raise ValueError(
-            f"Potentials on {height}×{width} pixels with kernel_size={kernel_size} have {2 * len(offsets)} offsets, and "
-            f"at most {2 * _MOST_OFFSETS} are supported: give the threat model a kernel_size of at most 19."
+            f"Potentials on {height}×{width} pixels with kernel_size={kernel_size} have {2 * len(offsets)} offsets, "
+            f"and at most {2 * _MOST_OFFSETS} are supported: give the threat model a kernel_size of at most 19."
         )
     return [(offset, float(np.hypot(*offset) ** p)) for offset in offsets]
 
