@@ -212,7 +212,7 @@ class CertifiedTrain(NaturalAndAdversarial):
             radius *= spread_evenly(index)
         adversarial = self._attacked(x, y, index, radius)
         with tf.GradientTape() as tape:
-            loss, outputs = self._losses(
+            loss, outputs = self._natural_and_certified(
                 x, y, sample_weight, radius, now.get("kappa", self.kappa), adversarial, training=True
             )
             scaled_loss = self.optimizer.scale_loss(loss)
@@ -228,7 +228,7 @@ class CertifiedTrain(NaturalAndAdversarial):
         radius = tf.fill(tf.shape(index), self.threat_model.epsilon)
         last = self._last_values()
         adversarial = self._attacked(x, y, index, radius)
-        _, outputs = self._losses(
+        _, outputs = self._natural_and_certified(
             x, y, sample_weight, radius, last.get("kappa", self.kappa), adversarial, training=False
         )
         logs = self._update_metrics(x, y, outputs, sample_weight)
@@ -282,7 +282,7 @@ class CertifiedTrain(NaturalAndAdversarial):
         batch = {"images": x, "labels": _indices(y), "radius": radius, "index": index}
         return perturb_batch(self.attack, as_logits_fn(self, self._from_logits), batch)
 
-    def _losses(
+    def _natural_and_certified(
         self,
         x: tf.Tensor,
         y: tf.Tensor,
