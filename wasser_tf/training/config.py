@@ -17,7 +17,7 @@ from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.checks import check_epsilon, check_has_radius
 from wasser_tf.training.curriculum import MOST
 from wasser_tf.training.distribution import STRATEGIES
-from wasser_tf.training.schedules import SPEC, Schedule, check_schedule_text, parse_schedule
+from wasser_tf.training.schedules import SPEC, LinearRamp, Schedule, check_schedule_text, parse_schedule
 from wasser_tf.training.setting import document_fields, setting
 from wasser_tf.training.warm_start import check_warm_start
 
@@ -41,6 +41,11 @@ def _number(**bounds: Any) -> Callable[[str, Any], None]:
 def _whole_or_none(name: str, value: Any) -> None:
     if value is not None and not is_whole(value, 1):
         raise ValueError(f"{name} must be a whole number of at least 1, or None, got {value!r}.")
+
+
+def _positive_or_none(name: str, value: Any) -> None:
+    if value is not None:
+        check_number(name, value, above=0)
 
 
 def _folder(name: str, value: Any) -> None:
@@ -128,7 +133,43 @@ class TrainConfig:
     standard_epochs: int = setting(
         "Number of epochs of standard training; 0 keeps the initial weights.", 30, check=_whole(0)
     )
-    epochs: int = setting("Number of epochs of WasserTrain.", 40, check=_whole(1))
+    epochs: int = setting("Number of epochs of WasserTrain; 0 only with certified.", 40, check=_whole(0))
+    certified: bool = setting(
+        "Whether to train a third classifier by CertifiedTrain: transport potentials, then two hidden layers. The report "
+        "then shows the bracket of certified and attacked accuracy.",
+        False,
+    )
+    certified_epochs: int = setting("Number of epochs of CertifiedTrain.", 40, check=_whole(1))
+    certified_epsilon: float | None = setting(
+        "Radius ε at the end of CertifiedTrain, which rises from 0 to it over the first half (default: the attack's).",
+        None,
+        check=_positive_or_none,
+    )
+    certified_schedule: str | None = setting(
+        "Schedule of ε over the steps of CertifiedTrain instead, given as for omega_schedule.",
+        None,
+        check=check_schedule_text,
+    )
+    kappa: float = setting(
+        "Weight κ of the natural loss at the end of CertifiedTrain, from 0 to 1. It falls from 1 over the first half.",
+        0.2,
+        check=_number(least=0, most=1),
+    )
+    kappa_schedule: str | None = setting(
+        "Schedule of κ instead, given as for omega_schedule.",
+        None,
+        check=functools.partial(check_schedule_text, most=MOST["kappa"]),
+    )
+    certified_random_radius: bool = setting(
+        "Whether CertifiedTrain bounds each training image at its own radius, uniform from 0 to ε.", False
+    )
+    box_fraction: float = setting(
+        "Share of the radius of the boxes of CertifiedTrain; below 1 they are moved to where the loss is high (SABR).",
+        1.0,
+        check=_number(above=0, most=1),
+    )
+    potentials: int = setting("Number of transport potentials of the certified classifier.", 256, check=_whole(1))
+    hidden_units: int = setting("Number of units of its two hidden layers.", 256, check=_whole(1))
     batch_size: int = setting("Number of images in a step, of all replicas together.", 64, check=_whole(1))
     augment: str = setting(
         "Augmentation of training images, before the attack; shift: random shifts; crop_flip: also horizontal flips.",
@@ -250,6 +291,12 @@ class TrainConfig:
             )
         if self.warm_start and self.distribute != "none":
             raise ValueError(f"warm_start needs one replica, got distribute={self.distribute}: leave one of them out.")
+        if not self.epochs and not self.certified:
+            raise ValueError("epochs must be at least 1 unless certified is set, got 0: set certified, or more epochs.")
+        if self.certified and not self.attack.in_wasserstein_ball:
+            raise ValueError(
+                f"certified needs an attack in the Wasserstein ball, got {self.attack.name}: choose another attack."
+            )
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite exclude each other: set only one of them.")
 
@@ -262,6 +309,16 @@ class TrainConfig:
         """Returns the schedule of "epsilon" or "omega", or None."""
         text = getattr(self, f"{name}_schedule")
         return None if text is None else parse_schedule(text)
+
+    def certified_schedule_of(self, name: str) -> Schedule:
+        """Returns the schedule of "epsilon" or "kappa" in CertifiedTrain."""
+        text = self.certified_schedule if name == "epsilon" else self.kappa_schedule
+        if text is not None:
+            return parse_schedule(text)
+        half = self.certified_epochs / 2
+        if name == "kappa":
+            return LinearRamp(1.0, self.kappa, epochs=half)
+        return LinearRamp(0.0, self.certified_epsilon or self.threat_model.epsilon, epochs=half)
 
     @property
     def middle_radius(self) -> float:

@@ -12,9 +12,11 @@ from wasser_tf import data, models
 from wasser_tf.attacks import Attack, MirrorAscent
 from wasser_tf.data import Dataset, augmentation
 from wasser_tf.models.logits import compile_whole_graph
+from wasser_tf.models.provable import adapt_potentials, build_provable
 from wasser_tf.runtime import interruption
 from wasser_tf.training import loss, optimizer, run_folder
-from wasser_tf.training.callbacks import EpochTable, RobustValidation
+from wasser_tf.training.callbacks import CertifiedValidation, EpochTable, RobustValidation
+from wasser_tf.training.certified_train import CertifiedTrain
 from wasser_tf.training.checkpoint import Checkpoint
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
@@ -24,6 +26,8 @@ from wasser_tf.training.wasser_train import WasserTrain
 
 # Enough to select an epoch. The report's attack has more.
 _VALIDATION_ITERATIONS = 20
+# Training images to which the biases of potentials are adapted.
+_ADAPTED = 4000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,8 @@ class TrainingContext:
 
     def epochs_of(self, trained: keras.Model) -> int:
         """Returns the number of epochs of the phase that trains a model."""
+        if isinstance(trained, CertifiedTrain):
+            return self.config.certified_epochs
         return self.config.epochs if isinstance(trained, WasserTrain) else self.config.standard_epochs
 
 
@@ -91,6 +97,28 @@ def classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
     return models.blurred(loaded, config.blur)
 
 
+def certified_classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    """Builds the classifier of CertifiedTrain, with its biases adapted to training images.
+
+    Args:
+      config: The settings of the run.
+      dataset: The dataset.
+
+    Returns:
+      The classifier. Equal arguments give equal weights.
+    """
+    classifier = build_provable(
+        dataset.image_shape,
+        dataset.num_classes,
+        config.threat_model,
+        potentials=config.potentials,
+        hidden=(config.hidden_units, config.hidden_units),
+        seed=config.seed,
+    )
+    adapt_potentials(classifier, dataset.train.images[:_ADAPTED], config.seed)
+    return classifier
+
+
 def validation_attack(config: TrainConfig) -> Attack:
     """Returns the attack on validation images, by default mirror ascent with 20 iterations."""
     default = MirrorAscent(config.threat_model, iterations=_VALIDATION_ITERATIONS, seed=config.seed)
@@ -118,8 +146,8 @@ def prepare(context: TrainingContext, phase: str, trained: keras.Model) -> Prepa
 
     Args:
       context: The run.
-      phase: The name of the phase, "standard" or "wasser_train", which names the checkpoint.
-      trained: The model to train: a classifier, or a `WasserTrain`.
+      phase: The name of the phase, "standard", "wasser_train" or "certified", which names the checkpoint.
+      trained: The model to train: a classifier, a `WasserTrain` or a `CertifiedTrain`.
 
     Returns:
       The parts that training needs besides the model.
@@ -132,7 +160,8 @@ def prepare(context: TrainingContext, phase: str, trained: keras.Model) -> Prepa
     kept, average = classifier, None
     if config.ema_momentum:
         with distribution.scope():
-            kept = classifier_of(config, dataset)
+            make = certified_classifier_of if isinstance(trained, CertifiedTrain) else classifier_of
+            kept = make(config, dataset)
             kept.set_weights(classifier.get_weights())
         average = WeightAverage(classifier, kept, config.ema_momentum)
     jit_compile = config.jit_compile
@@ -155,7 +184,7 @@ def prepare(context: TrainingContext, phase: str, trained: keras.Model) -> Prepa
             context.folder / run_folder.CHECKPOINTS / f"{phase}.npz",
             trained,
             kept,
-            config.omega if isinstance(trained, WasserTrain) else 0.0,
+            0.0 if trained is classifier else config.omega,
             keep_last=config.keep == "last",
             within_epochs=distribution.strategy is None,
         )
@@ -169,8 +198,8 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
 
     Args:
       context: The run.
-      phase: The name of the phase, "standard" or "wasser_train", of its checkpoint and of its rows in the history.
-      trained: The model to train: a classifier, or a `WasserTrain`.
+      phase: The name of the phase, "standard", "wasser_train" or "certified", of its checkpoint and of its rows in the history.
+      trained: The model to train: a classifier, a `WasserTrain` or a `CertifiedTrain`.
       title: The name of the phase in the output (default: `phase`).
 
     Returns:
@@ -206,7 +235,7 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
             # One shape, and so one compilation.
             drop_remainder=True,
             augment=prepared.augment,
-            numbered=trained is not classifier and config.warm_start > 0,
+            numbered=isinstance(trained, WasserTrain) and config.warm_start > 0,
         )
         if steps_done:
             # The rest of the interrupted epoch, whose metrics continue as well.
@@ -228,7 +257,7 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
 
 
 def _classifier_in(trained: keras.Model) -> keras.Model:
-    return trained.classifier if isinstance(trained, WasserTrain) else trained
+    return trained.classifier if isinstance(trained, (WasserTrain, CertifiedTrain)) else trained
 
 
 def _callbacks(
@@ -258,6 +287,10 @@ def _callbacks(
 
 
 def _validation(context: TrainingContext, trained: keras.Model, kept: keras.Model) -> keras.callbacks.Callback:
+    if isinstance(trained, CertifiedTrain):
+        return CertifiedValidation(
+            kept, context.dataset.validation, context.config.threat_model.with_epsilon(context.config.middle_radius)
+        )
     return RobustValidation(
         kept,
         context.dataset.validation,
