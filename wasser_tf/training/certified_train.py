@@ -31,9 +31,9 @@ class CertifiedTrain(NaturalAndAdversarial):
     """Trains a classifier on bounds of its loss over a Wasserstein ball by interval bound propagation.
 
     Minimizes E[κ L(f(x), y) + (1 − κ) L(z̄(x), y)] over the weights, where z̄_j is an upper bound of z_j − z_y over the
-    ball of radius ε, so that the second term is at least the worst loss in the ball (Gowal et al., 2019). It suits classifiers whose first
-    layer is `TransportPotentials` (`wasser_tf.models.provable.build_provable`); any classifier that `wasser_tf.certify`
-    has rules for can be trained.
+    ball of radius ε, so that the second term is at least the worst loss in the ball (Gowal et al., 2019). It suits
+    classifiers whose first layer is `TransportPotentials` (`wasser_tf.models.provable.build_provable`); any classifier
+    that `wasser_tf.certify` has rules for can be trained.
 
     The bounds are those of inference: dropout does nothing in them, and batch normalization uses its moving averages.
     They are float32 with any precision policy, and do not allow for rounding: `wasser_tf.certify` certifies the trained
