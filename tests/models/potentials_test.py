@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wasser_tf import ThreatModel, attacks
-from wasser_tf.models.potentials import TransportPotentials, UnitLipschitz, lipschitz_constants, project
+from wasser_tf.models.lipschitz import UnitLipschitz, lipschitz_constants, project
+from wasser_tf.models.potentials import TransportPotentials
 
 BALL = ThreatModel(epsilon=0.3, kernel_size=5)
 

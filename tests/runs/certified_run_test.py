@@ -1,6 +1,7 @@
 """A training run with --certified: its files, the bracket, settings that reach the training, and resumption."""
 
 import json
+import signal
 
 import keras
 import numpy as np
@@ -11,9 +12,10 @@ from wasser_tf.models.potentials import TransportPotentials
 from wasser_tf.runs import certified_report, train
 from wasser_tf.runtime import interruption
 from wasser_tf.training import run_folder
+from wasser_tf.training.certified_phase import build_certified, certified_classifier_of
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
-from wasser_tf.training.loop import TrainingContext, certified_classifier_of
+from wasser_tf.training.loop import TrainingContext
 
 _SMALL = {
     "certified": True,
@@ -76,7 +78,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(finished, tmp_path, monk
     def stop_once():
         calls.append(None)
         if len(calls) == 3:
-            raise interruption.Interrupted(2)
+            raise interruption.Interrupted(signal.SIGINT)
 
     keras.utils.set_random_seed(0)
     monkeypatch.setattr("wasser_tf.training.checkpoint.interruption.raise_if_requested", stop_once)
@@ -92,7 +94,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(finished, tmp_path, monk
 def test_settings_reach_the_training(tmp_path):
     dataset = data.load("digits")
     config = _config(tmp_path, certified_epsilon=0.2, kappa=0.3, certified_random_radius=True, box_fraction=0.5)
-    model = train.build_certified(config, dataset, Distribution())
+    model = build_certified(config, dataset, Distribution())
     assert model.epsilon == LinearRamp(0.0, 0.2, epochs=1.0) and model.kappa == LinearRamp(1.0, 0.3, epochs=1.0)
     assert model.random_radius and model.box_fraction == 0.5 and model.threat_model == config.threat_model
     assert [layer.units for layer in model.classifier.layers[1:]] == [16, 16, 16, 10]
@@ -101,7 +103,7 @@ def test_settings_reach_the_training(tmp_path):
     given = _config(tmp_path, certified_schedule="staircase:0.1:0.2:1epochs", kappa_schedule="linear:1:0:5steps")
     assert given.certified_schedule_of("epsilon") == Staircase((0.1, 0.2), epochs=1.0)
     assert given.certified_schedule_of("kappa") == LinearRamp(1.0, 0.0, steps=5.0)
-    assert train.build_certified(_config(tmp_path, certified=False, epochs=1), dataset, Distribution()) is None
+    assert build_certified(_config(tmp_path, certified=False, epochs=1), dataset, Distribution()) is None
     other = certified_classifier_of(_config(tmp_path, seed=1), dataset)
     assert not np.array_equal(other.get_weights()[0], model.classifier.get_weights()[0])
     assert run_folder.CERTIFIED == "certified.keras"

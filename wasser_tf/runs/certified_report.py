@@ -36,7 +36,7 @@ def brackets_of(compared: Comparison, threat_model: ThreatModel, log: Callable[[
     return found
 
 
-def shares(brackets: Mapping[str, Bracket], radii: Sequence[float]) -> dict[str, list[dict[str, float]]]:
+def bracket_shares(brackets: Mapping[str, Bracket], radii: Sequence[float]) -> dict[str, list[dict[str, float]]]:
     """Returns the shares certified and not fooled at each radius as plain Python values, by classifier."""
     return {
         name: [

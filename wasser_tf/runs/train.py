@@ -25,10 +25,10 @@ from wasser_tf.runs import certified_report
 from wasser_tf.runtime import provenance, storage
 from wasser_tf.runtime.run_files import CONFIG, Schema, write_document
 from wasser_tf.training import run_folder
-from wasser_tf.training.certified_train import CertifiedTrain
+from wasser_tf.training.certified_phase import build_certified
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
-from wasser_tf.training.loop import TrainingContext, certified_classifier_of, classifier_of, log, train
+from wasser_tf.training.loop import TrainingContext, classifier_of, log, train
 from wasser_tf.training.wasser_train import WasserTrain
 from wasser_tf.version import __version__
 
@@ -153,7 +153,7 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
             table = bracket.bracket_table(brackets, config.radii)
             drawn.append(folder / run_folder.BRACKET)
             bracket.save_bracket(drawn[-1], brackets, threat_model=config.threat_model, title=f"{config.dataset} test")
-            metadata["brackets"] = certified_report.shares(brackets, config.radii)
+            metadata["brackets"] = certified_report.bracket_shares(brackets, config.radii)
             text = f"{text}\n## Certified and not fooled\n\n{table}\n![Bracket]({run_folder.BRACKET})\n"
         comparison.save_report(folder, compared, metadata, text)
     distribution.share([0])
@@ -234,29 +234,6 @@ def build_models(config: TrainConfig, dataset: Dataset, distribution: Distributi
             warm_start=config.warm_start,
             num_examples=len(dataset.train.labels) if config.warm_start else None,
             name="wasser_train",
-        )
-
-
-def build_certified(config: TrainConfig, dataset: Dataset, distribution: Distribution) -> CertifiedTrain | None:
-    """Builds CertifiedTrain around a new classifier of transport potentials; None unless `config.certified` is set.
-
-    Args:
-      config: The configuration of the run.
-      dataset: The dataset.
-      distribution: The distribution strategy.
-    """
-    if not config.certified:
-        return None
-    with distribution.scope():
-        return CertifiedTrain(
-            certified_classifier_of(config, dataset),
-            config.threat_model,
-            config.certified_schedule_of("kappa"),
-            epsilon=config.certified_schedule_of("epsilon"),
-            random_radius=config.certified_random_radius,
-            box_fraction=config.box_fraction,
-            steps_per_epoch=len(dataset.train.labels) // config.batch_size,
-            name="certified_train",
         )
 
 

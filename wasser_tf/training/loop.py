@@ -12,10 +12,10 @@ from wasser_tf import data, models
 from wasser_tf.attacks import Attack, MirrorAscent
 from wasser_tf.data import Dataset, augmentation
 from wasser_tf.models.logits import compile_whole_graph
-from wasser_tf.models.provable import adapt_potentials, build_provable
 from wasser_tf.runtime import interruption
 from wasser_tf.training import loss, optimizer, run_folder
 from wasser_tf.training.callbacks import CertifiedValidation, EpochTable, RobustValidation
+from wasser_tf.training.certified_phase import certified_classifier_of
 from wasser_tf.training.certified_train import CertifiedTrain
 from wasser_tf.training.checkpoint import Checkpoint
 from wasser_tf.training.config import TrainConfig
@@ -26,13 +26,11 @@ from wasser_tf.training.wasser_train import WasserTrain
 
 # Enough to select an epoch. The report's attack has more.
 _VALIDATION_ITERATIONS = 20
-# Training images to which the biases of potentials are adapted.
-_ADAPTED = 4000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingContext:
-    """The settings and resources that the phases of a training run share.
+    """What the phases of a training run share.
 
     Attributes:
       config: The settings of the run.
@@ -95,28 +93,6 @@ def classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
         )
     loaded.trainable = True
     return models.blurred(loaded, config.blur)
-
-
-def certified_classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
-    """Builds the classifier of CertifiedTrain, with its biases adapted to training images.
-
-    Args:
-      config: The settings of the run.
-      dataset: The dataset.
-
-    Returns:
-      The classifier. Equal arguments give equal weights.
-    """
-    classifier = build_provable(
-        dataset.image_shape,
-        dataset.num_classes,
-        config.threat_model,
-        potentials=config.potentials,
-        hidden=(config.hidden_units, config.hidden_units),
-        seed=config.seed,
-    )
-    adapt_potentials(classifier, dataset.train.images[:_ADAPTED], config.seed)
-    return classifier
 
 
 def validation_attack(config: TrainConfig) -> Attack:
@@ -198,7 +174,7 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
 
     Args:
       context: The run.
-      phase: The name of the phase, "standard", "wasser_train" or "certified", of its checkpoint and of its rows in the history.
+      phase: The name of the phase ("standard", "wasser_train" or "certified"), its checkpoint and rows in the history.
       trained: The model to train: a classifier, a `WasserTrain` or a `CertifiedTrain`.
       title: The name of the phase in the output (default: `phase`).
 
