@@ -12,7 +12,7 @@ from wasser_tf.models.potentials import TransportPotentials
 from wasser_tf.runs import certified_report, train
 from wasser_tf.runtime import interruption
 from wasser_tf.training import run_folder
-from wasser_tf.training.certified_phase import build_certified, certified_classifier_of
+from wasser_tf.training.certified_phase import build_certified, certified_classifier_of, certified_schedule
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
 from wasser_tf.training.loop import TrainingContext
@@ -101,8 +101,8 @@ def test_settings_reach_the_training(tmp_path):
     context = TrainingContext(config=config, dataset=dataset)
     assert context.epochs_of(model) == 2 and model.steps_per_epoch == context.steps_per_epoch
     given = _config(tmp_path, certified_schedule="staircase:0.1:0.2:1epochs", kappa_schedule="linear:1:0:5steps")
-    assert given.certified_schedule_of("epsilon") == Staircase((0.1, 0.2), epochs=1.0)
-    assert given.certified_schedule_of("kappa") == LinearRamp(1.0, 0.0, steps=5.0)
+    assert certified_schedule(given, "epsilon") == Staircase((0.1, 0.2), epochs=1.0)
+    assert certified_schedule(given, "kappa") == LinearRamp(1.0, 0.0, steps=5.0)
     assert build_certified(_config(tmp_path, certified=False, epochs=1), dataset, Distribution()) is None
     other = certified_classifier_of(_config(tmp_path, seed=1), dataset)
     assert not np.array_equal(other.get_weights()[0], model.classifier.get_weights()[0])

@@ -8,6 +8,7 @@ from wasser_tf.certification.prover import Prover
 from wasser_tf.evaluation.comparison import Comparison
 from wasser_tf.reporting.bracket import Bracket
 from wasser_tf.threat_model import ThreatModel
+from wasser_tf.training.certified_phase import certified_schedule
 from wasser_tf.training.config import TrainConfig
 
 
@@ -59,7 +60,7 @@ def introduction(config: TrainConfig, before: str, epoch: int) -> str:
         before = f"# provable on {config.dataset}, by certified training\n\n"
     return (
         f"{before}\nCertified classifier: {config.potentials} transport potentials, two hidden layers of "
-        f"{config.hidden_units}; CertifiedTrain with ε of {config.certified_schedule_of('epsilon')} and κ of "
-        f"{config.certified_schedule_of('kappa')}; epoch {epoch} of {config.certified_epochs} is kept. "
+        f"{config.hidden_units}; CertifiedTrain with ε of {certified_schedule(config, 'epsilon')} and κ of "
+        f"{certified_schedule(config, 'kappa')}; epoch {epoch} of {config.certified_epochs} is kept. "
         "Certified by IBP: no feasible plan of that radius changes the answer.\n"
     )

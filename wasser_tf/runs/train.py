@@ -19,9 +19,9 @@ from wasser_tf import data
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.data import Dataset, Split, augmentation
 from wasser_tf.evaluation.comparison import Comparison, compare
-from wasser_tf.models.saved_model import exporting
 from wasser_tf.reporting import bracket, comparison
 from wasser_tf.runs import certified_report
+from wasser_tf.runs.trained_files import export_classifier, save_classifier
 from wasser_tf.runtime import provenance, storage
 from wasser_tf.runtime.run_files import CONFIG, Schema, write_document
 from wasser_tf.training import run_folder
@@ -129,7 +129,7 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
         train(context, "standard", first)
         standard.set_weights(first.get_weights())
         robust.classifier.set_weights(first.get_weights())
-        _save(standard, folder / run_folder.STANDARD)
+        save_classifier(standard, folder / run_folder.STANDARD)
         classifiers, best_epoch, best = {"standard": standard}, 0, robust.classifier
         if config.epochs:
             best_epoch = train(context, "wasser_train", robust, title=title)
@@ -138,12 +138,12 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
         if certified is not None:
             epoch = train(context, "certified", certified)
             classifiers["certified"] = certified.classifier
-            _save(certified.classifier, folder / run_folder.CERTIFIED)
+            save_classifier(certified.classifier, folder / run_folder.CERTIFIED)
             best = best if config.epochs else certified.classifier
             text = certified_report.introduction(config, text, epoch)
             best_epoch = best_epoch or epoch
-        _save(best, folder / run_folder.BEST)
-        _export(best, folder / run_folder.SAVED_MODEL)
+        save_classifier(best, folder / run_folder.BEST)
+        export_classifier(best, folder / run_folder.SAVED_MODEL)
         compared = _compare(classifiers, config, dataset)
         drawn = comparison.save_figures(folder, compared, config.middle_radius, dataset.class_names)
         metadata = {**_metadata(config), "best_epoch": best_epoch, "seconds": round(time.monotonic() - started, 1)}
@@ -294,22 +294,3 @@ def _introduction(config: TrainConfig, model: str, best_epoch: int) -> str:
         f"{config.report_iterations} iterations, {_REPORT_RESTARTS} restarts, on test images that nothing was chosen "
         "by.\n"
     )
-
-
-def _save(model: keras.Model, path: pathlib.Path) -> None:
-    """Saves a classifier as a .keras file, atomically."""
-    with storage.atomic_path(path) as beside:
-        model.save(beside)
-
-
-def _export(classifier: keras.Model, path: pathlib.Path) -> None:
-    """Writes a SavedModel with the input "image" and the output "logits"."""
-    archive = keras.export.ExportArchive()
-    archive.track(classifier)
-    archive.add_endpoint(
-        "serve",
-        lambda image: {"logits": classifier(image, training=False)},
-        input_signature=[tf.TensorSpec([None, *classifier.input_shape[1:]], tf.float32, name="image")],
-    )
-    with storage.atomic_path(path) as beside, exporting(path):
-        archive.write_out(str(beside), verbose=False)

@@ -7,6 +7,7 @@ from wasser_tf.models.provable import adapt_potentials, build_provable
 from wasser_tf.training.certified_train import CertifiedTrain
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
+from wasser_tf.training.schedules import LinearRamp, Schedule
 
 # Training images to which the biases of potentials are adapted.
 _ADAPTED = 4000
@@ -34,6 +35,17 @@ def certified_classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Mode
     return classifier
 
 
+def certified_schedule(config: TrainConfig, name: str) -> Schedule:
+    """Returns the schedule of "epsilon" or "kappa" in CertifiedTrain."""
+    given = config.schedule_of("certified" if name == "epsilon" else name)
+    if given is not None:
+        return given
+    half = config.certified_epochs / 2
+    if name == "kappa":
+        return LinearRamp(1.0, config.kappa, epochs=half)
+    return LinearRamp(0.0, config.certified_epsilon or config.threat_model.epsilon, epochs=half)
+
+
 def build_certified(config: TrainConfig, dataset: Dataset, distribution: Distribution) -> CertifiedTrain | None:
     """Builds CertifiedTrain around a new classifier of transport potentials; None unless `config.certified` is set.
 
@@ -48,8 +60,8 @@ def build_certified(config: TrainConfig, dataset: Dataset, distribution: Distrib
         return CertifiedTrain(
             certified_classifier_of(config, dataset),
             config.threat_model,
-            config.certified_schedule_of("kappa"),
-            epsilon=config.certified_schedule_of("epsilon"),
+            certified_schedule(config, "kappa"),
+            epsilon=certified_schedule(config, "epsilon"),
             random_radius=config.certified_random_radius,
             box_fraction=config.box_fraction,
             steps_per_epoch=len(dataset.train.labels) // config.batch_size,

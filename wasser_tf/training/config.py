@@ -22,7 +22,7 @@ from wasser_tf.training.field_checks import (
     whole,
     whole_or_none,
 )
-from wasser_tf.training.schedules import SPEC, LinearRamp, Schedule, check_schedule_text, parse_schedule
+from wasser_tf.training.schedules import SPEC, Schedule, check_schedule_text, parse_schedule
 from wasser_tf.training.setting import document_fields, setting
 from wasser_tf.training.warm_start import check_warm_start
 
@@ -115,9 +115,7 @@ class TrainConfig:
         check=positive_or_none,
     )
     certified_schedule: str | None = setting(
-        "Schedule of ε over the steps of CertifiedTrain instead, given as for omega_schedule.",
-        None,
-        check=check_schedule_text,
+        "Schedule of that ε instead, given as for omega_schedule.", None, check=check_schedule_text
     )
     kappa: float = setting(
         "Weight κ of the natural loss at the end of CertifiedTrain, from 0 to 1. It falls from 1 over the first half.",
@@ -277,19 +275,9 @@ class TrainConfig:
         return self.attack.threat_model
 
     def schedule_of(self, name: str) -> Schedule | None:
-        """Returns the schedule of "epsilon" or "omega", or None."""
+        """Returns the schedule of "epsilon", "omega", "certified" or "kappa", or None."""
         text = getattr(self, f"{name}_schedule")
         return None if text is None else parse_schedule(text)
-
-    def certified_schedule_of(self, name: str) -> Schedule:
-        """Returns the schedule of "epsilon" or "kappa" in CertifiedTrain."""
-        text = self.certified_schedule if name == "epsilon" else self.kappa_schedule
-        if text is not None:
-            return parse_schedule(text)
-        half = self.certified_epochs / 2
-        if name == "kappa":
-            return LinearRamp(1.0, self.kappa, epochs=half)
-        return LinearRamp(0.0, self.certified_epsilon or self.threat_model.epsilon, epochs=half)
 
     @property
     def middle_radius(self) -> float:

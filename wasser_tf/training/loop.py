@@ -35,9 +35,9 @@ class TrainingContext:
     Attributes:
       config: The settings of the run.
       dataset: The dataset.
-      distribution: The distribution over devices and workers (default: one device).
-      folder: The output folder, or None for workers other than the chief, which save nothing.
-      history: The rows of history.csv, one for each epoch of the phases so far; `train` updates it.
+      distribution: The distribution (default: one device).
+      folder: The output folder, or None for workers other than the chief.
+      history: The rows of history.csv; `train` updates it.
     """
 
     config: TrainConfig
@@ -53,9 +53,8 @@ class TrainingContext:
 
     def epochs_of(self, trained: keras.Model) -> int:
         """Returns the number of epochs of the phase that trains a model."""
-        if isinstance(trained, CertifiedTrain):
-            return self.config.certified_epochs
-        return self.config.epochs if isinstance(trained, WasserTrain) else self.config.standard_epochs
+        epochs = {WasserTrain: self.config.epochs, CertifiedTrain: self.config.certified_epochs}
+        return epochs.get(type(trained), self.config.standard_epochs)
 
 
 def classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
@@ -125,9 +124,6 @@ def prepare(context: TrainingContext, phase: str, trained: keras.Model) -> Prepa
       phase: The name of the phase, "standard", "wasser_train" or "certified", which names the checkpoint.
       trained: The model to train: a classifier, a `WasserTrain` or a `CertifiedTrain`.
 
-    Returns:
-      The parts that training needs besides the model.
-
     Raises:
       ValueError: The checkpoint cannot be read, or belongs to another model.
     """
@@ -136,8 +132,7 @@ def prepare(context: TrainingContext, phase: str, trained: keras.Model) -> Prepa
     kept, average = classifier, None
     if config.ema_momentum:
         with distribution.scope():
-            make = certified_classifier_of if isinstance(trained, CertifiedTrain) else classifier_of
-            kept = make(config, dataset)
+            kept = (certified_classifier_of if isinstance(trained, CertifiedTrain) else classifier_of)(config, dataset)
             kept.set_weights(classifier.get_weights())
         average = WeightAverage(classifier, kept, config.ema_momentum)
     jit_compile = config.jit_compile
@@ -264,9 +259,8 @@ def _callbacks(
 
 def _validation(context: TrainingContext, trained: keras.Model, kept: keras.Model) -> keras.callbacks.Callback:
     if isinstance(trained, CertifiedTrain):
-        return CertifiedValidation(
-            kept, context.dataset.validation, context.config.threat_model.with_epsilon(context.config.middle_radius)
-        )
+        ball = context.config.threat_model.with_epsilon(context.config.middle_radius)
+        return CertifiedValidation(kept, context.dataset.validation, ball)
     return RobustValidation(
         kept,
         context.dataset.validation,
