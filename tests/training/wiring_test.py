@@ -183,8 +183,8 @@ def record(tmp_path, monkeypatch):
             patch.setattr(train_run, "compare", compare)
             patch.setattr(comparison, "save_figures", save_figures)
             patch.setattr(comparison, "save_report", save_report)
-            patch.setattr(train_run, "_save", lambda model, path: calls["saved"].append((path.name, model.name)))
-            patch.setattr(train_run, "_export", lambda model, path: calls["saved"].append((path.name, model.name)))
+            for function in ("save_classifier", "export_saved_model"):
+                patch.setattr(train_run, function, lambda model, path: calls["saved"].append((path.name, model.name)))
             finished = train_run.run_training(config, train_run.prepare_process(config))
         assert (finished.compared, finished.figures) == ("compared", ["figure.png"])
         assert [name for name, _ in calls["saved"]] == ["standard.keras", "best.keras", "best_saved_model"]

@@ -21,7 +21,7 @@ from wasser_tf.data import Dataset, Split, augmentation
 from wasser_tf.evaluation.comparison import Comparison, compare
 from wasser_tf.reporting import bracket, comparison
 from wasser_tf.runs import certified_report
-from wasser_tf.runs.trained_files import export_classifier, save_classifier
+from wasser_tf.runs.trained_files import export_saved_model, save_classifier
 from wasser_tf.runtime import provenance, storage
 from wasser_tf.runtime.run_files import CONFIG, Schema, write_document
 from wasser_tf.training import run_folder
@@ -143,7 +143,7 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
             text = certified_report.introduction(config, text, epoch)
             best_epoch = best_epoch or epoch
         save_classifier(best, folder / run_folder.BEST)
-        export_classifier(best, folder / run_folder.SAVED_MODEL)
+        export_saved_model(best, folder / run_folder.SAVED_MODEL)
         compared = _compare(classifiers, config, dataset)
         drawn = comparison.save_figures(folder, compared, config.middle_radius, dataset.class_names)
         metadata = {**_metadata(config), "best_epoch": best_epoch, "seconds": round(time.monotonic() - started, 1)}

@@ -15,7 +15,7 @@ def save_classifier(model: keras.Model, path: pathlib.Path) -> None:
         model.save(beside)
 
 
-def export_classifier(classifier: keras.Model, path: pathlib.Path) -> None:
+def export_saved_model(classifier: keras.Model, path: pathlib.Path) -> None:
     """Writes a SavedModel with the input "image" and the output "logits"."""
     archive = keras.export.ExportArchive()
     archive.track(classifier)

@@ -131,7 +131,7 @@ class TrainConfig:
         "Whether CertifiedTrain bounds each training image at its own radius, uniform from 0 to ε.", False
     )
     box_fraction: float = setting(
-        "Share of the radius of the boxes of CertifiedTrain; below 1 they are moved to where the loss is high (SABR).",
+        "Share of the radius of CertifiedTrain's boxes; below 1 they are moved (SABR).",
         1.0,
         check=number(above=0, most=1),
     )
@@ -264,7 +264,7 @@ class TrainConfig:
             raise ValueError("epochs must be at least 1 unless certified is set, got 0: set certified, or more epochs.")
         if self.certified and not self.attack.in_wasserstein_ball:
             raise ValueError(
-                f"certified needs an attack in the Wasserstein ball, got {self.attack.name}: choose another attack."
+                f"certified needs an attack in the Wasserstein ball: choose another than {self.attack.name}."
             )
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite exclude each other: set only one of them.")
