@@ -104,9 +104,7 @@ class TrainConfig:
     )
     epochs: int = setting("Number of epochs of WasserTrain; 0 only with certified.", 40, check=whole(0))
     certified: bool = setting(
-        "Whether to train a third classifier by CertifiedTrain: transport potentials, then two hidden layers. The "
-        "report then shows the bracket of certified and attacked accuracy.",
-        False,
+        "Whether to train a classifier by CertifiedTrain as well; the report then has the bracket.", False
     )
     certified_epochs: int = setting("Number of epochs of CertifiedTrain.", 40, check=whole(1))
     certified_epsilon: float | None = setting(
