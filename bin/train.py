@@ -61,8 +61,8 @@ def main() -> None:
         return
     print(f"\n{comparison.comparison_table(finished.compared)}")
     if finished.bracket:
-        print(f"\n{finished.bracket}")
-    print("\nPictures:")
+        print(f"\n{finished.bracket}", end="")
+    print("Pictures:")
     print("\n".join(f"  {path}" for path in finished.figures))
 
 

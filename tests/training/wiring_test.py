@@ -400,8 +400,10 @@ def test_a_run_in_a_folder_that_holds_one(record, tmp_path, flag):
 
 def test_output_dir_and_every_other_field_are_covered(record, usual, tmp_path):
     assert usual["report.folder"].name == "usual" and (usual["report.folder"] / run_folder.CONFIG).exists()
-    # Schedules are covered in loop_test.py.
+    # Schedules are covered in loop_test.py, certified training in tests/runs/certified_run_test.py.
     elsewhere = {"output_dir", "resume", "overwrite", "initial", "epsilon_schedule", "omega_schedule"}
+    elsewhere |= {"certified", "certified_epochs", "certified_epsilon", "certified_schedule", "certified_random_radius"}
+    elsewhere |= {"kappa", "kappa_schedule", "box_fraction", "potentials", "hidden_units"}
     assert {field.name for field in dataclasses.fields(TrainConfig)} == elsewhere | {
         name for fields, _ in _WIRES for name in fields
     }
