@@ -152,3 +152,18 @@ def test_initial_weights_keep_intervals_from_growing():
 def test_settings_out_of_range(settings, words, digits):
     with pytest.raises(ValueError, match=words):
         CertifiedTrain(new_classifier(digits), BALL, **settings)
+
+
+def test_mixed_precision_has_bounds_in_float32(digits):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = trainer(digits)
+        assert model.classifier.get_layer("dense1").compute_dtype == "bfloat16"
+        worst = model._bounds.worst_logits(digits.train.images[:8], digits.train.labels[:8], 0.05)
+        logs = model.train_on_batch(digits.train.images[:64], digits.train.labels[:64], return_dict=True)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    usual = DifferentiableBounds(new_classifier(digits), BALL)
+    expected = usual.worst_logits(digits.train.images[:8], digits.train.labels[:8], 0.05)
+    assert worst.dtype == tf.float32 and np.isfinite(logs["certified_loss"])
+    np.testing.assert_allclose(worst, expected, atol=1e-5)

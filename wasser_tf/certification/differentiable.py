@@ -30,7 +30,8 @@ class DifferentiableBounds:
     """
 
     def __init__(self, classifier: Any, threat_model: ThreatModel):
-        self.network = Network(classifier)
+        # Bounds are float32 whatever the layers compute in.
+        self.network = Network(classifier, any_precision=True)
         self._threat_model = threat_model.rules
         self._frontier = frontier_of(self.network)
 

@@ -56,8 +56,8 @@ def rule(*kinds: type) -> Callable[[Rule], Rule]:
     return register
 
 
-def transforms_of(call: Call) -> list[Transform]:
-    """Returns what a layer does, one after the other.
+def transforms_of(call: Call, *, any_precision: bool = False) -> list[Transform]:
+    """Returns what a layer does, one after the other; `any_precision` allows layers that do not compute in float32.
 
     Raises:
       ValueError: There is no rule for it, or not for these settings; the message names it.
@@ -68,7 +68,8 @@ def transforms_of(call: Call) -> list[Transform]:
         raise call.refuse(
             f"there is no rule for it, only for {', '.join(known)}. Register one in wasser_tf.certification.rules.RULES"
         )
-    if getattr(call.layer, "compute_dtype", "float32") not in ("float32", "float64"):
+    precise = getattr(call.layer, "compute_dtype", "float32") in ("float32", "float64")
+    if not precise and not any_precision:
         raise call.refuse(f"it computes in {call.layer.compute_dtype}, and float32 is needed: load it with that policy")
     if getattr(call.layer, "quantization_mode", None):
         raise call.refuse("it is quantised: certify the classifier before quantisation")
