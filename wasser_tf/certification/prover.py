@@ -10,7 +10,9 @@ import tensorflow as tf
 from wasser_tf.certification.bounds import METHODS, Batch, Bounds
 from wasser_tf.certification.network import Network
 from wasser_tf.certification.result import CertificationResult
+from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.inputs import check_batch
+from wasser_tf.models.layered import as_layers
 from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.support_function import largest_cost
@@ -45,8 +47,9 @@ def certify(
 
     Args:
       classifier: A keras.Model made of layers that have a rule (wasser_tf.certification.rules), from images [n, H, W,
-        C] in [0, 1] to logits or, by a softmax, probabilities [n, classes].
-      images: Float [n, H, W, C] in [0, 1].
+        C] in [0, 1] to logits or, by a softmax, probabilities [n, classes]; or a `wasser_tf.Classifier` around a model
+        of another range, order or output. Radii are those of images in [0, 1].
+      images: Float [n, H, W, C] in [0, 1], or as the classifier takes them.
       labels: Class indices [n], or one-hot [n, classes].
       threat_model: The ball, and ε.
       method: "ibp" (intervals: fast, tight on networks trained by it), "crown" (linear bounds: tighter on others, and
@@ -62,8 +65,9 @@ def certify(
       ValueError: A layer has no rule, the classifier is not deterministic, an answer is not finite, or an argument is
         not what is needed; the message says how to correct it.
     """
-    prover = Prover(classifier, threat_model, batch_size=batch_size)
-    images, labels = prover.check(images, labels)
+    seen = prepare_images(getattr(classifier, "classifier", classifier), images)
+    prover = Prover(as_layers(seen.classifier), threat_model, batch_size=batch_size)
+    images, labels = prover.check(seen.images, labels)
     if method not in (*METHODS, "auto"):
         raise ValueError(f"method must be ibp, crown or auto, got {method!r}.")
     if resolution is not None:

@@ -310,6 +310,12 @@ def _reshape(call: Call) -> list[Transform]:
     return [_copying(lambda x: tf.reshape(x, [-1, *target]), keeps_mass=True)]
 
 
+@rule(keras.layers.Permute)
+def _permute(call: Call) -> list[Transform]:
+    order = [0, *call.layer.dims]
+    return [_copying(lambda x: tf.transpose(x, order), keeps_mass=True)]
+
+
 @rule(keras.layers.ZeroPadding2D)
 def _zero_padding(call: Call) -> list[Transform]:
     padding = [(0, 0), *call.layer.padding, (0, 0)]

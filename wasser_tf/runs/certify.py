@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from wasser_tf import models
 from wasser_tf.certification.bounds import METHODS
 from wasser_tf.certification.prover import Prover
 from wasser_tf.data.selection import ImageSource, Selection
 from wasser_tf.evaluation.fingerprint import fingerprint, safe_name
+from wasser_tf.models import ModelOptions, as_layers
 from wasser_tf.reporting import bracket, tables
 from wasser_tf.reporting.bracket import REPORT, Bracket, digest_of
 from wasser_tf.runs.attack import check_output_dir
+from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runtime import interruption, provenance, storage
 from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.threat_model import ThreatModel
@@ -46,6 +47,8 @@ class CertificationRun:
       resolution: How far a radius may be below the largest provable one; a 200th of the largest of `radii` by default.
       batch_size: Images at a time; a file of results holds as many.
       evaluation: The output_dir of an evaluation of the same images, for the bracket; none by default.
+      options: What is given about the classifiers, such as the range of their pixels.
+      allow_chance_accuracy: Whether to certify a classifier that is no better than chance.
 
     Raises:
       ValueError: A field is out of its range.
@@ -60,6 +63,8 @@ class CertificationRun:
     resolution: float | None = None
     batch_size: int = 256
     evaluation: str = ""
+    options: ModelOptions = ModelOptions()
+    allow_chance_accuracy: bool = False
 
     def __post_init__(self) -> None:
         if not self.models or not self.radii:
@@ -85,6 +90,7 @@ class CertificationRun:
             "radii": list(self.radii),
             "method": self.method,
             "resolution": self.resolution,
+            **self.options.to_json(),
         }
 
 
@@ -116,7 +122,11 @@ def run_certification(
     images = config.source.load()
     threat_model = config.threat_model.with_epsilon(max(config.radii))
     provers = {
-        name: Prover(models.load_classifier(path), threat_model, batch_size=config.batch_size)
+        name: Prover(
+            as_layers(load_checked(path, config.options, images, config.allow_chance_accuracy)),
+            threat_model,
+            batch_size=config.batch_size,
+        )
         for name, path in config.models.items()
     }
     for prover in provers.values():
@@ -131,7 +141,7 @@ def run_certification(
         storage.write_json(folder / CONFIG, config.to_json())
         found = {}
         for name, prover in provers.items():
-            print_of = fingerprint(config.models[name])
+            print_of = config.options.mark(fingerprint(config.models[name]))
             found[name] = {"fingerprint": print_of, **_certified(config, folder, name, print_of, prover, images, log)}
         brackets = {
             name: Bracket(np.array(values["radius"], np.float64), fooled.get(values["fingerprint"]))
@@ -152,7 +162,9 @@ def _certified(
 ) -> dict[str, Any]:
     """Certifies the images of one classifier, chunk by chunk, or reads what was certified."""
     checked, labels = prover.check(images.images, images.labels)
-    settings = {key: value for key, value in config.to_json().items() if key not in ("models", "source", "radii")}
+    settings = {
+        key: value for key, value in config.to_json().items() if key not in ("models", "source", "radii", "options")
+    }
     settings |= {"model": print_of, "largest": max(config.radii)}
     cells = folder / CELLS / safe_name(name)
     method = config.method
