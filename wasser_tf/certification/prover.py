@@ -4,12 +4,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from wasser_tf.certification.bounds import METHODS, Batch, Bounds
 from wasser_tf.certification.network import Network
 from wasser_tf.certification.result import CertificationResult
+from wasser_tf.models.classifier import Classifier
 from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.inputs import check_batch
 from wasser_tf.models.layered import as_layers
@@ -65,9 +67,12 @@ def certify(
       ValueError: A layer has no rule, the classifier is not deterministic, an answer is not finite, or an argument is
         not what is needed; the message says how to correct it.
     """
-    seen = prepare_images(getattr(classifier, "classifier", classifier), images)
-    prover = Prover(as_layers(seen.classifier), threat_model, batch_size=batch_size)
-    images, labels = prover.check(seen.images, labels)
+    classifier = getattr(classifier, "classifier", classifier)
+    if isinstance(classifier, (keras.Model, Classifier)):
+        seen = prepare_images(classifier, images)
+        classifier, images = as_layers(seen.classifier), seen.images
+    prover = Prover(classifier, threat_model, batch_size=batch_size)
+    images, labels = prover.check(images, labels)
     if method not in (*METHODS, "auto"):
         raise ValueError(f"method must be ibp, crown or auto, got {method!r}.")
     if resolution is not None:

@@ -133,7 +133,7 @@ class ExperimentContext:
         """Returns the path of a classifier by role, or by its name in `others`; trains it first if necessary."""
         return self.config.others[name] if name in self.config.others else self.trainer.path(name, self.log)
 
-    def options(self, name: str) -> ModelOptions:
+    def options_of(self, name: str) -> ModelOptions:
         """Returns what is given about a classifier by role or name: nothing where it is trained here."""
         return self.config.options if self._is_given(name) else ModelOptions()
 
@@ -144,7 +144,7 @@ class ExperimentContext:
           ValueError: It cannot be loaded, something must be given about it, or it is no better than chance.
         """
         path, allowed = self.path(name), self.config.allow_chance_accuracy or not self._is_given(name)
-        return load_checked(path, self.options(name), self.images, allowed)
+        return load_checked(path, self.options_of(name), self.images, allowed)
 
     def _is_given(self, name: str) -> bool:
         return name in self.config.given or name in self.config.others
@@ -192,7 +192,7 @@ class ExperimentContext:
             output_dir=str(folder),
             sanity=False,
             batch_size=min(self.config.batch_size, self.config.preset.num_examples),
-            options=self.options(name),
+            options=self.options_of(name),
         )
         allowed = self.config.allow_chance_accuracy or not self._is_given(name)
         (report,) = run_evaluation(run, resume=True, allow_chance_accuracy=allowed, log=self.log)
