@@ -194,7 +194,7 @@ def test_evaluate_by_default(load, parse, spy, process):
     assert options["verify_exact"] is None
 
 
-def test_evaluate_finds_the_models_where_none_are_given(load, parse, spy, process):
+def test_evaluate_loads_the_stored_run_where_no_models_are_given(load, parse, spy, process):
     binary = load("evaluate")
     parse("--output_dir=out", "--rescore", "--verify_exact", "--verify_examples=0")
     run, stored = spy(binary, "run_evaluation", []), spy(binary.EvaluationRun, "load", "what is stored")
