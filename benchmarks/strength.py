@@ -176,21 +176,16 @@ def _main() -> None:
         given = flags.FLAGS
         if not given.grid:
             raise ValueError("Give --grid; the other measurements of strength are sections of benchmarks/run.py.")
-        ball = _flags.threat_model(0.0)
         grid = strength_grid.Grid(
             classifiers=given.classifiers,
             attacks=given.attacks,
             iterations=[int(number) for number in given.iterations],
             radii=None if given.radii is None else [float(radius) for radius in given.radii],
             num_examples=given.num_examples,
-            ball=ball,
+            ball=_flags.threat_model(0.0),
             data_dir=given.data_dir,
         )
-        cells = strength_grid.measure(
-            grid,
-            lambda description, iterations: _flags.make_attack_alone(description, ball, {"iterations": iterations}),
-            pathlib.Path(given.output).expanduser(),
-        )
+        cells = strength_grid.measure(grid, pathlib.Path(given.output).expanduser())
         print(strength_grid.table(cells))
 
     _flags.run(main)

@@ -1,13 +1,13 @@
 """The robust accuracy that attacks leave, over a grid of classifiers, radii, attacks and iterations.
 
 On validation images, so that defaults can be chosen by it. Every cell is stored as a JSON line as soon as it is
-measured, and a cell that is stored is not measured again: an interrupted grid goes on where it stopped.
+measured, and a stored cell is not measured again: the same command resumes an interrupted grid.
 """
 
 import json
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks import material
 from wasser_tf import ThreatModel, models, pretrained
 from wasser_tf.attacks import Attack
+from wasser_tf.attacks.spec import make_from_spec
 from wasser_tf.data.selection import ImageSource
 
 # One radius below, around and above those at which each dataset's classifiers fall.
@@ -25,7 +26,7 @@ RADII = {
     "cifar10": (0.001, 0.005, 0.01, 0.05, 0.1),
 }
 DIGITS = "digits"
-# What a cell is known by.
+# The fields that identify a cell.
 _KEY = ("classifier", "images", "epsilon", "attack", "iterations", "ball")
 
 
@@ -37,7 +38,7 @@ class Grid(NamedTuple):
       attacks: Each "name" or "name:setting=value".
       iterations: Iterations of each attack.
       radii: None for those of each dataset.
-      num_examples: The first so many images of the validation split.
+      num_examples: The number of images, the first of the validation split.
       ball: The threat model; its epsilon is not used.
       data_dir: The folder of prepared sets.
     """
@@ -86,12 +87,11 @@ def load_target(classifier: str, grid: Grid) -> Target:
     return Target(model, dataset, selection.images, selection.labels)
 
 
-def measure(grid: Grid, make: Callable[[str, int], Attack], path: pathlib.Path) -> list[dict[str, Any]]:
+def measure(grid: Grid, path: pathlib.Path) -> list[dict[str, Any]]:
     """Measures the cells that are not stored yet.
 
     Args:
       grid: Which cells.
-      make: (description of an attack, iterations) -> the attack.
       path: The file of JSON lines, which is created or appended to.
 
     Returns:
@@ -117,7 +117,8 @@ def measure(grid: Grid, make: Callable[[str, int], Attack], path: pathlib.Path) 
                 missing = [cell for cell in wanted if _key(cell) not in stored]
                 if missing:
                     target = target or load_target(classifier, grid)
-                    for cell in _attack(target, make(description, iterations), missing):
+                    attack = make_from_spec(description, grid.ball, {"iterations": iterations})
+                    for cell in _attack(target, attack, missing):
                         stored[_key(cell)] = cell
                         _append(path, cell)
                 cells += [stored[_key(cell)] for cell in wanted]
@@ -197,7 +198,8 @@ def _words(ball: ThreatModel) -> str:
 
 def _append(path: pathlib.Path, cell: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A line that a kill cut short must not be lengthened by the next one.
-    whole = not path.exists() or path.read_text().endswith("\n") or not path.read_text()
+    if path.exists() and not (text := path.read_text()).endswith("\n"):
+        # A killed run left half a line.
+        path.write_text(text[: text.rfind("\n") + 1])
     with path.open("a") as file:
-        file.write(("" if whole else "\n") + json.dumps(cell) + "\n")
+        file.write(json.dumps(cell) + "\n")

@@ -14,10 +14,13 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_list("models", None, "The classifiers: .keras files, .npz or pretrained:NAME.", required=True)
 flags.DEFINE_string("output", None, "The .keras file to write.", required=True)
+_flags.define_import()
+flags.adopt_module_key_flags(_flags)
 
 
 def main() -> None:
     """Averages the classifiers and prints the path of the result."""
+    _flags.import_modules()
     classifier = average(FLAGS.models, FLAGS.output)
     print(f"Written: {FLAGS.output}: {classifier.name}, the mean of {len(FLAGS.models)}")
 

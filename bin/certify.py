@@ -24,7 +24,9 @@ from wasser_tf.runs.certify import CertificationRun, run_certification
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_list("models", None, "Classifiers as path or name=path: .keras, .npz, pretrained:NAME.", required=True)
+flags.DEFINE_list(
+    "models", None, "Classifiers as path or name=path: .keras, .h5, .npz, pretrained:NAME.", required=True
+)
 flags.DEFINE_list("radii", "0.05,0.1,0.2,0.3", "Radii ε of the table.")
 flags.DEFINE_enum(
     "method",
@@ -51,6 +53,8 @@ flags.DEFINE_integer("seed", None, f"Of smoothing: the seed of the noise (defaul
 flags.DEFINE_float("resolution", None, "How far a radius may be below the largest provable one; max(radii) / 200.")
 flags.DEFINE_string("evaluation", "", "Output_dir of bin/evaluate.py on the same images, for the bracket.")
 flags.DEFINE_bool("resume", False, "Whether to continue in an output_dir of other settings; results that fit are used.")
+_flags.define_classifier()
+_flags.define_chance_accuracy()
 _flags.define_data()
 _flags.define_selection()
 _flags.define_threat_model()
@@ -79,6 +83,8 @@ def main() -> None:
         ),
         batch_size=FLAGS.batch_size,
         evaluation=FLAGS.evaluation,
+        options=_flags.model_options(),
+        allow_chance_accuracy=FLAGS.allow_chance_accuracy,
     )
     brackets = run_certification(
         config, resume=FLAGS.resume, overwrite=FLAGS.overwrite, log=lambda line: print(line, flush=True)

@@ -12,7 +12,8 @@ The experiments:
   fig5    the paper's attacks on both adversarially trained classifiers
   beyond  all classifiers under all attacks, with feasible examples
 
-A classifier that is not given is trained. After an interruption, the same command resumes.
+A classifier that is not given is trained. --input_range, --data_format, --output, --returns and --signature describe
+those that are given. After an interruption, the same command resumes.
 
 The output_dir gets outputs/ (NAME.md, .csv, .json and .png for each experiment), training/ and evaluations/. With
 --publish_dir=docs/results, the outputs are copied there and docs/results/DATASET.md compares them with the paper.
@@ -67,6 +68,10 @@ flags.DEFINE_integer("batch_size", 128, "Images attacked at a time.", lower_boun
 flags.DEFINE_string("output_dir", None, "The folder of all results.", required=True)
 flags.DEFINE_string("publish_dir", None, "The folder in which results are published, such as docs/results.")
 
+_flags.define_classifier()
+_flags.define_chance_accuracy()
+flags.adopt_module_key_flags(_flags)
+
 _SIZES = "model standard_epochs epochs omega_epochs epsilon iterations num_examples attack_iterations"
 
 
@@ -82,6 +87,8 @@ def main() -> None:
         others=parse_models(FLAGS.others or []),
         leave_out=tuple(FLAGS.leave_out),
         attacks=tuple(FLAGS.attacks),
+        options=_flags.model_options(),
+        allow_chance_accuracy=FLAGS.allow_chance_accuracy,
     )
     written = reproduce(config, log=lambda line: print(line, flush=True))
     print("Written:\n" + "\n".join(f"  {path}" for path in written))

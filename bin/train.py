@@ -2,11 +2,13 @@ r"""Trains a standard classifier, then a robust one with WasserTrain, and compar
 
   python bin/train.py --dataset=digits --output_dir=runs/digits
   python bin/train.py --dataset=mnist --data_dir=… --epochs=5 --epsilon=0.3 --output_dir=runs/mnist
+  python bin/train.py --dataset=digits --certified --epsilon=0.1 --epochs=0 --output_dir=runs/digits_certified
   python bin/train.py --flagfile=my.flags --output_dir=runs/digits --resume
   python bin/train.py --dataset=mnist --distribute=mirrored --batch_size=1024 --output_dir=runs/mnist
 
 The output_dir gets:
   best.keras, best_saved_model/  the WasserTrain classifier of the epoch that was best on the validation split (--keep)
+  certified.keras, bracket.png   with --certified: the CertifiedTrain classifier (best.keras too, with --epochs=0)
   standard.keras                 the classifier from which WasserTrain started
   report.md, report.json         both classifiers under attack on the test split, at each of --radii
   examples_*.png, success.png    clean images, perturbations and adversarial images; success against ε
@@ -57,7 +59,10 @@ def main() -> None:
     finished = train.run_training(config, train.prepare_process(config))
     if finished is None:  # A worker that is not the chief.
         return
-    print(f"\n{comparison.comparison_table(finished.compared)}\nPictures:")
+    print(f"\n{comparison.comparison_table(finished.compared)}")
+    if finished.bracket:
+        print(f"\n{finished.bracket}", end="")
+    print("Pictures:")
     print("\n".join(f"  {path}" for path in finished.figures))
 
 

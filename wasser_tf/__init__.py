@@ -13,6 +13,7 @@ from wasser_tf.certification.result import CertificationResult
 from wasser_tf.certification.smoothed import Smoothed
 from wasser_tf.models import Classifier, load_pretrained
 from wasser_tf.threat_model import ThreatModel
+from wasser_tf.training.certified_train import CertifiedTrain
 from wasser_tf.training.schedules import Cosine, LinearRamp, Staircase
 from wasser_tf.training.wasser_train import WasserTrain
 from wasser_tf.transport.feasibility import Feasibility
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "AttackResult",
     "CertificationResult",
+    "CertifiedTrain",
     "Classifier",
     "Cosine",
     "Ensemble",

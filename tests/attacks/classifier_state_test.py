@@ -188,7 +188,9 @@ def test_two_models_of_one_attack_do_not_displace_each_other(traces, images, lab
 FACTOR = 1.0
 
 
-def test_a_function_is_retraced_when_its_state_changes(traces, linear_classifier, images, labels, monkeypatch):
+def test_a_function_is_retraced_when_a_python_value_that_it_reads_changes(
+    traces, linear_classifier, images, labels, monkeypatch
+):
     scale, table, variable = [1.0], {"shift": np.zeros(3, np.float32)}, tf.Variable(0.1)
 
     def classifier(given, training=False):

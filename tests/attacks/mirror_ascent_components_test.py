@@ -125,7 +125,8 @@ class Reference:
 
     def eta(self, iteration):
         iterations = self.attack.iterations
-        first = self.attack.step_size or 50 / math.sqrt(iterations)
+        entropic = math.log(max(4 * self.image.sum() / self.budget(iteration) - 4, 1))
+        first = self.attack.step_size or 78 / math.sqrt((iterations + 10) * max(entropic, 0.3))
         return first * min(2 / iterations, 1) ** (iteration / iterations)
 
     def climbed(self, potential, pixels, gradient, eta):

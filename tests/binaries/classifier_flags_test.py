@@ -16,15 +16,27 @@ def binary(load):
     return parse
 
 
-def test_every_binary_of_models_has_them(load):
-    module = load("attack")
-    wanted = {"signature", "output", "input_range", "data_format", "returns", "import", "allow_chance_accuracy"}
-    assert wanted <= module.new_flags
+_DESCRIPTION = {"signature", "output", "input_range", "data_format", "returns", "import"}
 
 
-@pytest.mark.parametrize("name", ["evaluate", "leaderboard", "export"])
-def test_the_others_have_them_too(load, name):
-    assert {"signature", "output", "input_range", "data_format", "returns", "import"} <= load(name).new_flags
+@pytest.mark.parametrize("name", ["attack", "certify", "evaluate", "leaderboard", "publish", "reproduce"])
+def test_binaries_that_run_saved_classifiers_have_them(load, name):
+    assert _DESCRIPTION | {"allow_chance_accuracy"} <= load(name).new_flags
+
+
+def test_an_export_has_no_images_to_measure_an_accuracy_on(load):
+    new = load("export").new_flags
+    assert new >= _DESCRIPTION and "allow_chance_accuracy" not in new
+
+
+@pytest.mark.parametrize("name", ["average", "train"])
+def test_binaries_that_only_load_classifiers_import_their_layers(load, name):
+    assert load(name).new_flags & (_DESCRIPTION - {"output"}) == {"import"}
+
+
+def test_predict_loads_no_classifier(load):
+    # Its --model is a name on a server, whose signatures take images in [0, 1].
+    assert "import" not in load("predict").new_flags
 
 
 def test_they_become_options(binary):

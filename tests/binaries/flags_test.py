@@ -194,7 +194,7 @@ def test_evaluate_by_default(load, parse, spy, process):
     assert options["verify_exact"] is None
 
 
-def test_evaluate_finds_the_models_where_none_are_given(load, parse, spy, process):
+def test_evaluate_loads_the_stored_run_where_no_models_are_given(load, parse, spy, process):
     binary = load("evaluate")
     parse("--output_dir=out", "--rescore", "--verify_exact", "--verify_examples=0")
     run, stored = spy(binary, "run_evaluation", []), spy(binary.EvaluationRun, "load", "what is stored")
@@ -427,7 +427,8 @@ def test_reproduce(load, parse, spy, capsys):
         "--leave_out=pgd", "--recipe=paper", "--attacks=random_plan", "--model=mlp", "--standard_epochs=2",
         "--epochs=3", "--omega_epochs=4", "--omegas=0.7,0.2", "--epsilon=0.6", "--iterations=5", "--radii=0.3,0.2",
         "--num_examples=6", "--attack_iterations=7", "--seed=8", "--batch_size=9", "--output_dir=out",
-        "--publish_dir=docs",
+        "--publish_dir=docs", "--signature=s", "--output=digit", "--input_range=0,255", "--returns=logits",
+        "--data_format=channels_first", "--import=math", "--allow_chance_accuracy",
     ]  # fmt: skip
     assert binary.new_flags == parse(*options)
     run = spy(binary, "reproduce", ["one", "two"])
@@ -438,7 +439,14 @@ def test_reproduce(load, parse, spy, capsys):
         **{"model": "mlp", "standard_epochs": 2, "epochs": 3, "omega_epochs": 4, "omegas": (0.2, 0.7)},
         **{"epsilon": 0.6, "iterations": 5, "radii": (0.2, 0.3), "num_examples": 6, "attack_iterations": 7},
     )
+    options = config.options
+    assert options.to_json()["options"] == {
+        "signature": "s", "output": "digit", "input_range": [0, 255], "returns": "logits",
+        "data_format": "channels_first",
+    }  # fmt: skip
     assert config == Reproduction(
+        options=options,
+        allow_chance_accuracy=True,
         experiments=["fig4", "table1"],
         dataset="mnist",
         data_dir="sets",
@@ -466,7 +474,8 @@ def test_reproduce_by_default(load, parse, spy):
     binary.main()
     experiments = ["table1", "fig1", "fig3", "fig4", "fig5", "beyond"]
     wanted = Reproduction(experiments=experiments, dataset="digits", output_dir="out", preset=FULL["digits"])
-    assert run.only[0] == (wanted,)
+    (made,) = run.only[0]
+    assert dataclasses.replace(made, options=wanted.options) == wanted and made.options.to_json() == {}
     assert wanted.attacks == ("mirror_ascent", "frank_wolfe", "constrained_sinkhorn", "ensemble")
 
 

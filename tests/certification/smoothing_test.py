@@ -159,13 +159,13 @@ def test_it_abstains_where_no_class_has_the_majority(threshold):
 
 def test_colour_images_share_one_budget():
     # Only the second channel counts, which has a quarter of the mass.
-    classifier = _linear([0, 0, 1, 0, 0, 0], 0.0, (1, 2, 3))
+    classifier = _linear([0, 0, 1, 0, 0, 0], 0.0, (2, 1, 3))
     kernel, bias = classifier.get_weights()
     bias[0] = -0.5
     # The flatten order is pixel, channel: the first pixel of channel 1 is entry 1.
     kernel[:, 0] = [0, 1, 0, 0, 0, 0]
     classifier.set_weights([kernel, bias])
-    image = np.array([[[[1.0, 0.6, 1.0], [1.0, 0.4, 0.0]]]], np.float32)
+    image = np.array([[[[1.0, 0.6, 1.0]], [[1.0, 0.4, 0.0]]]], np.float32)
     result = certify_smoothed(classifier, image, [0], ThreatModel(), scale=0.02, num_samples=10_000)
     # 0.1 of mass must move by a pixel, of a mass of 4.
     assert 0.8 * 0.1 / 4 < result.radius[0] < 0.1 / 4

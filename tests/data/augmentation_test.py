@@ -45,7 +45,7 @@ def test_is_a_function_of_the_seed(name):
 
 
 @pytest.mark.parametrize(("fill", "mode"), [("constant", "constant"), ("reflect", "reflect")])
-def test_every_shift_is_equally_likely_and_equals_numpys(fill, mode):
+def test_every_shift_is_equally_likely_and_equals_a_crop_of_the_padded_image(fill, mode):
     image = _images(1, 5, 6, 2)[0].numpy()
     padded = np.pad(image, [(1, 1), (2, 2), (0, 0)], mode=mode)
     crops = {padded[i : i + 5, j : j + 6].tobytes(): (i, j) for i in range(3) for j in range(5)}

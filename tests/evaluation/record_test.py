@@ -15,7 +15,7 @@ def evaluation(classifier, random_plan, digits):
     )
 
 
-def test_the_record_holds_the_settings(evaluation, digits):
+def test_the_record_holds_the_settings_and_the_results(evaluation, digits):
     record = evaluation.record
     assert (record.model, record.dataset, record.attack) == ("mlp", "digits test", "random_plan")
     assert record.epsilon == record.threat_model["epsilon"] == 0.2

@@ -75,7 +75,7 @@ def test_the_radius_of_most_checks_is_where_half_are_fooled(make, fooled, radius
     assert checker.radius == radius
 
 
-def test_the_attack_runs_once_a_radius_and_misclassified_clean_images_count(make):
+def test_the_attack_runs_once_a_radius_and_misclassified_clean_images_count_as_fooled(make):
     checker = make([0, 1, 5], radii=(0.1,), wrong=4, batch_size=7)
     assert np.flatnonzero(checker._success(0.1)).tolist() == [0, 1, 2, 3, 5]
     checker._success(0.1)

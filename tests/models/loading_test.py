@@ -422,7 +422,7 @@ def test_what_does_not_fit_is_not_built(monkeypatch, name, shape, classes, width
         models.build(name, shape, classes, width=width)
 
 
-def test_returns_the_logits_of_sparsely_described_classifiers():
+def test_returns_logits_is_none_where_the_model_does_not_show_it():
     image = keras.Input((8, 8, 1))
     features = keras.layers.Flatten()(image)
     assert models.returns_logits(keras.Model(image, keras.layers.Dense(3, "sigmoid")(features))) is False

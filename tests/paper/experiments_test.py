@@ -57,6 +57,8 @@ def context(tmp_path, monkeypatch):
         given=given,
         others={"other": given["pgd"]},
         attacks=("mirror_ascent", "ensemble"),
+        # Its weights are random.
+        allow_chance_accuracy=True,
     )
     made = ExperimentContext(config, lambda line: None)
 

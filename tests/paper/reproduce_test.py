@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.fixtures.paper import reproduction
-from wasser_tf import ThreatModel, attacks, models
+from wasser_tf import ThreatModel, attacks
 from wasser_tf.data.selection import ImageSource, Selection
 from wasser_tf.paper import context as context_module
 from wasser_tf.paper import reproduce
@@ -58,7 +58,8 @@ def test_evaluations_of_the_context(tmp_path, monkeypatch):
     context = ExperimentContext(reproduction(tmp_path), print)
     assert context.evaluation("mine", ["mirror_ascent", "random_plan"]) == "report"
     ((run, options),) = runs
-    assert options == {"resume": True, "log": print}
+    assert options == {"resume": True, "allow_chance_accuracy": True, "log": print}
+    assert run.options is context.config.options
     assert run.models == {"mine": "m.keras"} and run.source == context.source(48) and run.radii == QUICK["digits"].radii
     assert run.attacks == {name: context.attack(name) for name in ("mirror_ascent", "random_plan")}
     assert run.output_dir == str(tmp_path / "out" / "evaluations" / "mine")
@@ -99,7 +100,9 @@ def checked(tmp_path, monkeypatch):
     images = Selection("d", np.arange(3), np.zeros([3, 8, 8, 1], np.float32), np.zeros(3, int), None)
     monkeypatch.setattr(ImageSource, "load", lambda self: checked.append(self.num_examples) or images)
     monkeypatch.setattr(ClassifierTrainer, "prepare_process", lambda self: checked.append("prepared"))
-    monkeypatch.setattr(models, "load_classifier", lambda path: checked.append(path) or len)
+    monkeypatch.setattr(
+        reproduce, "load_checked", lambda path, options, given, allowed: checked.append((path, options, allowed)) or len
+    )
     monkeypatch.setattr(
         reproduce,
         "check_batch",
@@ -129,7 +132,8 @@ def test_reproducing(tmp_path, checked):
     folder, docs = tmp_path / "out" / "outputs", tmp_path / "docs"
     assert written == [folder / "fig4.md", folder / "table1.md", docs / "digits.md"] and logged == ["fig4", "table1"]
     # All inputs are checked before anything is trained.
-    assert checked == ["prepared", 48, "s.keras", (len, 1, 1), "m.keras", (len, 1, 1), "x", "y"]
+    loaded = [(path, config.options, True) for path in ("s.keras", "m.keras")]
+    assert checked == ["prepared", 48, loaded[0], (len, 1, 1), loaded[1], (len, 1, 1), "x", "y"]
     files = {f"{name}.{kind}" for name in ("fig4", "table1") for kind in ("png", "csv", "json")}
     assert {path.name for path in (docs / "digits").iterdir()} == files
     values = json.loads((docs / "digits" / "fig4.json").read_text())

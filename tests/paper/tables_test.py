@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.fixtures.paper import reproduction
-from wasser_tf import ThreatModel, attacks, models
+from wasser_tf import ThreatModel, attacks
 from wasser_tf.data.selection import Selection
 from wasser_tf.evaluation import fingerprint
 from wasser_tf.evaluation.metrics import Predictions
@@ -20,7 +20,7 @@ def test_fig1_draws_images_that_are_classified_correctly(tmp_path, monkeypatch):
     context = ExperimentContext(reproduction(tmp_path), print)
     context.images = selection
     asked, drawn = [], []
-    monkeypatch.setattr(models, "load_classifier", lambda path: path)
+    monkeypatch.setattr(context, "classifier", context.path)
     monkeypatch.setattr(fingerprint, "fingerprint", lambda path: f"print of {path}")
 
     def predict(classifier, given, labels):
@@ -80,7 +80,7 @@ def test_table1(tmp_path, monkeypatch):
     context = ExperimentContext(reproduction(tmp_path, dataset="mnist", leave_out=("pgd",)), print)
     context.images = Selection("d", np.arange(4), np.zeros([4, 2, 2, 1]), np.zeros(4, int), None)
     monkeypatch.setattr(context, "path", lambda name: f"{name}.keras")
-    monkeypatch.setattr(models, "load_classifier", lambda path: path)
+    monkeypatch.setattr(context, "classifier", context.path)
     monkeypatch.setattr(fingerprint, "fingerprint", lambda path: f"print of {path}")
     share = {"standard.keras": 0, "wasser_train.keras": 1, "mine.keras": 3}
     monkeypatch.setattr(

@@ -212,6 +212,6 @@ def test_draws_cosmic_rays_operators_too_and_by_the_seed(toy):
     assert drawn.diff.startswith("toy/sums.py:23: comparison\n-    while count > 0:\n+    while count ")
 
 
-def test_refuses_unknown_arguments(toy):
+def test_refuses_unknown_kinds(toy):
     with pytest.raises(ValueError, match="kinds must be some of binary operator"):
         mutations.sample(toy, [toy / "toy" / "sums.py"], 0, 1, ["loops"])

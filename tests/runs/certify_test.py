@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from wasser_tf.certification.prover import Prover, certify
 from wasser_tf.certification.smoothed import Smoothed
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.fingerprint import array_digest, fingerprint
-from wasser_tf.models import build
+from wasser_tf.models import ModelOptions, build
 from wasser_tf.reporting.bracket import Bracket, bracket_table, save_bracket
 from wasser_tf.reporting.certification import read_certification
 from wasser_tf.runs.certifiers import SmoothingSettings
@@ -31,6 +32,8 @@ def config(tmp_path):
         output_dir=str(tmp_path / "out"),
         method="ibp",
         batch_size=8,
+        # Its weights are random.
+        allow_chance_accuracy=True,
     )
 
 
@@ -226,3 +229,27 @@ def test_shares_by_hand(tmp_path):
 def test_bad_settings_of_smoothing_get_a_sentence(change):
     with pytest.raises(ValueError, match=f"{next(iter(change))} must"):
         SmoothingSettings(**change)
+
+
+def test_a_classifier_at_chance_is_refused(config):
+    with pytest.raises(ValueError, match="no better than chance"):
+        run_certification(dataclasses.replace(config, allow_chance_accuracy=False))
+    assert not pathlib.Path(config.output_dir).exists()
+
+
+def test_a_classifier_of_another_range_has_the_same_radii(config, tmp_path):
+    wanted = run_certification(config)["linear"].certified
+    linear = keras.saving.load_model(config.models["linear"])
+    image = keras.Input((8, 8, 1))
+    keras.Model(image, linear(keras.layers.Rescaling(1 / 16)(image))).save(tmp_path / "sixteen.keras")
+    other = dataclasses.replace(
+        config, models={"sixteen": str(tmp_path / "sixteen.keras")}, output_dir=str(tmp_path / "other")
+    )
+    with pytest.raises(ValueError, match="--input_range"):
+        run_certification(other)
+    described = dataclasses.replace(other, options=ModelOptions(input_range=(0, 16)))
+    np.testing.assert_allclose(run_certification(described)["sixteen"].certified, wanted, atol=1e-3)
+    assert json.loads(pathlib.Path(other.output_dir, "config.json").read_text())["options"] == {"input_range": [0, 16]}
+    # Certified without a range, it is another classifier.
+    with pytest.raises(ValueError, match="holds another"):
+        run_certification(dataclasses.replace(other, options=ModelOptions(input_range=(0, 32))))

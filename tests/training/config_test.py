@@ -173,7 +173,7 @@ _PLACE = {"output_dir", "data_dir", "download", "distribute", "attack_chunk", "d
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])
-def test_the_identity_holds_every_field_that_changes_the_result(name):
+def test_the_identity_holds_exactly_the_fields_that_change_the_result(name):
     others = {"momentum": {"optimizer": "sgd"}}.get(name, {})
     config = _config(attack=_FIXED, **others)
     other = _config(**{"attack": _FIXED, **others, name: _OTHERS[name]})

@@ -81,7 +81,7 @@ def test_steps_that_loss_scaling_leaves_out_pass(tmp_path):
     assert (dense.get_weights()[0] < 100).all() and not list(tmp_path.iterdir())
 
 
-def test_a_gradient_that_overflows_at_every_scale_stops(tmp_path):
+def test_a_gradient_that_is_finite_at_no_scale_stops_the_training(tmp_path):
     @tf.custom_gradient
     def broken(x):
         return x, lambda upstream: upstream * np.nan

@@ -183,8 +183,8 @@ def record(tmp_path, monkeypatch):
             patch.setattr(train_run, "compare", compare)
             patch.setattr(comparison, "save_figures", save_figures)
             patch.setattr(comparison, "save_report", save_report)
-            patch.setattr(train_run, "_save", lambda model, path: calls["saved"].append((path.name, model.name)))
-            patch.setattr(train_run, "_export", lambda model, path: calls["saved"].append((path.name, model.name)))
+            for function in ("save_classifier", "export_saved_model"):
+                patch.setattr(train_run, function, lambda model, path: calls["saved"].append((path.name, model.name)))
             finished = train_run.run_training(config, train_run.prepare_process(config))
         assert (finished.compared, finished.figures) == ("compared", ["figure.png"])
         assert [name for name, _ in calls["saved"]] == ["standard.keras", "best.keras", "best_saved_model"]
@@ -400,8 +400,10 @@ def test_a_run_in_a_folder_that_holds_one(record, tmp_path, flag):
 
 def test_output_dir_and_every_other_field_are_covered(record, usual, tmp_path):
     assert usual["report.folder"].name == "usual" and (usual["report.folder"] / run_folder.CONFIG).exists()
-    # Schedules are covered in loop_test.py.
+    # Schedules are covered in loop_test.py, certified training in tests/runs/certified_run_test.py.
     elsewhere = {"output_dir", "resume", "overwrite", "initial", "epsilon_schedule", "omega_schedule"}
+    elsewhere |= {"certified", "certified_epochs", "certified_epsilon", "certified_schedule", "certified_random_radius"}
+    elsewhere |= {"kappa", "kappa_schedule", "box_fraction", "potentials", "hidden_units"}
     assert {field.name for field in dataclasses.fields(TrainConfig)} == elsewhere | {
         name for fields, _ in _WIRES for name in fields
     }

@@ -10,8 +10,10 @@ one image-sized potential, and one iteration is
     λ ← the root of ⟨Π, C⟩ = budget (0 if that binds not)    the exact KL projection, transport/gibbs.py
     x̃ ← Πᵀ1
 
-none of which builds a plan. η_t falls geometrically. At the end a few dual
-steps with Φ held, ν_j ← max(ν_j + 1.7 log x̃_j, 0), bring the best plan into capacity and budget together.
+none of which builds a plan. η_t falls geometrically from η_0 = 78 / √((I + 10) λ_0), where
+λ_0 = log(4 m(x) / budget − 4), at least 0.3, is the multiplier of the budget in the plan of largest entropy: the
+smaller the budget, the fewer pixels receive mass, and the shorter the steps must be. At the end a few dual steps with
+Φ held, ν_j ← max(ν_j + 1.7 log x̃_j, 0), bring the best plan into capacity and budget together.
 """
 
 import math
@@ -43,6 +45,11 @@ _NOISE_SAMPLES = 4
 _NEARLY_FULL = 0.98
 # In units of the step: above 1, so that no pixel gains by being over-full, and bounded, so that none is emptied.
 _LARGEST_SETTLEMENT = 1.25
+# The first step is 78 / √((iterations + 10) λ_0), with λ_0 at least 0.3: from sweeps (docs/log/mirror_ascent.md).
+# Without the 10, fewer than 10 iterations would take steps that are too long.
+_FIRST_STEP = 78.0
+_MORE_ITERATIONS = 10
+_LEAST_MULTIPLIER = 0.3
 # Of the dual steps at the end, which converge slowly at 1.
 _OVER_RELAXATION = 1.7
 # What is over capacity will have to move, at most from where it gains most to where it costs most: 2 max|gradient|.
@@ -70,7 +77,7 @@ class MirrorAscent(Attack):
     Attributes:
       iterations: The maximum number of steps per image and start, I.
       step_size: η of the first step, on gradients scaled to a maximum of 1; it falls geometrically to 2 / iterations of
-        that. By default 50 / √iterations, so that the length of the whole path grows no faster than √iterations.
+        that. By default it follows from the number of iterations and from each image's budget (see the module).
       loss: What is maximised: "margin", "cross_entropy" or "dlr".
       restarts: The number of starts, from 1 to 1000; the best end counts. The first two ascend the loss, the second
         from smaller radii (see `ramp_from`). Each of the others ascends z_t − z_y for one class t, from the second in
@@ -192,7 +199,7 @@ class MirrorAscent(Attack):
 
         def step(iteration: tf.Tensor, plan: GibbsPlan) -> tuple[GibbsPlan, tf.Tensor]:
             gradient = image_gradient(problem, plan.image, self._loss)
-            step_size = self._step_size(iteration)
+            step_size = self._step_size(iteration, problem)
             following = _climb(plan, gradient.image_gradient, images, step_size, budget, capacity, support)
             return following, gradient.fooled
 
@@ -209,11 +216,14 @@ class MirrorAscent(Attack):
         steps = min(self.iterations, 30) if self.polish is None else self.polish
         return _polish(plan, problem.images, budget, capacity, problem.support, steps)
 
-    def _step_size(self, iteration: tf.Tensor) -> tf.Tensor:
-        """Returns η of an iteration."""
-        first = self.step_size or 50.0 / math.sqrt(self.iterations)
-        decay = min(2.0 / self.iterations, 1.0)
-        return first * decay ** (tf.cast(iteration, tf.float32) / self.iterations)
+    def _step_size(self, iteration: tf.Tensor, problem: Problem) -> tf.Tensor:
+        """Returns η of an iteration, [B, 1, 1, 1] or one for all images."""
+        decay = min(2.0 / self.iterations, 1.0) ** (tf.cast(iteration, tf.float32) / self.iterations)
+        if self.step_size is not None:
+            return self.step_size * decay
+        multiplier = guess_multiplier(problem.images, problem.budget(self.radius_at(iteration, problem)))
+        first = _FIRST_STEP / math.sqrt(self.iterations + _MORE_ITERATIONS)
+        return first * decay / tf.sqrt(tf.maximum(multiplier, _LEAST_MULTIPLIER))
 
     def _ascend(
         self, problem: Problem, loss: losses.AttackLoss, start_potential: tf.Tensor, ramped: tf.Tensor | None
@@ -231,7 +241,7 @@ class MirrorAscent(Attack):
 
         def step(iteration: tf.Tensor, state: _State) -> tuple[_State, tf.Tensor]:
             gradient = image_gradient(problem, state.now.image, loss)
-            step_size = self._step_size(iteration)
+            step_size = self._step_size(iteration, problem)
             late = iteration >= self.iterations // 2
             climbed = gradient.image_gradient + self._noisy_gradients(problem, state.now.image, loss, iteration)
             budget = budget_at(iteration)

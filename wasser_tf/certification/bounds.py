@@ -69,7 +69,7 @@ class Bounds:
         self.dtype = dtype
         self.functionals = {
             number: ImageFunctionals(network, number, threat_model, dtype, table_entries)
-            for number in _frontier(network)
+            for number in frontier_of(network)
         }
 
     def prepare(self, images: tf.Tensor) -> Batch:
@@ -276,7 +276,7 @@ def _support_function(potential: tf.Tensor, *arguments: Any) -> tf.Tensor:
     return (support_function if small else _compiled_support_function)(potential, *arguments)
 
 
-def _frontier(network: Network) -> list[int]:
+def frontier_of(network: Network) -> list[int]:
     """Returns the nodes that are affine in the image and read by one that is not, or are the output, rising."""
     found = {network.output} if network.nodes[network.output].affine_in_image else set()
     for node in network.nodes:

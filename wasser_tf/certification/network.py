@@ -46,7 +46,8 @@ class Network:
       ValueError: It is no Keras model made of layers, or there is no rule for one of them.
     """
 
-    def __init__(self, classifier: Any):
+    def __init__(self, classifier: Any, *, any_precision: bool = False):
+        self._any_precision = any_precision
         classifier = getattr(classifier, "classifier", classifier)
         functional = _functional(classifier)
         shape = classifier.input_shape
@@ -96,7 +97,7 @@ class Network:
         # Its rule leaves it out: the logits are those before it, and its order is theirs.
         is_softmax = getattr(layer, "activation", None) is keras.activations.softmax
         self.softmax = is_softmax or type(layer) is keras.layers.Softmax
-        for transform in transforms_of(call):
+        for transform in transforms_of(call, any_precision=self._any_precision):
             inputs = [self._add(transform, inputs)]
         return inputs[0]
 

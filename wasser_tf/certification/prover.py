@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -11,7 +12,10 @@ from wasser_tf.certification.bounds import METHODS, Batch, Bounds
 from wasser_tf.certification.network import Network
 from wasser_tf.certification.result import CertificationResult
 from wasser_tf.certification.smoothed import Smoothed
+from wasser_tf.models.classifier import Classifier
+from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.inputs import check_batch
+from wasser_tf.models.layered import as_layers
 from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.support_function import largest_cost
@@ -50,8 +54,9 @@ def certify(
 
     Args:
       classifier: A keras.Model made of layers that have a rule (wasser_tf.certification.rules), from images [n, H, W,
-        C] in [0, 1] to logits or, by a softmax, probabilities [n, classes].
-      images: Float [n, H, W, C] in [0, 1].
+        C] in [0, 1] to logits or, by a softmax, probabilities [n, classes]; or a `wasser_tf.Classifier` around a model
+        of another range, order or output. Radii are those of images in [0, 1].
+      images: Float [n, H, W, C] in [0, 1], or as the classifier takes them.
       labels: Class indices [n], or one-hot [n, classes].
       threat_model: The ball, and ε.
       method: "ibp" (intervals: fast, tight on networks trained by it), "crown" (linear bounds: tighter on others, and
@@ -78,6 +83,10 @@ def certify(
             f"method={method!r} needs a wasser_tf.Smoothed classifier, which specifies the noise, got a "
             f"{type(classifier).__name__}: wrap it in wasser_tf.Smoothed."
         )
+    classifier = getattr(classifier, "classifier", classifier)
+    if isinstance(classifier, (keras.Model, Classifier)):
+        seen = prepare_images(classifier, images)
+        classifier, images = as_layers(seen.classifier), seen.images
     prover = Prover(classifier, threat_model, batch_size=batch_size)
     images, labels = prover.check(images, labels)
     if resolution is not None:

@@ -19,6 +19,8 @@ from keras.src.ops import numpy as keras_operations
 
 from wasser_tf.certification.activations import ACTIVATIONS, increasing, leaky_relu
 from wasser_tf.certification.transforms import Affine, MaxPooling, Transform
+from wasser_tf.models.potentials import TransportPotentials
+from wasser_tf.threat_model import ThreatModel
 
 
 class Call(NamedTuple):
@@ -54,8 +56,8 @@ def rule(*kinds: type) -> Callable[[Rule], Rule]:
     return register
 
 
-def transforms_of(call: Call) -> list[Transform]:
-    """Returns what a layer does, one after the other.
+def transforms_of(call: Call, *, any_precision: bool = False) -> list[Transform]:
+    """Returns what a layer does, one after the other; `any_precision` allows layers that do not compute in float32.
 
     Raises:
       ValueError: There is no rule for it, or not for these settings; the message names it.
@@ -66,7 +68,8 @@ def transforms_of(call: Call) -> list[Transform]:
         raise call.refuse(
             f"there is no rule for it, only for {', '.join(known)}. Register one in wasser_tf.certification.rules.RULES"
         )
-    if getattr(call.layer, "compute_dtype", "float32") not in ("float32", "float64"):
+    precise = getattr(call.layer, "compute_dtype", "float32") in ("float32", "float64")
+    if not precise and not any_precision:
         raise call.refuse(f"it computes in {call.layer.compute_dtype}, and float32 is needed: load it with that policy")
     if getattr(call.layer, "quantization_mode", None):
         raise call.refuse("it is quantised: certify the classifier before quantisation")
@@ -129,6 +132,32 @@ def _dense(call: Call) -> list[Transform]:
         return tf.tensordot(inputs[0], _kernel(layer.kernel, inputs[0].dtype, absolute), 1)
 
     return [Affine(linear, _bias(layer), terms=call.shapes[0][-1] + 1), *_activation(call, layer.activation)]
+
+
+@rule(TransportPotentials)
+def _transport_potentials(call: Call) -> list[Transform]:
+    layer = call.layer
+    pixels, channels = math.prod(call.shapes[0]), call.shapes[0][-1]
+
+    def linear(inputs: Sequence[tf.Tensor], absolute: bool, mass: tf.Tensor) -> tf.Tensor:
+        image = inputs[0]
+        share = tf.reshape(image / mass[:, None, None, None], [-1, pixels])
+        kernel = layer.step_scale * _kernel(layer.flat_kernel, image.dtype, absolute)
+        masses = tf.reduce_sum(image, axis=[1, 2]) * tf.constant(layer.mass_scale, image.dtype)
+        return tf.concat([tf.matmul(share, kernel), masses], axis=1)
+
+    def offset(dtype: tf.DType) -> tf.Tensor:
+        return tf.concat([_kernel(layer.bias, dtype, False), tf.zeros([channels], dtype)], axis=0)
+
+    def known(threat_model: ThreatModel, dtype: tf.DType) -> tf.Tensor | None:
+        own = layer.threat_model
+        if (own.p, own.kernel_size) != (threat_model.p, threat_model.kernel_size):
+            return None
+        return tf.concat([tf.ones([layer.units], dtype), tf.zeros([channels], dtype)], axis=0)
+
+    # The sums of the mass and of the product, and the quotient, the scale of the masses and the bias.
+    potentials = Affine(linear, offset, terms=2 * pixels + 4, divides_by_mass=True, lipschitz=known)
+    return [potentials, *_activation(call, layer.activation)]
 
 
 @rule(keras.layers.Conv2D)
@@ -279,6 +308,12 @@ def _flatten(call: Call) -> list[Transform]:
 def _reshape(call: Call) -> list[Transform]:
     target = call.layer.compute_output_shape((None, *call.shapes[0]))[1:]
     return [_copying(lambda x: tf.reshape(x, [-1, *target]), keeps_mass=True)]
+
+
+@rule(keras.layers.Permute)
+def _permute(call: Call) -> list[Transform]:
+    order = [0, *call.layer.dims]
+    return [_copying(lambda x: tf.transpose(x, order), keeps_mass=True)]
 
 
 @rule(keras.layers.ZeroPadding2D)

@@ -13,7 +13,13 @@ from wasser_tf.certification import votes
 from wasser_tf.certification.flow_noise import FlowNoise
 from wasser_tf.certification.result import CertificationResult
 from wasser_tf.certification.smoothing import certify_smoothed
-from wasser_tf.models.inputs import check_arrays, check_batch, check_images, check_output_shape
+from wasser_tf.models.inputs import (
+    check_arrays,
+    check_batch,
+    check_images,
+    check_output_shape,
+    refuse_other_inputs,
+)
 from wasser_tf.models.step_checks import failed_requirements
 from wasser_tf.threat_model import ThreatModel
 
@@ -71,6 +77,7 @@ class Smoothed(keras.Model):
         """
         if not isinstance(classifier, keras.Model):
             raise ValueError(f"classifier must be a keras.Model, got {type(classifier).__name__}.")
+        refuse_other_inputs(classifier)
         self_noise = FlowNoise(kind=noise, scale=scale)
         votes.check_vote_settings(num_votes, num_samples, alpha, seed)
         kwargs.setdefault("dtype", classifier.dtype_policy)

@@ -13,6 +13,8 @@ import numpy as np
 from wasser_tf.certification import votes
 from wasser_tf.certification.flow_noise import FlowNoise, flow_per_cost
 from wasser_tf.certification.result import CertificationResult
+from wasser_tf.models.classifier import CanonicalClassifier
+from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.inputs import check_batch, check_labels
 from wasser_tf.runtime import interruption, storage
 from wasser_tf.runtime.arguments import as_path, check_fits, is_whole
@@ -85,7 +87,9 @@ def certify_smoothed(
         raise ValueError(f"threat_model must be a wasser_tf.ThreatModel, got {threat_model!r}.")
     if not is_whole(batch_size, 1):
         raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
-    images, labels = check_batch(classifier, images, labels)
+    seen = prepare_images(classifier, images)
+    classifier = seen.classifier
+    images, labels = check_batch(classifier, seen.images, labels)
     check_fits(
         _COPIES_AT_ONCE * batch_size * images[0].nbytes,
         f"{batch_size} noisy images of {'×'.join(map(str, images.shape[1:]))}",
@@ -194,9 +198,12 @@ def _check_index(index: Any, count: int) -> list[int]:
 
 def _digest_of(classifier: Callable[..., Any], name: str | None) -> str:
     """Returns what tells a classifier from others: its name, and a Keras model's architecture and weights."""
+    conversions = ""
+    if isinstance(classifier, CanonicalClassifier):
+        conversions, classifier = str(classifier.description), classifier.model
     if name is None and not isinstance(classifier, keras.Model):
         raise ValueError("A folder needs a name for a classifier that is no Keras model: give name.")
-    digest = hashlib.sha256(str(name).encode())
+    digest = hashlib.sha256(f"{name}{conversions}".encode())
     if isinstance(classifier, keras.Model):
         digest.update(json.dumps(keras.saving.serialize_keras_object(classifier), sort_keys=True, default=str).encode())
         for variable in classifier.variables:

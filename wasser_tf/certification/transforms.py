@@ -11,6 +11,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from wasser_tf.certification import arithmetic
+from wasser_tf.threat_model import ThreatModel
 
 
 class Interval(NamedTuple):
@@ -70,6 +71,8 @@ class Affine(Transform):
       terms: The most roundings between an input and an output in float32; 0 where values are only copied.
       keeps_mass: Whether the output is the input, in another shape or with zeros around it.
       divides_by_mass: Whether L divides by m(x); its input must be the image then.
+      lipschitz: (threat model, dtype) -> upper bounds of the Lipschitz constants of its units as functionals of the
+        image, [units], or None where they are not known. For training; `certify` computes them from the weights.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Affine(Transform):
         terms: int,
         keeps_mass: bool = False,
         divides_by_mass: bool = False,
+        lipschitz: Callable[[ThreatModel, tf.DType], tf.Tensor | None] | None = None,
     ):
         self.linear = linear
         self.offset = offset
@@ -88,6 +92,7 @@ class Affine(Transform):
         self.terms = terms
         self.keeps_mass = keeps_mass
         self.divides_by_mass = divides_by_mass
+        self.lipschitz = lipschitz
 
     def apply(self, inputs: Sequence[tf.Tensor], mass: tf.Tensor) -> tf.Tensor:
         """Returns L x + b without any bounds."""

@@ -3,6 +3,7 @@
 from wasser_tf.models.architectures import MODELS, blurred, build
 from wasser_tf.models.classifier import CanonicalClassifier, Classifier
 from wasser_tf.models.conversion import canonical_of
+from wasser_tf.models.layered import as_layers
 from wasser_tf.models.loading import (
     load_classifier,
     load_keras,
@@ -18,6 +19,7 @@ __all__ = [
     "CanonicalClassifier",
     "Classifier",
     "ModelOptions",
+    "as_layers",
     "blurred",
     "build",
     "canonical_of",

@@ -130,11 +130,14 @@ def refuse_other_inputs(classifier: Any, shape: tuple[int, ...] | None = None) -
     Raises:
       ValueError: The model takes pixels in another range or order.
     """
-    if not isinstance(classifier, keras.Model) or (not classifier.built and shape is None):
+    if not isinstance(classifier, keras.Model):
         return
-    if isinstance(classifier, keras.Sequential) and not classifier.built and shape is not None:
-        # The look at the model would build it for the batch size of the look.
-        classifier.build((None, *shape))
+    if not classifier.built:
+        if shape is None:
+            return
+        if isinstance(classifier, keras.Sequential):
+            # The look at the model would build it for the batch size of the look.
+            classifier.build((None, *shape))
     known = input_spec(classifier)
     if shape is None and (known is None or None in known[0][1:]):
         return

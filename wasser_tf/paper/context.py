@@ -11,10 +11,12 @@ from wasser_tf.attacks import Attack
 from wasser_tf.data.selection import ImageSource, Selection
 from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.evaluation.fingerprint import safe_name
+from wasser_tf.models import ModelOptions
 from wasser_tf.paper.classifiers import ClassifierTrainer
 from wasser_tf.paper.presets import Preset
 from wasser_tf.paper.published_numbers import ROLES
 from wasser_tf.reporting.report import ModelReport
+from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runs.evaluate import run_evaluation
 from wasser_tf.threat_model import ThreatModel
 
@@ -42,6 +44,8 @@ class Reproduction:
       batch_size: Number of images that are attacked at a time.
       publish_dir: Folder to which outputs are copied and in which the dataset's results page is rendered, such as
         docs/results; None to skip both.
+      options: What is given about the classifiers in `given` and `others`, such as the range of their pixels.
+      allow_chance_accuracy: Whether to attack classifiers of these that are no better than chance.
 
     Raises:
       ValueError: A field is out of its range, a role is unknown, or a name in `others` is a role.
@@ -71,6 +75,8 @@ class Reproduction:
     seed: int = 0
     batch_size: int = 128
     publish_dir: str | None = None
+    options: ModelOptions = ModelOptions()
+    allow_chance_accuracy: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.experiments, str) or not isinstance(self.experiments, Sequence) or not self.experiments:
@@ -127,6 +133,22 @@ class ExperimentContext:
         """Returns the path of a classifier by role, or by its name in `others`; trains it first if necessary."""
         return self.config.others[name] if name in self.config.others else self.trainer.path(name, self.log)
 
+    def options_of(self, name: str) -> ModelOptions:
+        """Returns what is given about a classifier by role or name: nothing where it is trained here."""
+        return self.config.options if self._is_given(name) else ModelOptions()
+
+    def classifier(self, name: str) -> Any:
+        """Returns a classifier by role or name, of images in [0, 1], channels last; trains it first if necessary.
+
+        Raises:
+          ValueError: It cannot be loaded, something must be given about it, or it is no better than chance.
+        """
+        path, allowed = self.path(name), self.config.allow_chance_accuracy or not self._is_given(name)
+        return load_checked(path, self.options_of(name), self.images, allowed)
+
+    def _is_given(self, name: str) -> bool:
+        return name in self.config.given or name in self.config.others
+
     def omega_run(self, omega: float) -> pathlib.Path:
         """Returns the folder of a training of Fig. 3, and trains first if necessary."""
         return self.trainer.omega_run(omega, self.log)
@@ -170,6 +192,8 @@ class ExperimentContext:
             output_dir=str(folder),
             sanity=False,
             batch_size=min(self.config.batch_size, self.config.preset.num_examples),
+            options=self.options_of(name),
         )
-        (report,) = run_evaluation(run, resume=True, log=self.log)
+        allowed = self.config.allow_chance_accuracy or not self._is_given(name)
+        (report,) = run_evaluation(run, resume=True, allow_chance_accuracy=allowed, log=self.log)
         return report

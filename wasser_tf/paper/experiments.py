@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wasser_tf import attacks, data, models
+from wasser_tf import attacks, data
 from wasser_tf.evaluation import fingerprint, metrics
 from wasser_tf.evaluation.record import WORST_CASE, Record
 from wasser_tf.paper import drawings
@@ -33,7 +33,7 @@ def table1(context: ExperimentContext) -> ExperimentOutput:
     images = context.images
     rows: list[dict[str, Any]] = []
     for name in (*context.config.roles, *context.config.others):
-        classifier = models.load_classifier(context.path(name))
+        classifier = context.classifier(name)
         wrong = metrics.predict(classifier, images.images, images.labels).wrong
         rows.append({"classifier": name, "natural_accuracy": float(np.mean(~wrong)), "paper": paper.get(name)})
     cells = [[row["classifier"], percent(row["natural_accuracy"]), percent(row["paper"])] for row in rows]
@@ -50,7 +50,7 @@ def table1(context: ExperimentContext) -> ExperimentOutput:
 
 def fig1(context: ExperimentContext) -> ExperimentOutput:
     """Makes Fig. 1: clean images, perturbations and examples of the standard model in the ℓ∞ and Wasserstein balls."""
-    preset, classifier = context.config.preset, models.load_classifier(context.path("standard"))
+    preset, classifier = context.config.preset, context.classifier("standard")
     # More images than are drawn, because misclassified images are skipped.
     images, labels = context.images.images[: 5 * _COLUMNS], context.images.labels[: 5 * _COLUMNS]
     correct = np.flatnonzero(~metrics.predict(classifier, images, labels).wrong)[:_COLUMNS]

@@ -9,13 +9,13 @@ import pathlib
 import shutil
 from collections.abc import Callable
 
-from wasser_tf import models
 from wasser_tf.evaluation.fingerprint import safe_name
 from wasser_tf.models.inputs import check_batch
 from wasser_tf.paper import experiment_output, results_page
 from wasser_tf.paper.context import ExperimentContext, Reproduction
 from wasser_tf.paper.experiment_output import ExperimentOutput
 from wasser_tf.paper.experiments import EXPERIMENTS
+from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runtime import storage
 
 
@@ -40,7 +40,8 @@ def reproduce(config: Reproduction, log: Callable[[str], None] | None = None) ->
     # Errors in these are raised before hours of training.
     images = context.source(config.preset.num_examples).load()
     for path in (*config.given.values(), *config.others.values()):
-        check_batch(models.load_classifier(path), images.images[:1], images.labels[:1])
+        classifier = load_checked(path, config.options, images, config.allow_chance_accuracy)
+        check_batch(classifier, images.images[:1], images.labels[:1])
     for name in config.attacks:
         context.attack(name)
     if config.publish_dir is not None:

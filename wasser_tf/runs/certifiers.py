@@ -6,14 +6,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from wasser_tf import models
 from wasser_tf.certification import votes
 from wasser_tf.certification.flow_noise import FlowNoise
 from wasser_tf.certification.prover import SMOOTHING, Prover
 from wasser_tf.certification.result import CertificationResult
 from wasser_tf.certification.smoothed import Smoothed
 from wasser_tf.certification.smoothing import certify_smoothed
-from wasser_tf.evaluation.fingerprint import fingerprint
+from wasser_tf.models import as_layers
+from wasser_tf.models.classifier import CanonicalClassifier
 from wasser_tf.models.inputs import check_batch
 from wasser_tf.threat_model import ThreatModel
 
@@ -143,20 +143,24 @@ class ByVotes:
 
 
 def make_certifier(
-    path: str,
+    classifier: Any,
     threat_model: ThreatModel,
     *,
+    name: str,
+    mark: str,
     method: str,
     resolution: float | None,
     smoothing: SmoothingSettings,
     batch_size: int,
     folder: pathlib.Path,
 ) -> Certifier:
-    """Loads a classifier and returns what certifies it.
+    """Returns what certifies a classifier.
 
     Args:
-      path: Of the classifier, see `wasser_tf.models.load_classifier`.
+      classifier: From `load_checked`.
       threat_model: The ball; its epsilon is where the search for deterministic radii starts.
+      name: What messages call the classifier.
+      mark: The fingerprint of the classifier and of what was given about it; votes are stored under it.
       method: "auto", "ibp", "crown" or "smoothing". A `Smoothed` classifier is certified by smoothing.
       resolution: Of deterministic radii.
       smoothing: The settings of smoothing.
@@ -164,12 +168,17 @@ def make_certifier(
       folder: Of the votes.
 
     Raises:
-      ValueError: The classifier cannot be loaded or certified by this method.
+      ValueError: The classifier cannot be certified by this method.
     """
-    classifier = models.load_classifier(path)
-    smoothed = isinstance(classifier, Smoothed)
+    model = classifier.model if isinstance(classifier, CanonicalClassifier) else classifier
+    smoothed = isinstance(model, Smoothed)
+    if smoothed and model is not classifier:
+        raise ValueError(
+            f"{name} is a Smoothed classifier, which takes images in [0, 1] and returns shares of votes: leave out "
+            "what is given about its input and output."
+        )
     if method == SMOOTHING or (smoothed and method == "auto"):
-        return ByVotes(classifier, threat_model, smoothing, fingerprint(path), folder)
+        return ByVotes(classifier, threat_model, smoothing, mark, folder)
     if smoothed:
-        raise ValueError(f"{path} is a Smoothed classifier, which has no bounds by {method}: give --method=smoothing.")
-    return ByBounds(classifier, threat_model, method, resolution, batch_size)
+        raise ValueError(f"{name} is a Smoothed classifier, which has no bounds by {method}: give --method=smoothing.")
+    return ByBounds(as_layers(classifier), threat_model, method, resolution, batch_size)

@@ -19,10 +19,12 @@ from wasser_tf.certification.bounds import METHODS
 from wasser_tf.certification.prover import SMOOTHING
 from wasser_tf.data.selection import ImageSource, Selection
 from wasser_tf.evaluation.fingerprint import array_digest, fingerprint, safe_name
+from wasser_tf.models import ModelOptions
 from wasser_tf.reporting.bracket import Bracket
 from wasser_tf.reporting.certification_report import RADII, write_certification
 from wasser_tf.reporting.report import FIGURES
 from wasser_tf.runs.certifiers import Certifier, SmoothingSettings, make_certifier
+from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runtime import interruption, storage
 from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.runtime.output_folder import check_output_dir
@@ -49,6 +51,8 @@ class CertificationRun:
       smoothing: The settings of smoothing.
       batch_size: Images at a time; a file of results holds as many.
       evaluation: The output_dir of an evaluation of the same images, for the bracket; none by default.
+      options: What is given about the classifiers, such as the range of their pixels.
+      allow_chance_accuracy: Whether to certify a classifier that is no better than chance.
 
     Raises:
       ValueError: A field is out of its range.
@@ -64,6 +68,8 @@ class CertificationRun:
     smoothing: SmoothingSettings = SmoothingSettings()
     batch_size: int = 256
     evaluation: str = ""
+    options: ModelOptions = ModelOptions()
+    allow_chance_accuracy: bool = False
 
     def __post_init__(self) -> None:
         if not self.models or not self.radii:
@@ -91,6 +97,7 @@ class CertificationRun:
             "method": self.method,
             "resolution": self.resolution,
             "smoothing": dataclasses.asdict(self.smoothing),
+            **self.options.to_json(),
         }
 
 
@@ -126,8 +133,10 @@ def run_certification(
     threat_model = config.threat_model.with_epsilon(max(config.radii))
     certifiers = {
         name: make_certifier(
-            path,
+            load_checked(path, config.options, images, config.allow_chance_accuracy),
             threat_model,
+            name=path,
+            mark=config.options.mark(fingerprint(path)),
             method=config.method,
             resolution=config.resolution,
             smoothing=config.smoothing,
@@ -148,7 +157,7 @@ def run_certification(
         storage.write_json(folder / CONFIG, config.to_json())
         found = {}
         for name, certifier in certifiers.items():
-            mark = fingerprint(config.models[name])
+            mark = config.options.mark(fingerprint(config.models[name]))
             found[name] = {"fingerprint": mark, **_certified(config, folder, name, mark, certifier, images, log)}
         brackets = {
             name: Bracket(np.array(values["radius"], np.float64), fooled.get(values["fingerprint"]))

@@ -19,11 +19,13 @@ from wasser_tf import data
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.data import Dataset, Split, augmentation
 from wasser_tf.evaluation.comparison import Comparison, compare
-from wasser_tf.models.saved_model import exporting
-from wasser_tf.reporting import comparison
+from wasser_tf.reporting import bracket, comparison
+from wasser_tf.runs import certified_report
+from wasser_tf.runs.trained_files import export_saved_model, save_classifier
 from wasser_tf.runtime import provenance, storage
 from wasser_tf.runtime.run_files import CONFIG, Schema, write_document
 from wasser_tf.training import run_folder
+from wasser_tf.training.certified_phase import build_certified
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
 from wasser_tf.training.loop import TrainingContext, classifier_of, log, train
@@ -39,13 +41,15 @@ class Finished(NamedTuple):
 
     Attributes:
       classifier: The WasserTrain classifier of the epoch that was best on the validation split.
-      compared: The standard classifier and the WasserTrain classifier under attack, on the test split.
+      compared: All classifiers of the run under attack, on the test split.
       figures: The files of the figures.
+      bracket: The table of certified and attacked accuracies, or "" without a certified classifier.
     """
 
     classifier: keras.Model
     compared: Comparison
     figures: list[pathlib.Path]
+    bracket: str = ""
 
 
 def prepare_process(config: TrainConfig) -> Distribution:
@@ -107,6 +111,7 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
     run_folder.check_run_folder(folder, config)
     dataset = load_dataset(config, distribution)
     first, robust = build_models(config, dataset, distribution)
+    certified = build_certified(config, dataset, distribution)
     # Not compiled, so that its file, as that of the other, holds no optimiser.
     standard = classifier_of(config, dataset)
     storage.make_folder(folder)
@@ -124,26 +129,49 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
         train(context, "standard", first)
         standard.set_weights(first.get_weights())
         robust.classifier.set_weights(first.get_weights())
-        _save(standard, folder / run_folder.STANDARD)
-        best_epoch = train(context, "wasser_train", robust, title=title)
-        _save(robust.classifier, folder / run_folder.BEST)
-        _export(robust.classifier, folder / run_folder.SAVED_MODEL)
-        compared = _compare(standard, robust.classifier, config, dataset)
+        save_classifier(standard, folder / run_folder.STANDARD)
+        classifiers, best_epoch, best = {"standard": standard}, 0, robust.classifier
+        if config.epochs:
+            best_epoch = train(context, "wasser_train", robust, title=title)
+            classifiers["wasser_train"] = best
+        text = _introduction(config, best.name, best_epoch)
+        if certified is not None:
+            epoch = train(context, "certified", certified)
+            classifiers["certified"] = certified.classifier
+            save_classifier(certified.classifier, folder / run_folder.CERTIFIED)
+            best = best if config.epochs else certified.classifier
+            text = certified_report.introduction(config, text, epoch)
+            best_epoch = best_epoch or epoch
+        save_classifier(best, folder / run_folder.BEST)
+        export_saved_model(best, folder / run_folder.SAVED_MODEL)
+        compared = _compare(classifiers, config, dataset)
         drawn = comparison.save_figures(folder, compared, config.middle_radius, dataset.class_names)
         metadata = {**_metadata(config), "best_epoch": best_epoch, "seconds": round(time.monotonic() - started, 1)}
-        comparison.save_report(folder, compared, metadata, _introduction(config, robust.classifier.name, best_epoch))
+        table = ""
+        if certified is not None:
+            brackets = certified_report.brackets_of(compared, config.threat_model, log)
+            table = bracket.bracket_table(brackets, config.radii)
+            drawn.append(folder / run_folder.BRACKET)
+            bracket.save_bracket(drawn[-1], brackets, threat_model=config.threat_model, title=f"{config.dataset} test")
+            metadata["brackets"] = certified_report.bracket_shares(brackets, config.radii)
+            text = f"{text}\n## Certified and not fooled\n\n{table}\n![Bracket]({run_folder.BRACKET})\n"
+        comparison.save_report(folder, compared, metadata, text)
     distribution.share([0])
-    return Finished(robust.classifier, compared, drawn)
+    return Finished(best, compared, drawn, table)
 
 
 def _follow(config: TrainConfig, distribution: Distribution) -> None:
     """Runs the part of a worker other than the chief."""
     dataset = load_dataset(config, distribution)
     first, robust = build_models(config, dataset, distribution)
+    certified = build_certified(config, dataset, distribution)
     context = TrainingContext(config=config, dataset=dataset, distribution=distribution)
     train(context, "standard", first)
     robust.classifier.set_weights(first.get_weights())
-    train(context, "wasser_train", robust)
+    if config.epochs:
+        train(context, "wasser_train", robust)
+    if certified is not None:
+        train(context, "certified", certified)
     # Until the chief is through: a worker that leaves alarms the others.
     distribution.share([0])
 
@@ -209,13 +237,13 @@ def build_models(config: TrainConfig, dataset: Dataset, distribution: Distributi
         )
 
 
-def _compare(standard: keras.Model, robust: keras.Model, config: TrainConfig, dataset: Dataset) -> Comparison:
-    """Attacks both classifiers on the first images of the test split."""
+def _compare(classifiers: dict[str, keras.Model], config: TrainConfig, dataset: Dataset) -> Comparison:
+    """Attacks the classifiers on the first images of the test split."""
     images = Split(*(array[: config.num_attack_examples] for array in dataset.test))
     radii = ", ".join(f"{radius:g}" for radius in config.radii)
-    log(f"\nreport: both under attack on {len(images.labels)} test images at ε = {radii}")
+    log(f"\nreport: {' and '.join(classifiers)} under attack on {len(images.labels)} test images at ε = {radii}")
     return compare(
-        {"standard": standard, "wasser_train": robust},
+        classifiers,
         MirrorAscent(
             config.threat_model, iterations=config.report_iterations, restarts=_REPORT_RESTARTS, seed=config.seed
         ),
@@ -266,22 +294,3 @@ def _introduction(config: TrainConfig, model: str, best_epoch: int) -> str:
         f"{config.report_iterations} iterations, {_REPORT_RESTARTS} restarts, on test images that nothing was chosen "
         "by.\n"
     )
-
-
-def _save(model: keras.Model, path: pathlib.Path) -> None:
-    """Saves a classifier as a .keras file, atomically."""
-    with storage.atomic_path(path) as beside:
-        model.save(beside)
-
-
-def _export(classifier: keras.Model, path: pathlib.Path) -> None:
-    """Writes a SavedModel with the input "image" and the output "logits"."""
-    archive = keras.export.ExportArchive()
-    archive.track(classifier)
-    archive.add_endpoint(
-        "serve",
-        lambda image: {"logits": classifier(image, training=False)},
-        input_signature=[tf.TensorSpec([None, *classifier.input_shape[1:]], tf.float32, name="image")],
-    )
-    with storage.atomic_path(path) as beside, exporting(path):
-        archive.write_out(str(beside), verbose=False)

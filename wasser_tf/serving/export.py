@@ -23,6 +23,7 @@ from wasser_tf.models.classifier import CanonicalClassifier, Classifier
 from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.inputs import outputs_are_logits
 from wasser_tf.models.inspection import input_spec
+from wasser_tf.models.layered import as_layers
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.models.saved_model import SavedModelClassifier, exporting
 from wasser_tf.runtime import storage
@@ -101,7 +102,7 @@ def export_classifier(
         raise ValueError(f"version must be a whole number of at least 1, got {version!r}.")
     next_version(folder, version)
     deployment.check_deployment(base_dir)
-    classifier = getattr(classifier, "described", None) or getattr(classifier, "classifier", classifier)
+    classifier = getattr(classifier, "classifier", classifier)
     classifier = _canonical(classifier, image_shape)
     shape = check_classifier(classifier, image_shape)
     names = None if class_names is None else tuple(str(label) for label in class_names)
@@ -114,7 +115,7 @@ def export_classifier(
         raise ValueError(f"class_names must name the {wanted.shape[1]} classes, got {len(names)}: {', '.join(names)}.")
     radius_fn = None
     if certified is not None:
-        radius_fn = functools.partial(certified_radius, certified, certified.bounds(classifier))
+        radius_fn = functools.partial(certified_radius, certified, certified.bounds(as_layers(classifier)))
     signatures = {
         key: tf.function(made.function, input_signature=[made.spec], autograph=False).get_concrete_function()
         for key, made in make_signatures(logits_fn, shape, names, robustness, radius_fn).items()

@@ -19,12 +19,13 @@ class AdversarialScores:
     hidden in a plain object: Keras must not track it as a part of the classifier, nor save it.
     """
 
-    def __init__(self, metrics: Any = None, weighted_metrics: Any = None):
+    def __init__(self, metrics: Any = None, weighted_metrics: Any = None, prefix: str = "adversarial_"):
         """Copies metrics.
 
         Args:
           metrics: As for `keras.Model.compile`.
           weighted_metrics: As for `keras.Model.compile`.
+          prefix: What the names in `result` begin with.
 
         Raises:
           ValueError: A metric cannot be copied.
@@ -32,6 +33,7 @@ class AdversarialScores:
         self._scorer = _Scorer()
         self._scorer.compile(None, metrics=_copy(metrics), weighted_metrics=_copy(weighted_metrics), jit_compile=False)
         self._built = False
+        self._prefix = prefix
 
     def build(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> None:
         """Creates the variables of the metrics, if they do not exist."""
@@ -54,15 +56,15 @@ class AdversarialScores:
 
     def directions(self) -> dict[str, str]:
         """Returns whether smaller ("min") or larger ("max") values are better, by the name in `result`, where known."""
-        return directions_of(self._scorer.metrics, "adversarial_")
+        return directions_of(self._scorer.metrics, self._prefix)
 
     def reset(self) -> None:
         """Resets the loss and the metrics."""
         self._scorer.reset_metrics()
 
     def result(self) -> dict[str, tf.Tensor]:
-        """Returns the values, with the prefix `adversarial_` before the names."""
-        return {f"adversarial_{name}": value for name, value in self._scorer.get_metrics_result().items()}
+        """Returns the values, with the prefix before the names."""
+        return {f"{self._prefix}{name}": value for name, value in self._scorer.get_metrics_result().items()}
 
 
 class _Scorer(keras.Model):

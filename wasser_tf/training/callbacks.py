@@ -9,8 +9,10 @@ import tensorflow as tf
 
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.losses import cross_entropy
+from wasser_tf.certification.differentiable import DifferentiableBounds
 from wasser_tf.data import Split
 from wasser_tf.models.logits import as_logits_fn
+from wasser_tf.threat_model import ThreatModel
 
 _PREDICT_BATCH = 500
 # Seconds between reports of progress: on a terminal, where a line replaces the one before it, and in a log.
@@ -81,6 +83,38 @@ class RobustValidation(keras.callbacks.Callback):
         return float(right.mean()), float(tf.reduce_mean(cross_entropy(logits, labels)))
 
 
+class CertifiedValidation(RobustValidation):
+    """Adds `val_accuracy`, `val_loss` and `val_certified_accuracy` to the logs of each epoch.
+
+    The latter is the share of validation images that bounds by intervals certify, without the allowance for rounding.
+    """
+
+    def __init__(self, classifier: keras.Model, split: Split, threat_model: ThreatModel):
+        """Creates the callback.
+
+        Args:
+          classifier: The classifier that is trained.
+          split: The validation split.
+          threat_model: The ball and its radius.
+        """
+        super().__init__(classifier, split)
+        self._bounds = DifferentiableBounds(classifier, threat_model)
+        self._epsilon = threat_model.epsilon
+        self._worst = tf.function(self._bounds.worst_logits, autograph=False, reduce_retracing=True)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Adds the scores to the logs, for later callbacks too."""
+        logs = {} if logs is None else logs
+        super().on_epoch_end(epoch, logs)
+        certified = []
+        for start in range(0, len(self.split.labels), _PREDICT_BATCH):
+            images, labels = (tf.constant(array[start : start + _PREDICT_BATCH]) for array in self.split[:2])
+            worst = self._worst(images, labels, tf.constant(self._epsilon))
+            # 0 for the label itself.
+            certified.append(tf.reduce_sum(tf.cast(worst >= 0, tf.int32), axis=1).numpy() == 1)
+        logs["val_certified_accuracy"] = float(np.mean(np.concatenate(certified)))
+
+
 class EpochTable(keras.callbacks.Callback):
     """Prints a line for each epoch and, from time to time, the step within the epoch; `history.csv` has all scores.
 
@@ -92,13 +126,16 @@ class EpochTable(keras.callbacks.Callback):
         "loss": "loss",
         "accuracy": "accuracy",
         "adversarial_accuracy": "attacked",
+        "certified_accuracy": "certified",
         "val_accuracy": "validation",
         "val_robust_accuracy": "attacked",
+        "val_certified_accuracy": "certified",
         "epsilon": "      ε",
         "omega": "      ω",
+        "kappa": "      κ",
     }
     # Not percentages.
-    _NUMBERS = ("epsilon", "omega")
+    _NUMBERS = ("epsilon", "omega", "kappa")
 
     def __init__(self, epochs: int) -> None:
         """Creates the callback.

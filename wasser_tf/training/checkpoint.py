@@ -53,7 +53,7 @@ class Checkpoint(keras.callbacks.Callback):
           classifier: The classifier whose best weights are kept: the one in `trained`, `trained` itself, or a separate
             one, such as that of averaged weights, which is then saved and restored as well.
           omega: The weight ω in the score of an epoch, ω · `val_robust_accuracy` + (1 − ω) · `val_accuracy`, as in
-            Eq. 10. Among equal scores a lower `val_loss` wins.
+            Eq. 10, with `val_certified_accuracy` instead where it is known. Among equal scores a lower `val_loss` wins.
           keep_last: Whether each epoch counts as better than all earlier ones, whatever its score.
           within_epochs: Whether a run that is asked to stop is saved within an epoch. Not possible with several
             workers, which must read the metrics together.
@@ -141,7 +141,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _rank(self, logs: dict[str, float]) -> tuple[float, float]:
         natural = logs["val_accuracy"]
-        return self._omega * logs.get("val_robust_accuracy", natural) + (1 - self._omega) * natural, -logs["val_loss"]
+        robust = logs.get("val_certified_accuracy", logs.get("val_robust_accuracy", natural))
+        return self._omega * robust + (1 - self._omega) * natural, -logs["val_loss"]
 
     def variables(self) -> list[Any]:
         """Returns the variables that are saved: those of the model, its optimizer and a separate classifier."""

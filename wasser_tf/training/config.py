@@ -2,21 +2,26 @@
 
 import dataclasses
 import functools
-import itertools
-import math
-from collections.abc import Callable
 from typing import Any
-
-import keras
 
 from wasser_tf import attacks, models
 from wasser_tf.attacks import Attack
 from wasser_tf.data import augmentation
-from wasser_tf.runtime.arguments import check_number, check_whole, is_whole
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.checks import check_epsilon, check_has_radius
 from wasser_tf.training.curriculum import MOST
 from wasser_tf.training.distribution import STRATEGIES
+from wasser_tf.training.field_checks import (
+    as_radii,
+    attack_object,
+    attack_of_fixed_radius_or_none,
+    folder,
+    number,
+    optimizer_name,
+    positive_or_none,
+    whole,
+    whole_or_none,
+)
 from wasser_tf.training.schedules import SPEC, Schedule, check_schedule_text, parse_schedule
 from wasser_tf.training.setting import document_fields, setting
 from wasser_tf.training.warm_start import check_warm_start
@@ -28,41 +33,6 @@ JIT_COMPILE = ("auto", True, False)
 
 # Fields that do not change the result of a run. A resumed run may have other values of these.
 _PLACE = ("data_dir", "download", "output_dir", "resume", "overwrite", "distribute", "attack_chunk", "deterministic")
-
-
-def _whole(least: int, most: int | None = None) -> Callable[[str, Any], None]:
-    return functools.partial(check_whole, least=least, most=most)
-
-
-def _number(**bounds: Any) -> Callable[[str, Any], None]:
-    return functools.partial(check_number, **bounds)
-
-
-def _whole_or_none(name: str, value: Any) -> None:
-    if value is not None and not is_whole(value, 1):
-        raise ValueError(f"{name} must be a whole number of at least 1, or None, got {value!r}.")
-
-
-def _folder(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} must be the path of a folder, got {value!r}.")
-
-
-def _attack(name: str, value: Any) -> None:
-    if not isinstance(value, Attack):
-        raise ValueError(f"{name} must be a wasser_tf.attacks.Attack, got {value!r}.")
-
-
-def _attack_of_fixed_radius(name: str, value: Any) -> None:
-    if value is not None and not (isinstance(value, Attack) and value.schedule is None):
-        raise ValueError(f"{name} must be a wasser_tf.attacks.Attack of a fixed radius, or None, got {value!r}.")
-
-
-def _optimizer(name: str, value: Any) -> None:
-    # An instance would create variables and so start TensorFlow, before a multi-worker strategy can be made.
-    known = {key.lower() for key, kind in vars(keras.optimizers).items() if isinstance(kind, type)}
-    if not isinstance(value, str) or value.lower() not in known - {"optimizer", "lossscaleoptimizer"}:
-        raise ValueError(f"{name} must be the name of a Keras optimizer, such as adam, adamw or sgd, got {value!r}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,29 +52,31 @@ class TrainConfig:
     0.1
     """
 
-    output_dir: str = setting("Folder of the results.", check=_folder)
-    attack: Attack = setting("The attack of WasserTrain. Its threat model is that of the run.", check=_attack)
+    output_dir: str = setting("Folder of the results.", check=folder)
+    attack: Attack = setting("The attack of WasserTrain. Its threat model is that of the run.", check=attack_object)
     dataset: str = setting("Name of the dataset, as in `wasser_tf.data.load`.", "digits")
     data_dir: str | None = setting("Folder of the prepared datasets, as in `wasser_tf.data.load`.", None)
     download: bool = setting("Whether to download a dataset that is not in the folder.", False)
     validation_size: int | None = setting(
         "Number of training images held out for validation (default: a twelfth, at most 5000; 200 of the digits).",
         None,
-        check=_whole_or_none,
+        check=whole_or_none,
     )
     model: str = setting("Architecture of the classifier.", "lenet", choices=models.MODELS)
     width: float = setting(
-        "Factor on the number of channels and units of the hidden layers.", 1.0, check=_number(above=0)
+        "Factor on the number of channels and units of the hidden layers.", 1.0, check=number(above=0)
     )
     blur: int = setting(
-        "Number of 3×3 mean filters in front of the classifier, also of an initial one.", 0, check=_whole(0, 100)
+        "Number of 3×3 mean filters in front of the classifier, also of an initial one.",
+        0,
+        check=whole(0, 100),
     )
     initial: str | None = setting(
         "Path of a saved classifier to start from, instead of a new one of `model` and `width`; usually with "
         "standard_epochs=0.",
         None,
     )
-    omega: float = setting("Weight ω of the adversarial loss, from 0 to 1.", 0.7, check=_number(least=0, most=1))
+    omega: float = setting("Weight ω of the adversarial loss, from 0 to 1.", 0.7, check=number(least=0, most=1))
     omega_schedule: str | None = setting(
         f"Schedule of ω over the steps of WasserTrain, given as {SPEC}. `omega` then only weighs the accuracies by "
         "which the best epoch is selected.",
@@ -118,49 +90,85 @@ class TrainConfig:
         check=check_schedule_text,
     )
     trades_beta: float = setting(
-        "Weight β of the TRADES loss, which replaces that of Eq. 10; 0 for Eq. 10.", 0.0, check=_number(least=0)
+        "Weight β of the TRADES loss, which replaces that of Eq. 10; 0 for Eq. 10.",
+        0.0,
+        check=number(least=0),
     )
     label_smoothing: float = setting(
         "Label smoothing of both trainings, such as 0.1: the probability that is spread over all classes.",
         0.0,
-        check=_number(least=0, below=1),
+        check=number(least=0, below=1),
     )
     standard_epochs: int = setting(
-        "Number of epochs of standard training; 0 keeps the initial weights.", 30, check=_whole(0)
+        "Number of epochs of standard training; 0 keeps the initial weights.", 30, check=whole(0)
     )
-    epochs: int = setting("Number of epochs of WasserTrain.", 40, check=_whole(1))
-    batch_size: int = setting("Number of images in a step, of all replicas together.", 64, check=_whole(1))
+    epochs: int = setting("Number of epochs of WasserTrain; 0 only with certified.", 40, check=whole(0))
+    certified: bool = setting(
+        "Whether to train a classifier by CertifiedTrain as well; the report then has the bracket.", False
+    )
+    certified_epochs: int = setting("Number of epochs of CertifiedTrain.", 40, check=whole(1))
+    certified_epsilon: float | None = setting(
+        "Radius ε at the end of CertifiedTrain, which rises from 0 to it over the first half (default: the attack's).",
+        None,
+        check=positive_or_none,
+    )
+    certified_schedule: str | None = setting(
+        "Schedule of that ε instead, given as for omega_schedule.", None, check=check_schedule_text
+    )
+    kappa: float = setting(
+        "Weight κ of the natural loss at the end of CertifiedTrain, from 0 to 1. It falls from 1 over the first half.",
+        0.2,
+        check=number(least=0, most=1),
+    )
+    kappa_schedule: str | None = setting(
+        "Schedule of κ instead, given as for omega_schedule.",
+        None,
+        check=functools.partial(check_schedule_text, most=MOST["kappa"]),
+    )
+    certified_random_radius: bool = setting(
+        "Whether CertifiedTrain bounds each training image at its own radius, uniform from 0 to ε.", False
+    )
+    box_fraction: float = setting(
+        "Share of the radius of CertifiedTrain's boxes; below 1 they are moved (SABR).",
+        1.0,
+        check=number(above=0, most=1),
+    )
+    potentials: int = setting("Number of transport potentials of the certified classifier.", 256, check=whole(1))
+    hidden_units: int = setting("Number of units of its two hidden layers.", 256, check=whole(1))
+    batch_size: int = setting("Number of images in a step, of all replicas together.", 64, check=whole(1))
     augment: str = setting(
         "Augmentation of training images, before the attack; shift: random shifts; crop_flip: also horizontal flips.",
         "none",
         choices=augmentation.AUGMENTATIONS,
     )
-    optimizer: str = setting("Name of a Keras optimizer, such as adam, adamw or sgd.", "adam", check=_optimizer)
+    optimizer: str = setting("Name of a Keras optimizer, such as adam, adamw or sgd.", "adam", check=optimizer_name)
     learning_rate: float = setting(
-        "Highest learning rate. It decays to 0 along a cosine in both trainings.", 2e-3, check=_number(above=0)
+        "Highest learning rate. It decays to 0 along a cosine in both trainings.",
+        2e-3,
+        check=number(above=0),
     )
     warmup: float = setting(
         "Fraction of each training over which the learning rate first rises linearly from 0; 0 for no warmup.",
         0.0,
-        check=_number(least=0, below=1),
+        check=number(least=0, below=1),
     )
-    momentum: float = setting("Nesterov momentum; for the optimizer sgd only.", 0.0, check=_number(least=0, below=1))
+    momentum: float = setting("Nesterov momentum; for the optimizer sgd only.", 0.0, check=number(least=0, below=1))
     weight_decay: float = setting(
         "Decoupled weight decay, not applied to biases and to scales and offsets of normalization layers; 0 for the "
         "optimizer's default (none, except for adamw).",
         0.0,
-        check=_number(least=0),
+        check=number(least=0),
     )
     ema_momentum: float = setting(
         "Momentum of an exponential moving average of the weights. The averaged weights are validated, selected and "
         "saved; 0 for no average.",
         0.0,
-        check=_number(least=0, below=1),
+        check=number(least=0, below=1),
     )
     seed: int = setting(
         "Seed of the initial weights, the order of the data and all other random numbers.",
         0,
-        check=_whole(0, 2**31 - 1),
+        check=whole(0, 2**31 - 1),
     )
     precision: str = setting(
         "Precision policy of the classifier; the transport is computed in float32.", "float32", choices=PRECISIONS
@@ -176,10 +184,10 @@ class TrainConfig:
         (0.02, 0.05, 0.1, 0.2, 0.3),
     )
     report_iterations: int = setting(
-        "Number of iterations of the report's attack, MirrorAscent, in each restart.", 100, check=_whole(1)
+        "Number of iterations of the report's attack, MirrorAscent, in each restart.", 100, check=whole(1)
     )
     num_attack_examples: int = setting(
-        "Number of attacked images of the test split, and of the validation split.", 400, check=_whole(1)
+        "Number of attacked images of the test split, and of the validation split.", 400, check=whole(1)
     )
     distribute: str = setting(
         "Distribution of the training over devices (docs/how_to/distribute.md).", "none", choices=STRATEGIES
@@ -187,7 +195,7 @@ class TrainConfig:
     attack_chunk: int | None = setting(
         "Maximum number of images per replica that a step attacks at a time, to bound memory (default: all at once).",
         None,
-        check=_whole_or_none,
+        check=whole_or_none,
     )
     keep: str = setting(
         "The epoch whose weights are kept, the best on the validation split or the last.", "best", choices=KEPT
@@ -196,7 +204,7 @@ class TrainConfig:
         "Attack on validation images after each epoch, at the middle one of `radii` (default: MirrorAscent with 20 "
         "iterations). A classifier may learn to mislead a weak attack; one with restarts is harder to mislead.",
         None,
-        check=_attack_of_fixed_radius,
+        check=attack_of_fixed_radius_or_none,
     )
     random_radius: bool = setting(
         "Whether each training image is attacked at its own radius, uniform from 0 to the attack's.", False
@@ -219,7 +227,7 @@ class TrainConfig:
             if field.metadata["check"] is not None:
                 field.metadata["check"](field.name, getattr(self, field.name))
         augmentation.check_suits(self.augment, self.dataset)
-        object.__setattr__(self, "radii", _as_radii(self.radii))
+        object.__setattr__(self, "radii", as_radii(self.radii))
         self._check_attacks()
         self._check_combinations()
 
@@ -250,6 +258,12 @@ class TrainConfig:
             )
         if self.warm_start and self.distribute != "none":
             raise ValueError(f"warm_start needs one replica, got distribute={self.distribute}: leave one of them out.")
+        if not self.epochs and not self.certified:
+            raise ValueError("epochs must be at least 1 unless certified is set, got 0: set certified, or more epochs.")
+        if self.certified and not self.attack.in_wasserstein_ball:
+            raise ValueError(
+                f"certified needs an attack in the Wasserstein ball: choose another than {self.attack.name}."
+            )
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite exclude each other: set only one of them.")
 
@@ -259,7 +273,7 @@ class TrainConfig:
         return self.attack.threat_model
 
     def schedule_of(self, name: str) -> Schedule | None:
-        """Returns the schedule of "epsilon" or "omega", or None."""
+        """Returns the schedule of "epsilon", "omega", "certified" or "kappa", or None."""
         text = getattr(self, f"{name}_schedule")
         return None if text is None else parse_schedule(text)
 
@@ -283,15 +297,3 @@ class TrainConfig:
 
 
 document_fields(TrainConfig)
-
-
-def _as_radii(given: Any) -> tuple[float, ...]:
-    """Returns radii as floats, so that equal runs have equal configs; flags give them as text."""
-    try:
-        radii = tuple(float(radius) for radius in given)
-    except (TypeError, ValueError):
-        radii = ()
-    ascending = all(one < two for one, two in itertools.pairwise(radii))
-    if not radii or not ascending or not all(0 < radius < math.inf for radius in radii):
-        raise ValueError(f"radii must be ascending numbers above 0 such as 0.1, 0.3, 0.5, got {given!r}.")
-    return radii

@@ -13,7 +13,7 @@ STEPS_NEEDED = (
     "unknown length have none): pass steps_per_epoch to WasserTrain, or give the schedule a length in steps."
 )
 # The largest value of each setting that may follow a schedule.
-MOST = {"epsilon": math.inf, "omega": 1.0}
+MOST = {"epsilon": math.inf, "omega": 1.0, "kappa": 1.0}
 
 
 class Curriculum(keras.Layer):
@@ -26,13 +26,14 @@ class Curriculum(keras.Layer):
       steps_per_epoch: The number of steps of an epoch, int64; 0 as long as it is not known.
       epsilon: ε of the last step, float32.
       omega: ω of the last step, float32.
+      kappa: κ of the last step, float32; only with a schedule of it.
     """
 
     def __init__(self, schedules: dict[str, Any], steps_per_epoch: int | None, **kwargs: Any):
         """Makes the scalars.
 
         Args:
-          schedules: The schedule of "epsilon", of "omega", or of both.
+          schedules: The schedules, by the name of the setting.
           steps_per_epoch: The number of steps of an epoch, if it is known.
           **kwargs: Arguments of `keras.Layer`.
         """
@@ -43,6 +44,8 @@ class Curriculum(keras.Layer):
         self.steps_per_epoch = self._scalar("steps_per_epoch", "int64", steps_per_epoch or 0)
         self.epsilon = self._scalar("epsilon", "float32", first.get("epsilon", 0.0))
         self.omega = self._scalar("omega", "float32", first.get("omega", 0.0))
+        if "kappa" in first:
+            self.kappa = self._scalar("kappa", "float32", first["kappa"])
         self.built = True
 
     def _scalar(self, name: str, dtype: str, value: float) -> Any:
@@ -54,7 +57,7 @@ class Curriculum(keras.Layer):
         """Returns the values of schedules at the present step, by the name of the setting.
 
         Args:
-          schedules: The schedule of "epsilon", of "omega", or of both.
+          schedules: The schedules, by the name of the setting.
         """
         step, steps_per_epoch = (tf.convert_to_tensor(variable) for variable in (self.step, self.steps_per_epoch))
         return {name: schedule_value(one, step, steps_per_epoch) for name, one in schedules.items()}
@@ -94,7 +97,7 @@ class CurriculumCallback(keras.callbacks.Callback):
 
         Args:
           curriculum: The state.
-          schedules: The schedule of "epsilon", of "omega", or of both.
+          schedules: The schedules, by the name of the setting.
           steps_per_epoch: The number of steps of an epoch; None for that of `fit`.
         """
         super().__init__()

@@ -14,7 +14,9 @@ from wasser_tf.data import Dataset, augmentation
 from wasser_tf.models.logits import compile_whole_graph
 from wasser_tf.runtime import interruption
 from wasser_tf.training import loss, optimizer, run_folder
-from wasser_tf.training.callbacks import EpochTable, RobustValidation
+from wasser_tf.training.callbacks import CertifiedValidation, EpochTable, RobustValidation
+from wasser_tf.training.certified_phase import certified_classifier_of
+from wasser_tf.training.certified_train import CertifiedTrain
 from wasser_tf.training.checkpoint import Checkpoint
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
@@ -28,14 +30,14 @@ _VALIDATION_ITERATIONS = 20
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingContext:
-    """The settings and resources that the phases of a training run share.
+    """What the phases of a training run share.
 
     Attributes:
       config: The settings of the run.
       dataset: The dataset.
-      distribution: The distribution over devices and workers (default: one device).
-      folder: The output folder, or None for workers other than the chief, which save nothing.
-      history: The rows of history.csv, one for each epoch of the phases so far; `train` updates it.
+      distribution: The distribution (default: one device).
+      folder: The output folder, or None for workers other than the chief.
+      history: The rows of history.csv; `train` updates it.
     """
 
     config: TrainConfig
@@ -51,7 +53,8 @@ class TrainingContext:
 
     def epochs_of(self, trained: keras.Model) -> int:
         """Returns the number of epochs of the phase that trains a model."""
-        return self.config.epochs if isinstance(trained, WasserTrain) else self.config.standard_epochs
+        epochs = {WasserTrain: self.config.epochs, CertifiedTrain: self.config.certified_epochs}
+        return epochs.get(type(trained), self.config.standard_epochs)
 
 
 def classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
@@ -118,11 +121,8 @@ def prepare(context: TrainingContext, phase: str, trained: keras.Model) -> Prepa
 
     Args:
       context: The run.
-      phase: The name of the phase, "standard" or "wasser_train", which names the checkpoint.
-      trained: The model to train: a classifier, or a `WasserTrain`.
-
-    Returns:
-      The parts that training needs besides the model.
+      phase: The name of the phase, "standard", "wasser_train" or "certified", which names the checkpoint.
+      trained: The model to train: a classifier, a `WasserTrain` or a `CertifiedTrain`.
 
     Raises:
       ValueError: The checkpoint cannot be read, or belongs to another model.
@@ -132,7 +132,7 @@ def prepare(context: TrainingContext, phase: str, trained: keras.Model) -> Prepa
     kept, average = classifier, None
     if config.ema_momentum:
         with distribution.scope():
-            kept = classifier_of(config, dataset)
+            kept = (certified_classifier_of if isinstance(trained, CertifiedTrain) else classifier_of)(config, dataset)
             kept.set_weights(classifier.get_weights())
         average = WeightAverage(classifier, kept, config.ema_momentum)
     jit_compile = config.jit_compile
@@ -155,7 +155,7 @@ def prepare(context: TrainingContext, phase: str, trained: keras.Model) -> Prepa
             context.folder / run_folder.CHECKPOINTS / f"{phase}.npz",
             trained,
             kept,
-            config.omega if isinstance(trained, WasserTrain) else 0.0,
+            0.0 if trained is classifier else config.omega,
             keep_last=config.keep == "last",
             within_epochs=distribution.strategy is None,
         )
@@ -169,8 +169,8 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
 
     Args:
       context: The run.
-      phase: The name of the phase, "standard" or "wasser_train", of its checkpoint and of its rows in the history.
-      trained: The model to train: a classifier, or a `WasserTrain`.
+      phase: The name of the phase ("standard", "wasser_train" or "certified"), its checkpoint and rows in the history.
+      trained: The model to train: a classifier, a `WasserTrain` or a `CertifiedTrain`.
       title: The name of the phase in the output (default: `phase`).
 
     Returns:
@@ -206,7 +206,7 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
             # One shape, and so one compilation.
             drop_remainder=True,
             augment=prepared.augment,
-            numbered=trained is not classifier and config.warm_start > 0,
+            numbered=isinstance(trained, WasserTrain) and config.warm_start > 0,
         )
         if steps_done:
             # The rest of the interrupted epoch, whose metrics continue as well.
@@ -228,7 +228,7 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
 
 
 def _classifier_in(trained: keras.Model) -> keras.Model:
-    return trained.classifier if isinstance(trained, WasserTrain) else trained
+    return trained.classifier if isinstance(trained, (WasserTrain, CertifiedTrain)) else trained
 
 
 def _callbacks(
@@ -258,6 +258,9 @@ def _callbacks(
 
 
 def _validation(context: TrainingContext, trained: keras.Model, kept: keras.Model) -> keras.callbacks.Callback:
+    if isinstance(trained, CertifiedTrain):
+        ball = context.config.threat_model.with_epsilon(context.config.middle_radius)
+        return CertifiedValidation(kept, context.dataset.validation, ball)
     return RobustValidation(
         kept,
         context.dataset.validation,

@@ -11,7 +11,13 @@ from typing import Any
 import keras
 
 # Of all metrics that are not compiled: whether smaller or larger values are better.
-_DIRECTIONS = {"natural_loss": "min", "adversarial_loss": "min", "robust_accuracy": "max"}
+_DIRECTIONS = {
+    "natural_loss": "min",
+    "adversarial_loss": "min",
+    "certified_loss": "min",
+    "robust_accuracy": "max",
+    "certified_accuracy": "max",
+}
 
 
 class MonitoredDirections(keras.callbacks.Callback):

@@ -11,6 +11,7 @@ from wasser_tf.training.config import TrainConfig
 
 HISTORY, CHECKPOINTS = "history.csv", "checkpoints"
 STANDARD, BEST, SAVED_MODEL = "standard.keras", "best.keras", "best_saved_model"
+CERTIFIED, BRACKET = "certified.keras", "bracket.png"
 # The batch after which a number was not finite.
 NOT_FINITE = "not_finite.npz"
 # All files of a run, except for the figures examples_*.png.
@@ -21,6 +22,8 @@ _FILES = (
     STANDARD,
     BEST,
     SAVED_MODEL,
+    CERTIFIED,
+    BRACKET,
     REPORT,
     REPORT_TEXT,
     "success.png",

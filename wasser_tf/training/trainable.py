@@ -5,9 +5,9 @@ from typing import Any
 import keras
 
 from wasser_tf.models.classifier import Classifier
-from wasser_tf.models.description import Description
 from wasser_tf.models.inputs import refuse_other_inputs
 from wasser_tf.models.inspection import input_spec
+from wasser_tf.models.layered import converted
 
 
 def as_trainable(classifier: Any) -> Any:
@@ -42,21 +42,4 @@ def as_trainable(classifier: Any) -> Any:
             f"The classifier takes {spec[1].name} pixels, which cannot be trained on adversarial images: give a model "
             "of the same layers whose keras.Input is float32."
         )
-    return _converting(model, description)
-
-
-def _converting(model: keras.Model, description: Description) -> keras.Model:
-    image = x = keras.Input(description.image_shape, name="image")
-    low, high = description.input_range
-    if (low, high) != (0.0, 1.0):
-        x = keras.layers.Rescaling(high - low, offset=low)(x)
-    if description.data_format == "channels_first":
-        x = keras.layers.Permute((3, 1, 2))(x)
-    if description.layout != "image":
-        x = keras.layers.Reshape(description.own_shape)(x)
-    outputs = description.select(model(x))
-    if description.num_units == 1:
-        outputs = keras.layers.Reshape((1,))(outputs)
-        other = 1.0 - outputs if description.returns == "sigmoid" else 0.0 * outputs
-        outputs = keras.layers.Concatenate(name="two_classes")([other, outputs])
-    return keras.Model(image, outputs, name=f"{model.name}_of_unit_range")
+    return converted(model, description)

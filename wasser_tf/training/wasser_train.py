@@ -349,7 +349,7 @@ class WasserTrain(NaturalAndAdversarial):
     @property
     def _schedules(self) -> dict[str, Scheduled]:
         """The schedules among the settings, by name."""
-        return {name: value for name in MOST if callable(value := getattr(self, name))}
+        return {name: value for name in MOST if callable(value := getattr(self, name, None))}
 
     def _last_values(self) -> dict[str, tf.Tensor]:
         return {} if self._curriculum is None else self._curriculum.last_values(self._schedules)

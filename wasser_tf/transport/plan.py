@@ -18,7 +18,7 @@ def row_sums(plan: tf.Tensor) -> tf.Tensor:
 
 def transport_cost(plan: tf.Tensor, support: Support) -> tf.Tensor:
     """Returns ⟨Π, C⟩ of each plan, [B], in pixels^p × mass."""
-    return tf.reduce_sum(plan * support.ground_cost, axis=[1, 2, 3, 4])
+    return tf.reduce_sum(plan * tf.cast(support.ground_cost, plan.dtype), axis=[1, 2, 3, 4])
 
 
 def transport_budget(images: tf.Tensor, radius: tf.Tensor, threat_model: ThreatModel) -> tf.Tensor:

@@ -56,26 +56,33 @@ class Moved(abc.ABC):
 class MovedByPlan(Moved):
     """The mass moved by any tensor [B, T, H, W, C]; negative, infinite, NaN and off-image entries count as 0.
 
-    The flows of a pixel that sends more than it has are scaled down in proportion.
+    The flows of a pixel that sends more than it has are scaled down in proportion. Sums are float64: where most of the
+    mass moves, float32 sums of the accepted flows are off by more than the tolerance of feasibility.
     """
+
+    dtype = tf.float64
 
     def __init__(self, plan: tf.Tensor, images: tf.Tensor, support: Support):
         sendable = support.valid & ~support.home & tf.math.is_finite(plan)
         moved = tf.where(sendable, tf.maximum(plan, 0.0), 0.0)
-        self._moved = moved * tf.minimum(tf.math.divide_no_nan(images, row_sums(moved)), 1.0)[:, None]
+        moved = tf.cast(moved, self.dtype)
+        present = tf.cast(images, self.dtype)
+        self._moved = moved * tf.minimum(tf.math.divide_no_nan(present, row_sums(moved)), 1.0)[:, None]
         self._support = support
-        self.dtype = moved.dtype
 
     def offered(self) -> tf.Tensor:
         return self._support.push_forward(self._moved)
 
     def sent(self, accepted: tf.Tensor) -> tf.Tensor:
-        return row_sums(self.plan(accepted))
+        return row_sums(self._accepted(accepted))
 
     def cost(self, accepted: tf.Tensor) -> tf.Tensor:
-        return transport_cost(self.plan(accepted), self._support)
+        return transport_cost(self._accepted(accepted), self._support)
 
     def plan(self, accepted: tf.Tensor) -> tf.Tensor:
+        return tf.cast(self._accepted(accepted), tf.float32)
+
+    def _accepted(self, accepted: tf.Tensor) -> tf.Tensor:
         return self._moved * self._support.pull_back(accepted)
 
 
