@@ -46,7 +46,9 @@ def test_projected_potentials_have_lip_at_most_one(shape, p, kernel_size, size, 
         lipschitz_constants(tf.constant(kernel), p, kernel_size), steepest_by_pairs(kernel, p, kernel_size), rtol=1e-5
     )
     again = project(tf.constant(projected), p, kernel_size).numpy()
-    np.testing.assert_allclose(again, projected, rtol=1e-4, atol=1e-5 * np.abs(projected).max(initial=0))
+    # The allowance for rounding grows with the values, and all values of a potential are divided by it.
+    largest = np.abs(projected).max(initial=0)
+    np.testing.assert_allclose(again, projected, rtol=1e-4 + 8 * 2.0**-24 * largest, atol=1e-5 * largest)
 
 
 def test_the_initial_potentials_are_distinct_steep_and_a_function_of_the_seed():

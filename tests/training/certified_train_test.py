@@ -10,6 +10,7 @@ from wasser_tf.certification.differentiable import DifferentiableBounds
 from wasser_tf.certification.prover import Prover
 from wasser_tf.models import build
 from wasser_tf.models.provable import IBPNormal, adapt_potentials, build_provable
+from wasser_tf.training.loss import GeneralizedCrossEntropy
 
 BALL = ThreatModel(epsilon=0.05, kernel_size=3)
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -110,13 +111,36 @@ def test_every_option_changes_the_step(digits):
     images, labels = digits.train.images[:64], digits.train.labels[:64]
     attack = MirrorAscent(BALL, iterations=2)
     options = [{}, {"kappa": 0.1}, {"epsilon": 0.2}, {"random_radius": True}, {"box_fraction": 0.5}]
-    options += [{"attack": attack}, {"attack": attack, "attack_weight": 0.9}]
+    options += [{"attack": attack}, {"attack": attack, "attack_weight": 0.9}, {"exponent": 0.5}]
     losses = []
     for option in options:
         logs = trainer(digits, **option).train_on_batch(images, labels, return_dict=True)
         losses.append(float(logs["loss"]))
         assert ("adversarial_accuracy" in logs) == ("attack" in option)
     assert len({round(loss, 5) for loss in losses}) == len(options)
+
+
+def test_the_generalized_cross_entropy_is_bounded_and_tends_to_the_cross_entropy():
+    labels, logits = np.array([0, 1, 2]), np.array([[3.0, 0, -1], [80.0, 0, 0], [0, 0, 0]], np.float32)
+    probability = np.exp(logits[range(3), labels]) / np.exp(logits.astype(np.float64)).sum(axis=1)
+    each = GeneralizedCrossEntropy(0.7, reduction="none")(labels, logits)
+    np.testing.assert_allclose(each, (1 - probability**0.7) / 0.7, rtol=1e-5)
+    wanted = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    np.testing.assert_allclose(GeneralizedCrossEntropy(0.0, reduction="none")(labels, logits), wanted, rtol=0.05)
+    loaded = keras.losses.deserialize(keras.losses.serialize(GeneralizedCrossEntropy(0.7)))
+    assert loaded.exponent == 0.7 and loaded.from_logits
+
+
+def test_a_scheduled_exponent_gives_the_loss_of_its_value(digits):
+    images, labels = digits.train.images[:64], digits.train.labels[:64]
+    logs = [
+        trainer(digits, exponent=exponent).train_on_batch(images, labels, return_dict=True)
+        for exponent in (0.5, LinearRamp(0.5, 1.0, steps=10))
+    ]
+    assert float(logs[0]["loss"]) == pytest.approx(float(logs[1]["loss"]), rel=1e-5)
+    assert logs[1]["exponent"] == pytest.approx(0.5) and "exponent" not in logs[0]
+    # At most 1 / q.
+    assert 0 < logs[0]["certified_loss"] <= 2
 
 
 def test_without_certified_weight_a_step_is_that_of_keras(digits):

@@ -58,9 +58,10 @@ def introduction(config: TrainConfig, before: str, epoch: int) -> str:
     """
     if not config.epochs:
         before = f"# provable on {config.dataset}, by certified training\n\n"
+    bounded = f", q of {certified_schedule(config, 'exponent')}" if config.certified_exponent else ""
     return (
         f"{before}\nCertified classifier: {config.potentials} transport potentials, two hidden layers of "
         f"{config.hidden_units}; CertifiedTrain with ε of {certified_schedule(config, 'epsilon')} and κ of "
-        f"{certified_schedule(config, 'kappa')}; epoch {epoch} of {config.certified_epochs} is kept. "
+        f"{certified_schedule(config, 'kappa')}{bounded}; epoch {epoch} of {config.certified_epochs} is kept. "
         "Certified by IBP: no feasible plan of that radius changes the answer.\n"
     )

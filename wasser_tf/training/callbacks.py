@@ -133,9 +133,10 @@ class EpochTable(keras.callbacks.Callback):
         "epsilon": "      ε",
         "omega": "      ω",
         "kappa": "      κ",
+        "exponent": "      q",
     }
     # Not percentages.
-    _NUMBERS = ("epsilon", "omega", "kappa")
+    _NUMBERS = ("epsilon", "omega", "kappa", "exponent")
 
     def __init__(self, epochs: int) -> None:
         """Creates the callback.

@@ -36,11 +36,13 @@ def certified_classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Mode
 
 
 def certified_schedule(config: TrainConfig, name: str) -> Schedule:
-    """Returns the schedule of "epsilon" or "kappa" in CertifiedTrain."""
+    """Returns the schedule of "epsilon", "kappa" or "exponent" in CertifiedTrain."""
+    half = config.certified_epochs / 2
+    if name == "exponent":
+        return LinearRamp(0.0, config.certified_exponent, epochs=half)
     given = config.schedule_of("certified" if name == "epsilon" else name)
     if given is not None:
         return given
-    half = config.certified_epochs / 2
     if name == "kappa":
         return LinearRamp(1.0, config.kappa, epochs=half)
     return LinearRamp(0.0, config.certified_epsilon or config.threat_model.epsilon, epochs=half)
@@ -62,6 +64,7 @@ def build_certified(config: TrainConfig, dataset: Dataset, distribution: Distrib
             config.threat_model,
             certified_schedule(config, "kappa"),
             epsilon=certified_schedule(config, "epsilon"),
+            exponent=certified_schedule(config, "exponent") if config.certified_exponent else 0.0,
             random_radius=config.certified_random_radius,
             box_fraction=config.box_fraction,
             steps_per_epoch=len(dataset.train.labels) // config.batch_size,

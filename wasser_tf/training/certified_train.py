@@ -17,13 +17,13 @@ from wasser_tf.training import checks
 from wasser_tf.training.adversarial_examples import numbers_of_step, perturb_batch, spread_evenly
 from wasser_tf.training.adversarial_metrics import AdversarialScores, NaturalAndAdversarial, loss_takes_logits
 from wasser_tf.training.curriculum import MOST, Curriculum
-from wasser_tf.training.loss import unscaled
+from wasser_tf.training.loss import GeneralizedCrossEntropy, unscaled
 from wasser_tf.training.monitoring import fit_arguments
 from wasser_tf.training.schedules import Scheduled, check_schedule
 from wasser_tf.training.trainable import as_trainable
 
 # The settings that may follow a schedule.
-_SCHEDULED = ("epsilon", "kappa")
+_SCHEDULED = ("epsilon", "kappa", "exponent")
 
 
 @keras.saving.register_keras_serializable(package="wasser_tf")
@@ -34,6 +34,10 @@ class CertifiedTrain(NaturalAndAdversarial):
     ball of radius ε, so that the second term is at least the worst loss in the ball (Gowal et al., 2019). It suits
     classifiers whose first layer is `TransportPotentials` (`wasser_tf.models.provable.build_provable`); any classifier
     that `wasser_tf.certify` has rules for can be trained.
+
+    With an `exponent` q above 0 the second term is the generalized cross-entropy (1 − p̄^q) / q instead (Zhang and
+    Sabuncu, NeurIPS 2018), where p̄ is the probability of the label by the bounds. It is bounded, so that images that
+    cannot be certified do not dominate; at q → 0 it is the cross-entropy, with which training should start.
 
     The bounds are those of inference: dropout does nothing in them, and batch normalization uses its moving averages.
     They are float32 with any precision policy, and do not allow for rounding: `wasser_tf.certify` certifies the trained
@@ -47,8 +51,8 @@ class CertifiedTrain(NaturalAndAdversarial):
     `fit` takes ε of the step, `evaluate` that of the threat model. With an attack, `adversarial_accuracy` is the
     accuracy under it.
 
-    ε and κ may follow a schedule over steps or epochs; `fit` then reports them as `epsilon` and `kappa`. The number of
-    the step is a weight of the model: after loading, or in another call of `fit`, the schedule continues.
+    ε, κ and q may follow a schedule over steps or epochs; `fit` then reports them as `epsilon`, `kappa` and `exponent`.
+    The number of the step is a weight of the model: after loading, or in another call of `fit`, the schedule continues.
 
     Attributes:
       classifier: The classifier; it is trained in place.
@@ -75,6 +79,7 @@ class CertifiedTrain(NaturalAndAdversarial):
         kappa: float | Scheduled = 0.2,
         *,
         epsilon: float | Scheduled | None = None,
+        exponent: float | Scheduled = 0.0,
         random_radius: bool = False,
         box_fraction: float = 1.0,
         attack: Attack | None = None,
@@ -90,6 +95,7 @@ class CertifiedTrain(NaturalAndAdversarial):
           threat_model: The ball. `evaluate` takes its epsilon.
           kappa: The weight κ of the natural loss, from 0 to 1, or its schedule.
           epsilon: The radius of training, or its schedule, instead of the threat model's.
+          exponent: The exponent q of the loss of the bounds, from 0 to 1, or its schedule; 0 for the compiled loss.
           random_radius: Whether each training image has its own radius, uniform from 0 to ε and new in every step.
           box_fraction: The share τ of the radius that boxes have in training, in (0, 1]; below 1 they are moved to
             where the loss is high (SABR).
@@ -104,11 +110,11 @@ class CertifiedTrain(NaturalAndAdversarial):
         classifier = as_trainable(classifier)
         if not isinstance(threat_model, ThreatModel):
             raise ValueError(f"threat_model must be a wasser_tf.ThreatModel, got {threat_model!r}.")
-        for name, value, most in (("kappa", kappa, 1.0), ("epsilon", epsilon, MOST["epsilon"])):
+        for name, value in (("kappa", kappa), ("epsilon", epsilon), ("exponent", exponent)):
             if callable(value):
-                check_schedule(name, value, most=most)
-            elif value is not None or name == "kappa":
-                check_number(name, value, least=0, most=most)
+                check_schedule(name, value, most=MOST[name])
+            elif value is not None or name != "epsilon":
+                check_number(name, value, least=0, most=MOST[name])
         check_bool("random_radius", random_radius)
         check_number("box_fraction", box_fraction, above=0, most=1)
         check_number("attack_weight", attack_weight, least=0, most=1)
@@ -121,7 +127,7 @@ class CertifiedTrain(NaturalAndAdversarial):
         super().__init__(autocast=False, **kwargs)
         self.classifier = classifier
         self.threat_model = threat_model
-        self.kappa, self.epsilon = kappa, epsilon
+        self.kappa, self.epsilon, self.exponent = kappa, epsilon, exponent
         self.random_radius = random_radius
         self.box_fraction = float(box_fraction)
         self.attack, self.attack_weight = attack, float(attack_weight)
@@ -212,8 +218,9 @@ class CertifiedTrain(NaturalAndAdversarial):
             radius *= spread_evenly(index)
         adversarial = self._attacked(x, y, index, radius)
         with tf.GradientTape() as tape:
+            settings = {name: now.get(name, getattr(self, name)) for name in ("kappa", "exponent")}
             loss, outputs = self._natural_and_certified(
-                x, y, sample_weight, radius, now.get("kappa", self.kappa), adversarial, training=True
+                x, y, sample_weight, radius, adversarial=adversarial, training=True, **settings
             )
             scaled_loss = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
@@ -228,14 +235,15 @@ class CertifiedTrain(NaturalAndAdversarial):
         radius = tf.fill(tf.shape(index), self.threat_model.epsilon)
         last = self._last_values()
         adversarial = self._attacked(x, y, index, radius)
+        settings = {name: last.get(name, getattr(self, name)) for name in ("kappa", "exponent")}
         _, outputs = self._natural_and_certified(
-            x, y, sample_weight, radius, last.get("kappa", self.kappa), adversarial, training=False
+            x, y, sample_weight, radius, adversarial=adversarial, training=False, **settings
         )
         logs = self._update_metrics(x, y, outputs, sample_weight)
         return {key: logs[key] for key in logs if key not in last}
 
     def get_metrics_result(self) -> dict[str, tf.Tensor]:
-        """Returns the natural and certified metrics, and ε and κ of the last step if they follow a schedule."""
+        """Returns the natural and certified metrics, and ε, κ and q of the last step if they follow a schedule."""
         return {**super().get_metrics_result(), **self._last_values()}
 
     def get_config(self) -> dict[str, Any]:
@@ -246,6 +254,7 @@ class CertifiedTrain(NaturalAndAdversarial):
             "threat_model": self.threat_model.get_config(),
             "kappa": self.kappa,
             "epsilon": self.epsilon,
+            "exponent": self.exponent,
             **{name: keras.saving.serialize_keras_object(one) for name, one in self._schedules.items()},
             "random_radius": self.random_radius,
             "box_fraction": self.box_fraction,
@@ -288,7 +297,9 @@ class CertifiedTrain(NaturalAndAdversarial):
         y: tf.Tensor,
         sample_weight: Any,
         radius: tf.Tensor,
+        *,
         kappa: Any,
+        exponent: Any,
         adversarial: tf.Tensor | None,
         training: bool,
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
@@ -298,8 +309,13 @@ class CertifiedTrain(NaturalAndAdversarial):
         outputs = self(together, training=training)
         natural = self.compute_loss(x, y, outputs[:count], sample_weight, training=training)
         worst = self._bounds.worst_logits(x, _indices(y), radius, self.box_fraction if training else 1.0)
+        bounded = tf.is_tensor(exponent) or exponent > 0
+        if bounded:
+            certified = GeneralizedCrossEntropy(exponent)(_indices(y), worst, sample_weight)
         worst = worst if self._from_logits else tf.nn.softmax(worst)
-        robust = certified = self.compute_loss(x, y, worst, sample_weight, training=training)
+        if not bounded:
+            certified = self.compute_loss(x, y, worst, sample_weight, training=training)
+        robust = certified
         if adversarial is not None and self._attacked_accuracy is not None:
             attacked = self.compute_loss(adversarial, y, outputs[count:], sample_weight, training=training)
             robust = (1.0 - self.attack_weight) * certified + self.attack_weight * attacked

@@ -125,6 +125,12 @@ class TrainConfig:
         None,
         check=functools.partial(check_schedule_text, most=MOST["kappa"]),
     )
+    certified_exponent: float = setting(
+        "Exponent q of the bounded loss (1 − p^q) / q of CertifiedTrain's bounds, from 0 (cross-entropy) to 1. It "
+        "rises from 0 over the first half.",
+        0.0,
+        check=number(least=0, most=1),
+    )
     certified_random_radius: bool = setting(
         "Whether CertifiedTrain bounds each training image at its own radius, uniform from 0 to ε.", False
     )

@@ -13,11 +13,11 @@ STEPS_NEEDED = (
     "unknown length have none): pass steps_per_epoch to WasserTrain, or give the schedule a length in steps."
 )
 # The largest value of each setting that may follow a schedule.
-MOST = {"epsilon": math.inf, "omega": 1.0, "kappa": 1.0}
+MOST = {"epsilon": math.inf, "omega": 1.0, "kappa": 1.0, "exponent": 1.0}
 
 
 class Curriculum(keras.Layer):
-    """Four scalars that are saved with the model: so a training that is resumed goes on at the step where it was.
+    """Scalars that are saved with the model: so a training that is resumed goes on at the step where it was.
 
     The graph of a training step reads them, and so is traced once.
 
@@ -27,6 +27,7 @@ class Curriculum(keras.Layer):
       epsilon: ε of the last step, float32.
       omega: ω of the last step, float32.
       kappa: κ of the last step, float32; only with a schedule of it.
+      exponent: q of the last step, float32; only with a schedule of it.
     """
 
     def __init__(self, schedules: dict[str, Any], steps_per_epoch: int | None, **kwargs: Any):
@@ -44,8 +45,9 @@ class Curriculum(keras.Layer):
         self.steps_per_epoch = self._scalar("steps_per_epoch", "int64", steps_per_epoch or 0)
         self.epsilon = self._scalar("epsilon", "float32", first.get("epsilon", 0.0))
         self.omega = self._scalar("omega", "float32", first.get("omega", 0.0))
-        if "kappa" in first:
-            self.kappa = self._scalar("kappa", "float32", first["kappa"])
+        for name in ("kappa", "exponent"):
+            if name in first:
+                setattr(self, name, self._scalar(name, "float32", first[name]))
         self.built = True
 
     def _scalar(self, name: str, dtype: str, value: float) -> Any:

@@ -1,4 +1,4 @@
-"""Training losses: cross-entropy of class indices with label smoothing, and the divergence of TRADES."""
+"""Training losses: cross-entropies of class indices, smoothed or bounded, and the divergence of TRADES."""
 
 from typing import Any
 
@@ -39,6 +39,48 @@ class SmoothedCrossentropy(keras.losses.Loss):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable(package="wasser_tf")
+class GeneralizedCrossEntropy(keras.losses.Loss):
+    """The loss (1 − p^q) / q of the probability p of the label (Zhang and Sabuncu, NeurIPS 2018); at most 1 / q.
+
+    It tends to the cross-entropy −log p for q → 0, and is 1 − p for q = 1.
+
+    Attributes:
+      exponent: The exponent q, from 0 to 1: a number or a scalar tensor.
+      from_logits: True, because it takes logits; `WasserTrain` reads it.
+
+    Example:
+    >>> from wasser_tf.training.loss import GeneralizedCrossEntropy
+    >>> round(float(GeneralizedCrossEntropy(1.0)([0], [[0.0, 0.0]])), 3)
+    0.5
+    """
+
+    from_logits = True
+    # Below, the quotient loses digits to rounding.
+    _SMALLEST = 1e-3
+
+    def __init__(
+        self,
+        exponent: Any,
+        reduction: str = "sum_over_batch_size",
+        name: str = "generalized_cross_entropy",
+        **kwargs: Any,
+    ):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        self.exponent = exponent
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        """Returns the loss of each image, [B], for labels [B] or [B, 1] and logits [B, K]."""
+        labels = tf.cast(tf.reshape(y_true, [-1]), tf.int32)
+        crossentropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, y_pred)
+        exponent = tf.maximum(tf.cast(self.exponent, crossentropy.dtype), self._SMALLEST)
+        return -tf.math.expm1(-exponent * crossentropy) / exponent
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {**super().get_config(), "exponent": float(self.exponent)}
 
 
 def make_loss(label_smoothing: float) -> keras.losses.Loss:
