@@ -71,6 +71,13 @@ def project(kernel: tf.Tensor, p: float, kernel_size: int | None) -> tf.Tensor:
     Returns:
       The potentials. Lip ≤ 1 holds for the rounded numbers, exactly.
     """
+    # Two programs: XLA would fuse them, and compute the middle anew for each of the differences that read it.
+    between, divided = (_middle, _scaled) if math.prod(kernel.shape) <= _SMALL else (_compiled_middle, _compiled_scaled)
+    return divided(between(kernel, p, kernel_size), p, kernel_size)
+
+
+def _middle(kernel: tf.Tensor, p: float, kernel_size: int | None) -> tf.Tensor:
+    """Returns the middle of the infimal and the supremal convolution with the ground cost over the window."""
     height, width = kernel.shape[:2]
     offsets = window_offsets(kernel.shape, p, kernel_size)
     lowest = highest = kernel
@@ -82,14 +89,19 @@ def project(kernel: tf.Tensor, p: float, kernel_size: int | None) -> tf.Tensor:
             top, left = reach[0] + sign * y, reach[1] + sign * x
             lowest = tf.minimum(lowest, above[top : top + height, left : left + width] + cost)
             highest = tf.maximum(highest, below[top : top + height, left : left + width] - cost)
-    middle = 0.5 * (lowest + highest)
+    return 0.5 * (lowest + highest)
+
+
+def _scaled(potentials: tf.Tensor, p: float, kernel_size: int | None) -> tf.Tensor:
+    """Returns potentials divided by their Lipschitz constants where these exceed 1."""
     # The quotient is rounded: each value is off by a unit of it, and costs are at least 1.
-    largest = tf.reduce_max(tf.abs(middle), axis=[0, 1, 2])
-    steepest = lipschitz_constants(middle, p, kernel_size) * (1.0 + 16 * _UNIT) + 4 * _UNIT * largest
-    return middle / tf.maximum(1.0, steepest)
+    largest = tf.reduce_max(tf.abs(potentials), axis=[0, 1, 2])
+    steepest = lipschitz_constants(potentials, p, kernel_size) * (1.0 + 16 * _UNIT) + 4 * _UNIT * largest
+    return potentials / tf.maximum(1.0, steepest)
 
 
-_compiled_project = tf.function(project, jit_compile=True, autograph=False)
+_compiled_middle = tf.function(_middle, jit_compile=True, autograph=False)
+_compiled_scaled = tf.function(_scaled, jit_compile=True, autograph=False)
 
 
 @keras.saving.register_keras_serializable(package="wasser_tf")
@@ -109,8 +121,7 @@ class UnitLipschitz(keras.constraints.Constraint):
     def __call__(self, w: Any) -> tf.Tensor:
         """Returns the projected weight."""
         weight = tf.convert_to_tensor(w)
-        function = project if math.prod(weight.shape) <= _SMALL else _compiled_project
-        return function(self.scale * weight, self.p, self.kernel_size) / self.scale
+        return project(self.scale * weight, self.p, self.kernel_size) / self.scale
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
