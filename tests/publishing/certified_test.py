@@ -116,6 +116,8 @@ def test_both_ways_to_a_certified_entry_agree(board, tmp_path, monkeypatch):
             radii=(0.1,),
             output_dir=str(tmp_path / "certificates"),
             method="ibp",
+            # The weights are random.
+            allow_chance_accuracy=True,
         )
     )
     before = add_to_leaderboard(board, "mine", str(path))

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from wasser_tf.certification.bounds import METHODS, Batch, Bounds
 from wasser_tf.certification.network import Network
+from wasser_tf.certification.output_checks import check_against_bounds, check_repeated
 from wasser_tf.certification.result import CertificationResult
 from wasser_tf.certification.smoothed import Smoothed
 from wasser_tf.models.classifier import Classifier
@@ -269,35 +270,12 @@ class Prover:
         Raises:
           ValueError: They are not finite, change from call to call, or differ from those of the layers' rules.
         """
-        outputs = np.asarray(self._classifier(tf.constant(images), training=False), np.float64)
-        if not np.isfinite(outputs).all():
-            raise ValueError(
-                "The classifier's outputs are not finite for some of the images: correct the classifier, or "
-                "leave these out."
-            )
-        again = np.asarray(self._classifier(tf.constant(images), training=False), np.float64)
-        if not np.allclose(outputs, again, rtol=1e-4, atol=1e-4):
-            raise ValueError(
-                "The classifier answers the same images differently each time, so nothing can be proved about it: "
-                "build it without randomness in inference mode, or certify it by smoothing."
-            )
+        outputs, again = (
+            np.asarray(self._classifier(tf.constant(images), training=False), np.float64) for _ in range(2)
+        )
+        check_repeated(outputs, again)
         if batch is not None:
-            self._check_outputs(outputs, batch)
+            found = self._logits(batch, tf.zeros(len(outputs), tf.float64))
+            low, high = (side.numpy().astype(np.float64) for side in found)
+            check_against_bounds(outputs, low, high, softmax=self.bounds.network.softmax)
         return outputs, outputs.argmax(axis=1)
-
-    def _check_outputs(self, outputs: np.ndarray, batch: Batch) -> None:
-        low, high = (side.numpy() for side in self._logits(batch, tf.zeros(len(outputs), tf.float64)))
-        low, high = np.nan_to_num(low, nan=-np.inf), np.nan_to_num(high, nan=np.inf)
-        if self.bounds.network.softmax:
-            # Each probability lies between those of the most unfavourable and the most favourable logits.
-            outputs, width = np.log(np.maximum(outputs, 1e-30)), (high - low).max(axis=1, keepdims=True)
-            middle = 0.5 * (low + high)
-            peak = middle.max(axis=1, keepdims=True)
-            log_sum = peak + np.log(np.exp(middle - peak).sum(axis=1, keepdims=True))
-            low, high = low - log_sum - width - 1e-3, high - log_sum + width + 1e-3
-            low = np.where(low < -60, -np.inf, low)
-        if not ((outputs >= low) & (outputs <= high)).all():
-            raise ValueError(
-                "The classifier's outputs are not those that its layers should give, so nothing is proved about it: it "
-                "is not deterministic, or a layer computes something else than its rule in wasser_tf.certification."
-            )

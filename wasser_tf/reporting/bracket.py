@@ -31,7 +31,42 @@ class Bracket(NamedTuple):
 
     def contradictions(self) -> int:
         """Returns the number of images fooled within their certified radius, which is 0 unless something is wrong."""
-        return 0 if self.fooled is None else int(np.sum((self.fooled < self.certified) & (self.certified > 0)))
+        if self.fooled is None:
+            return 0
+        within = (self.fooled <= self.certified) & np.isfinite(self.fooled)
+        return int(np.sum(within & (self.certified > 0)))
+
+
+def bracket_shares(brackets: Mapping[str, Bracket], radii: Sequence[float]) -> dict[str, list[dict[str, float | None]]]:
+    """Returns the shares certified and not fooled at each radius as plain Python values, by classifier.
+
+    Args:
+      brackets: By classifier.
+      radii: The radii of the shares.
+
+    Returns:
+      Rows with "epsilon", "certified" and "not_fooled", which is None where nothing was attacked.
+    """
+    return {
+        name: [
+            {
+                "epsilon": radius,
+                "certified": one.certified_share(radius),
+                "not_fooled": None if one.fooled is None else one.not_fooled_share(radius),
+            }
+            for radius in radii
+        ]
+        for name, one in brackets.items()
+    }
+
+
+def contradiction_note(brackets: Mapping[str, Bracket]) -> str:
+    """Returns a line about images fooled within their certified radius; empty if there are none."""
+    wrong = {name: count for name, one in brackets.items() if (count := one.contradictions())}
+    if not wrong:
+        return ""
+    counts = ", ".join(f"{name}: {count}" for name, count in wrong.items())
+    return f"**Contradiction: images fooled within their certified radius ({counts}). One of the two is incorrect.**\n"
 
 
 def bracket_table(brackets: Mapping[str, Bracket], radii: Sequence[float]) -> str:

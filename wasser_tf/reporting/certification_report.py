@@ -69,8 +69,8 @@ def write_certification(
         "smallest one at which an attack succeeded.\n",
         *(f"![{caption}]({FIGURES}/{file})\n" for caption, file in drawn.items()),
     ]
-    if wrong := {name: count for name, values in brackets.items() if (count := values.contradictions())}:
-        lines.append(f"**Images fooled within their certified radius: {wrong}. Something is wrong.**\n")
+    if note := bracket.contradiction_note(brackets):
+        lines.append(note)
     storage.write_text(folder / REPORT_TEXT, "\n".join(lines))
     _write_shares(folder, radii, found, brackets)
     _write_radii(folder, images, found, brackets)
@@ -94,12 +94,11 @@ def _write_shares(
     folder: pathlib.Path, radii: Sequence[float], found: dict[str, dict[str, Any]], brackets: dict[str, Bracket]
 ) -> None:
     rows: list[list[Any]] = [["model", "method", "confidence", "epsilon", "certified", "not_fooled"]]
-    for name, values in brackets.items():
+    for name, shares in bracket.bracket_shares(brackets, radii).items():
         method, confidence = found[name]["method"], f"{found[name]['confidence']:g}"
-        for radius in radii:
-            not_fooled = "" if values.fooled is None else f"{values.not_fooled_share(radius):.6g}"
-            share = f"{values.certified_share(radius):.6g}"
-            rows.append([name, method, confidence, f"{radius:g}", share, not_fooled])
+        for share in shares:
+            numbers = ("" if value is None else f"{value:.6g}" for value in share.values())
+            rows.append([name, method, confidence, *numbers])
     _write_csv(folder / RESULTS, rows)
 
 

@@ -16,7 +16,7 @@ from wasser_tf.evaluation.fingerprint import array_digest, safe_name
 from wasser_tf.evaluation.record import WORST_CASE, Record, make_record
 from wasser_tf.evaluation.verification import ExactCheck
 from wasser_tf.reporting import figures, tables
-from wasser_tf.reporting.bracket import Bracket, bracket_table, save_bracket
+from wasser_tf.reporting.bracket import Bracket, bracket_table, contradiction_note, save_bracket
 from wasser_tf.reporting.certification import Certified
 from wasser_tf.runtime import provenance, run_files, storage
 from wasser_tf.runtime.formatting import percent
@@ -262,10 +262,9 @@ def _brackets(reports: Sequence[ModelReport]) -> dict[str, Bracket]:
 
 
 def _bracket_words(brackets: dict[str, Bracket], methods: Sequence[str]) -> str:
-    wrong = {name: count for name, bracket in brackets.items() if (count := bracket.contradictions())}
     words = "Share of images certified at ε, and share that no attack above fooled: robust accuracy lies between them."
     words += " Certified by " + "; ".join(methods) + "."
-    return words + (f" **Images fooled within their certified radius: {wrong}.**" if wrong else "")
+    return f"{words}\n\n{note}" if (note := contradiction_note(brackets)) else words
 
 
 def overview(model: ModelReport) -> str:

@@ -1,6 +1,6 @@
 """The certified classifier in the report of a training run: the bracket and the introduction."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -35,17 +35,6 @@ def brackets_of(compared: Comparison, threat_model: ThreatModel, log: Callable[[
             fooled[evaluation.result.success] = radius
         found[name] = Bracket(result.radius, np.where(result.correct, fooled, 0.0))
     return found
-
-
-def bracket_shares(brackets: Mapping[str, Bracket], radii: Sequence[float]) -> dict[str, list[dict[str, float]]]:
-    """Returns the shares certified and not fooled at each radius as plain Python values, by classifier."""
-    return {
-        name: [
-            {"epsilon": radius, "certified": one.certified_share(radius), "not_fooled": one.not_fooled_share(radius)}
-            for radius in radii
-        ]
-        for name, one in brackets.items()
-    }
 
 
 def introduction(config: TrainConfig, before: str, epoch: int) -> str:

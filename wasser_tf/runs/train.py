@@ -153,8 +153,9 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
             table = bracket.bracket_table(brackets, config.radii)
             drawn.append(folder / run_folder.BRACKET)
             bracket.save_bracket(drawn[-1], brackets, threat_model=config.threat_model, title=f"{config.dataset} test")
-            metadata["brackets"] = certified_report.bracket_shares(brackets, config.radii)
-            text = f"{text}\n## Certified and not fooled\n\n{table}\n![Bracket]({run_folder.BRACKET})\n"
+            metadata["brackets"] = bracket.bracket_shares(brackets, config.radii)
+            note = bracket.contradiction_note(brackets)
+            text = f"{text}\n## Certified and not fooled\n\n{table}\n{note}![Bracket]({run_folder.BRACKET})\n"
         comparison.save_report(folder, compared, metadata, text)
     distribution.share([0])
     return Finished(best, compared, drawn, table)
