@@ -28,7 +28,7 @@ $(ENV): requirements.lock pyproject.toml
 	@touch $@
 
 demo: env  ## Train on the embedded digits without a network (overwrites OUTPUT_DIR=runs/demo)
-	$(BIN)/python bin/train.py --dataset=digits --certified --certified_epsilon=0.05 --certified_epochs=60 --epochs=25 --output_dir=$(OUTPUT_DIR) --overwrite
+	$(BIN)/wasser-tf demo --output_dir=$(OUTPUT_DIR)
 
 # Two processes, because most of the time goes into compilation, which uses one core. All tests of a file run in the same
 # process (conftest.py), because they share compiled functions and trained models. --no-loadscope-reorder keeps the order

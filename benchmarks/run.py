@@ -20,17 +20,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# benchmarks/ and bin/ are not part of the installed package.
+# benchmarks/ is not part of the installed package.
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(_ROOT), str(_ROOT / "bin")]
+sys.path.insert(0, str(_ROOT))
 # For the sections that start other processes.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
 
-import _flags  # noqa: E402
+from wasser_tf_command import _quiet  # noqa: E402, F401, I001
 import tensorflow as tf  # noqa: E402
 from absl import flags  # noqa: E402
 
 from benchmarks import material, memory, replicas, report, scaling, steps, strength  # noqa: E402
+from wasser_tf.commands import _flags  # noqa: E402
 from wasser_tf.data.selection import ImageSource  # noqa: E402
 from wasser_tf.runtime import storage  # noqa: E402
 

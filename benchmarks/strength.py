@@ -19,7 +19,7 @@ import numpy as np
 if __name__ == "__main__":
     # The benchmarks and the binaries' helpers are scripts of the repository, not of the package.
     _ROOT = pathlib.Path(__file__).resolve().parents[1]
-    sys.path[:0] = [str(_ROOT), str(_ROOT / "bin")]
+    sys.path.insert(0, str(_ROOT))
 
 from benchmarks import material, timing  # noqa: E402
 from wasser_tf import MirrorAscent, ThreatModel, attacks, models  # noqa: E402
@@ -153,10 +153,10 @@ def _measure(given: Victim, made: Attack) -> dict[str, Any]:
 
 def _main() -> None:
     """Prints the grid."""
-    import _flags
     from absl import flags
 
     from benchmarks import strength_grid
+    from wasser_tf.commands import _flags
 
     flags.DEFINE_bool("grid", False, "Whether to measure and print the grid; there is nothing else to do here.")
     flags.DEFINE_list(

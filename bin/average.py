@@ -1,29 +1,6 @@
-r"""Averages the weights of classifiers of one architecture, as in stochastic weight averaging (SWA).
+"""`wasser-tf average` in a clone. Its flags are defined in wasser_tf/commands/average.py."""
 
-  python bin/average.py --models=runs/first/best.keras,runs/second/best.keras --output=runs/average.keras
-
-where the second run started from the first (bin/train.py --initial). Evaluate the result with bin/evaluate.py.
-"""
-
-import _flags
-from absl import flags
-
-from wasser_tf.models.averaging import average
-
-FLAGS = flags.FLAGS
-
-flags.DEFINE_list("models", None, "The classifiers: .keras files, .npz or pretrained:NAME.", required=True)
-flags.DEFINE_string("output", None, "The .keras file to write.", required=True)
-_flags.define_import()
-flags.adopt_module_key_flags(_flags)
-
-
-def main() -> None:
-    """Averages the classifiers and prints the path of the result."""
-    _flags.import_modules()
-    classifier = average(FLAGS.models, FLAGS.output)
-    print(f"Written: {FLAGS.output}: {classifier.name}, the mean of {len(FLAGS.models)}")
-
+import _start
 
 if __name__ == "__main__":
-    _flags.run(main)
+    _start.start(__file__)

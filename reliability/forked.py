@@ -62,12 +62,11 @@ class Process:
 
 def import_all() -> None:
     """Imports all modules that the binaries need, so that forks start without imports."""
-    sys.path.insert(0, str(_ROOT / "bin"))
-    import _flags  # noqa: F401
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401
     import sklearn.datasets
 
+    from wasser_tf.commands import _flags  # noqa: F401
     from wasser_tf.paper import experiments  # noqa: F401
     from wasser_tf.runs import (  # noqa: F401
         attack,

@@ -220,10 +220,11 @@ def fuzz_binary(name: str, folder: pathlib.Path, count: int, seed: int = 0) -> l
     """
     import importlib
 
-    import _flags
     from absl import flags
 
-    module = importlib.import_module(name)
+    from wasser_tf.commands import _flags
+
+    module = importlib.import_module(f"wasser_tf.commands.{name}")
     chance = random.Random(f"{seed} {name}")
     bad = {**_BAD_FLAGS, **_MORE.get(name, {})}
     known = set(flags.FLAGS)

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Parts of rendered pages: their links are relative to the page, which is in the folder named here.
 PARTS = {"notes.md": "..", "page.md": "../docs/results"}
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-COMMAND = re.compile(r"(?:python3?|python -m) (?P<path>[\w/.]+)(?P<rest>[^\n]*)")
+COMMAND = re.compile(r"(?:python3?|python -m|wasser-tf) (?P<path>[\w/.]+)(?P<rest>[^\n]*)")
 FLAG = re.compile(r"(?<![\w-])--(\w+)")
 # Of absl, for every binary.
 COMMON = {"flagfile", "help", "verbosity"}
@@ -35,10 +35,16 @@ def commands(text):
             if assigned := re.fullmatch(r'(\w+)="(.*)"', line.strip()):
                 variables[assigned[1]] = assigned[2]
             for match in COMMAND.finditer(line):
-                yield match["path"], FLAG.findall(re.sub(r"'[^']*'|\"[^\"]*\"", "", match["rest"]))
+                yield script_of(match), FLAG.findall(re.sub(r"'[^']*'|\"[^\"]*\"", "", match["rest"]))
     for span in re.findall(r"`([^`]*)`", re.sub(r"```.*?```", "", text, flags=re.S)):
         if match := re.search(r"(bin/\w+\.py)(.*)", span, flags=re.S):
             yield match[1], FLAG.findall(match[2])
+
+
+def script_of(command):
+    """Returns the file of bin/ for a command of wasser-tf, and of other commands the script that they name."""
+    name = {"demo": "train"}.get(command["path"], command["path"])
+    return f"bin/{name}.py" if command[0].startswith("wasser-tf ") else command["path"]
 
 
 def source_of(script):
@@ -46,7 +52,9 @@ def source_of(script):
     path = ROOT / script if script.endswith(".py") else ROOT / (script.replace(".", "/") + ".py")
     if not path.exists():
         return None
-    source = path.read_text() + (ROOT / "bin" / "_flags.py").read_text()
+    if path.parent == ROOT / "bin":
+        path = ROOT / "wasser_tf" / "commands" / path.name
+    source = path.read_text() + (ROOT / "wasser_tf" / "commands" / "_flags.py").read_text()
     if "_flags.define_config(TrainConfig" in path.read_text():
         config = (ROOT / "wasser_tf" / "training" / "config.py").read_text()
         source += " ".join(f'"{name}"' for name in re.findall(r"^    (\w+): [^=\n]+ = setting\(", config, flags=re.M))
@@ -88,6 +96,10 @@ S="--epochs=3 --not_of_train"
 python bin/train.py $S --epsilon=1
 ```
 or `bin/average.py --models=a,b --mean`
+```bash
+wasser-tf attack --model=m.keras --epsilon=0.1 --not_of_attack
+wasser-tf demo --epochs=2 --not_of_demo
+```
 """
     assert list(dead_links(ROOT / "README.md", text)) == ["missing.md"]
     assert list(unknown_flags(text)) == [
@@ -97,6 +109,8 @@ or `bin/average.py --models=a,b --mean`
         "benchmarks/run.py --slow",
         "benchmarks.serving --nothing",
         "bin/train.py --not_of_train",
+        "bin/attack.py --not_of_attack",
+        "bin/train.py --not_of_demo",
         "bin/average.py --mean",
     ]
 

@@ -1,4 +1,4 @@
-"""bin/_memory.py, by what it is for."""
+"""The commands keep the memory that was freed."""
 
 import ctypes
 import pathlib
@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-_BIN = pathlib.Path(__file__).parents[2] / "bin"
+_ROOT = pathlib.Path(__file__).parents[2]
 _PROGRAM = """
 import resource, sys, threading
 if sys.argv[1] == "kept":
-    import _memory
+    from wasser_tf_command import _memory
 import numpy as np
 
 def work():
@@ -33,7 +33,7 @@ def test_memory_that_was_freed_is_not_taken_anew():
     faults = {}
     for name in ("kept", "given back"):
         command = [sys.executable, "-c", _PROGRAM, name]
-        finished = subprocess.run(command, cwd=_BIN, capture_output=True, text=True, timeout=60, check=True)
+        finished = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=60, check=True)
         faults[name] = int(finished.stdout)
     # 32 MB twenty times, in pages of 4 kB or, where the system joins them, 2 MB.
     assert faults["kept"] < 100 < faults["given back"]

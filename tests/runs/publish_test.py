@@ -108,7 +108,7 @@ def test_every_flag_of_a_training_command_exists():
         },
     )
     command = card.training_command(storage.through_json(config.identity()))
-    source = "".join((_ROOT / "bin" / name).read_text() for name in ("train.py", "_flags.py"))
+    source = "".join((_ROOT / "wasser_tf" / "commands" / name).read_text() for name in ("train.py", "_flags.py"))
     flags = dict(word.removeprefix("--").split("=", 1) for word in command.split()[2:])
     fields = {field.name for field in dataclasses.fields(TrainConfig) if field.metadata.get("help")}
     assert all(f'"{flag}"' in source or flag in fields for flag in flags)

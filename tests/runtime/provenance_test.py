@@ -39,6 +39,7 @@ def test_outside_a_checkout_there_is_no_commit(monkeypatch, failing, error):
         (["/opt/x/bin/evaluate.py", "--radii=0.1,0.3"], "python bin/evaluate.py --radii=0.1,0.3"),
         (["bin/train.py", "--output_dir=runs/a/b", "--data_dir=/data/tfds"], "--output_dir=runs/a/b --data_dir=…/tfds"),
         (["bin/a.py", "--models=a=/x/a.keras,b=/y/z/b.npz,c=runs/c.keras"], "a=…/a.keras,b=…/b.npz,c=runs/c.keras"),
+        (["wasser-tf train", "--model=/data/x.keras", "--epochs=3"], "wasser-tf train --model=…/x.keras --epochs=3"),
         (["bin/a.py", "--description=1/4 of it", "--model=/my data/x"], "'--description=1/4 of it' '--model=…/x'"),
     ],
 )

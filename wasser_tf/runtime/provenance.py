@@ -31,7 +31,7 @@ def commit() -> str | None:
 
 
 def command(arguments: list[str] | None = None) -> str:
-    """Returns the command line of this process, in a form that can be run again from a checkout.
+    """Returns the command line of this process, in a form that can be run again.
 
     Absolute paths depend on the machine: only their last part is kept, after "…/".
 
@@ -39,6 +39,8 @@ def command(arguments: list[str] | None = None) -> str:
       arguments: The program and its arguments; those of the process by default.
     """
     program, *given = sys.argv if arguments is None else arguments
+    if program.startswith("wasser-tf "):
+        return " ".join([program, *(_ABSOLUTE.sub(r"…/\1", shlex.quote(part)) for part in given)])
     script = pathlib.Path(program)
     parts = [f"{script.parent.name}/{script.name}" if script.suffix == ".py" else script.name, *given]
     return " ".join(["python", *(_ABSOLUTE.sub(r"…/\1", shlex.quote(part)) for part in parts)])

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import sys
 
 import numpy as np
 import pytest
@@ -290,7 +289,7 @@ def test_export_without_names_or_a_probe(export, parse, spy, monkeypatch):
 _BOARD_FLAGS = [
     *_DATA_FLAGS, *_SELECTION_FLAGS, *_BALL_FLAGS, *_SETTING_FLAGS,
     "--attacks=mirror_ascent,wasser_attack:seed=2", "--radii=0.4,0.2", "--output_dir=out", "--results_dir=docs",
-    "--batch_size=5", *_MODEL_FLAGS, "--allow_chance_accuracy",
+    "--batch_size=5", *_MODEL_FLAGS, "--allow_chance_accuracy", "--certification=proofs",
 ]  # fmt: skip
 
 
@@ -305,6 +304,7 @@ def _check_board(board):
         batch_size=5,
         options=_OPTIONS,
         allow_chance_accuracy=True,
+        certification="proofs",
     )
     _same(board, wanted)
 
@@ -526,4 +526,3 @@ def test_radii_that_are_refused(load, parse, radii, message):
 def test_only_attacks_that_transport_are_offered(load):
     binary = load("attack")
     assert "linf_pgd" not in binary._flags.WASSERSTEIN_ATTACKS and "mirror_ascent" in binary._flags.WASSERSTEIN_ATTACKS
-    assert pathlib.Path(sys.modules["_flags"].__file__).parent.name == "bin"

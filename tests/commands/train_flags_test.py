@@ -1,4 +1,4 @@
-"""Every flag of bin/train.py and bin/average.py, and the shared ones of bin/_flags.py, reaches what it sets."""
+"""Every flag of wasser-tf train and average, and the shared ones, reaches what it sets."""
 
 import dataclasses
 import importlib
@@ -10,8 +10,10 @@ import types
 import pytest
 from absl import flags
 
+import wasser_tf.commands
 from wasser_tf import MirrorAscent, RadiusSchedule, ThreatModel
 from wasser_tf.attacks import RandomPlan, WasserAttack
+from wasser_tf.commands import _run
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.models import averaging
 from wasser_tf.reporting import comparison
@@ -19,15 +21,13 @@ from wasser_tf.runs import train as train_run
 from wasser_tf.runtime import interruption, provenance
 from wasser_tf.training.config import TrainConfig
 
-_BIN = str(pathlib.Path(__file__).parents[2] / "bin")
-
 
 class _Binary:
-    """A module of bin/ with its flags alone, whatever other tests of the process defined."""
+    """A module of wasser_tf/commands/ with its flags alone, whatever other tests of the process defined."""
 
     def __init__(self, module):
         self.module = module
-        self.shared = sys.modules["_flags"]
+        self.shared = sys.modules["wasser_tf.commands._flags"]
         self.initial = {name: flags.FLAGS[name].value for name in flags.FLAGS}
         self.own = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(module)}
 
@@ -41,26 +41,23 @@ class _Binary:
 
 @pytest.fixture(scope="module")
 def load():
-    """Imports a module of bin/; its flags, and those of the one before, are gone afterwards."""
+    """Imports a command; its flags, and those of the one before, are gone afterwards."""
     names = set(flags.FLAGS)
-    stubs = {"_memory": types.ModuleType("_memory")}  # It changes how the whole process takes memory.
 
     def forget():
         for name in set(flags.FLAGS) - names:
             delattr(flags.FLAGS, name)
-        for module in ("_flags", "_quiet", "_memory", "train", "average"):
-            sys.modules.pop(module, None)
+        for module in ("_flags", "train", "average"):
+            sys.modules.pop(f"wasser_tf.commands.{module}", None)
+            vars(wasser_tf.commands).pop(module, None)
 
     def load(name, define=lambda module: None):
         forget()
-        sys.modules.update(stubs)
-        module = importlib.import_module(name)
+        module = importlib.import_module(f"wasser_tf.commands.{name}")
         define(module)
         return _Binary(module)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(_BIN)
-        yield load
+    yield load
     forget()
 
 
@@ -348,8 +345,8 @@ def test_a_binary_ends_with_a_sentence_and_a_code(board, monkeypatch, capsys, ra
     handlers = []
     monkeypatch.setattr(provenance, "commit", lambda: handlers.append("commit"))
     # What absl does around a main, without what it sets for the whole process.
-    monkeypatch.setattr(board.shared.app, "run", lambda guarded: guarded(["bin/run.py"]))
-    monkeypatch.setattr(board.shared.logging, "set_verbosity", lambda level: None)
+    monkeypatch.setattr(_run.app, "run", lambda guarded: guarded(["bin/run.py"]))
+    monkeypatch.setattr(_run.logging, "set_verbosity", lambda level: None)
     monkeypatch.setattr(sys, "argv", ["bin/run.py"])
     board.parse()
     before = signal.getsignal(signal.SIGTERM)
@@ -360,10 +357,10 @@ def test_a_binary_ends_with_a_sentence_and_a_code(board, monkeypatch, capsys, ra
             raise raised
 
     if raised is None:
-        board.shared.run(main, "again")
+        _run.run(main, "again")
     else:
         with pytest.raises(SystemExit) as ended:
-            board.shared.run(main, "again")
+            _run.run(main, "again")
         assert ended.value.code == code
     assert capsys.readouterr().err == told
     # The commit is read first, and signals are watched while main runs, no longer.
@@ -372,16 +369,16 @@ def test_a_binary_ends_with_a_sentence_and_a_code(board, monkeypatch, capsys, ra
 
 def test_a_binary_takes_nothing_but_flags_and_keeps_a_verbosity_it_is_given(board, monkeypatch):
     levels = []
-    monkeypatch.setattr(board.shared.app, "run", lambda guarded: guarded(["bin/run.py", *rest]))
-    monkeypatch.setattr(board.shared.logging, "set_verbosity", levels.append)
+    monkeypatch.setattr(_run.app, "run", lambda guarded: guarded(["bin/run.py", *rest]))
+    monkeypatch.setattr(_run.logging, "set_verbosity", levels.append)
     rest = ["digits"]
-    with pytest.raises(board.shared.app.UsageError, match="Flags begin with --, got digits"):
-        board.shared.run(lambda: pytest.fail("It was run."))
+    with pytest.raises(_run.app.UsageError, match="Flags begin with --, got digits"):
+        _run.run(lambda: pytest.fail("It was run."))
     rest = []
     board.parse()
-    board.shared.run(lambda: None)
+    _run.run(lambda: None)
     board.parse("--verbosity=1")
     levels_before = len(levels)
-    board.shared.run(lambda: None)
-    assert levels_before == len(levels) == 1 and levels[0] == board.shared.logging.ERROR
+    _run.run(lambda: None)
+    assert levels_before == len(levels) == 1 and levels[0] == _run.logging.ERROR
     board.parse("--verbosity=0")

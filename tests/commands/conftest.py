@@ -1,39 +1,37 @@
-"""Binaries in this process: their flags are defined for one test, and no function of theirs does its work."""
+"""Commands in this process: their flags are defined for one test, and no function of theirs does its work."""
 
 import importlib
-import pathlib
 import sys
-import types
 
 import keras
 import pytest
 import tensorflow as tf
 from absl import flags
 
-_BIN = pathlib.Path(__file__).parents[2] / "bin"
+import wasser_tf.commands
 
 
 @pytest.fixture
-def load(monkeypatch):
-    """Returns a function that imports a binary, and leaves no flag and no module of it behind."""
+def load():
+    """Returns a function that imports a command, and leaves no flag and no module of it behind."""
     before, loaded = set(flags.FLAGS), ["_flags"]
-    monkeypatch.syspath_prepend(str(_BIN))
-    # It changes how the process allocates memory and what it prints.
-    monkeypatch.setitem(sys.modules, "_quiet", types.ModuleType("_quiet"))
+
+    def forget():
+        for name in loaded:
+            sys.modules.pop(f"wasser_tf.commands.{name}", None)
+            vars(wasser_tf.commands).pop(name, None)
 
     def load_one(name):
         loaded.append(name)
-        for module in loaded:
-            sys.modules.pop(module, None)
-        module = importlib.import_module(name)
+        forget()
+        module = importlib.import_module(f"wasser_tf.commands.{name}")
         module.new_flags = set(flags.FLAGS) - before
         return module
 
     yield load_one
     for name in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, name)
-    for name in loaded:
-        sys.modules.pop(name, None)
+    forget()
 
 
 @pytest.fixture

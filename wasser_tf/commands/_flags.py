@@ -1,45 +1,32 @@
-"""The flags shared by the binaries, and the objects built from them. No module outside bin/ defines flags.
+"""The flags shared by the commands, and the objects built from them. No other room of the package defines flags.
 
-On import, a binary calls the `define_…` functions it needs and then `flags.adopt_module_key_flags(_flags)`, so that
+On import, a command calls the `define_…` functions it needs and then `flags.adopt_module_key_flags(_flags)`, so that
 --help shows these flags. Its main() builds the objects with the other functions.
 """
 
 import dataclasses
-import importlib
-import os
-import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
-import _quiet  # noqa: F401
 import keras
 import tensorflow
-from absl import app, flags, logging
+from absl import flags
 
-from wasser_tf import ThreatModel
-from wasser_tf.attacks import ATTACKS, Attack, RadiusSchedule, spec
+from wasser_tf.attacks import ATTACKS, RadiusSchedule
+from wasser_tf.commands._objects import import_modules as import_modules
+from wasser_tf.commands._objects import make_attack as make_attack
+from wasser_tf.commands._objects import make_attacks as make_attacks
+from wasser_tf.commands._objects import numbers as numbers
+from wasser_tf.commands._objects import threat_model as threat_model
+from wasser_tf.commands._run import run as run
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.models import ModelOptions
 from wasser_tf.models.options import DATA_FORMATS, RETURNS
 from wasser_tf.runs.leaderboard import Board
-from wasser_tf.runtime import interruption, provenance
 
 FLAGS = flags.FLAGS
-
-# Flags that are settings of those attacks that have them; None leaves an attack's own default.
-_SETTINGS = {
-    "iterations": "iterations",
-    "attack_step": "step_size",
-    "attack_loss": "loss",
-    "restarts": "restarts",
-    "alpha": "alpha",
-    "beta": "beta",
-    "gamma": "gamma",
-    "stop_when_fooled": "stop_when_fooled",
-}
-
 
 # Those whose examples can be evaluated.
 WASSERSTEIN_ATTACKS = ", ".join(name for name, attack in ATTACKS.items() if attack.in_wasserstein_ball)
@@ -133,25 +120,6 @@ def define_chance_accuracy() -> None:
         False,
         "Whether to go on with a classifier whose accuracy on the first images is no better than chance.",
     )
-
-
-def import_modules() -> None:
-    """Imports the modules of --import.
-
-    Raises:
-      ValueError: One cannot be imported.
-    """
-    # As with python -m, modules in the working directory are found.
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for name in FLAGS["import"].value:
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # Whatever a module of the user's raises.
-            raise ValueError(
-                f"--import={name} cannot be imported ({type(error).__name__}: {error}): give the dotted name of a "
-                "module that is in the working directory or on PYTHONPATH."
-            ) from error
 
 
 def model_options() -> ModelOptions:
@@ -300,36 +268,6 @@ def board() -> Board:
     )
 
 
-def threat_model(epsilon: float) -> ThreatModel:
-    """Returns the ball of that radius that the flags describe.
-
-    Raises:
-      ValueError: A flag is out of its range.
-    """
-    return ThreatModel(
-        epsilon=epsilon,
-        p=FLAGS.p,
-        kernel_size=FLAGS.kernel_size or None,
-        normalize_mass=FLAGS.normalize_mass,
-        capacity=FLAGS.capacity or None,
-    )
-
-
-def numbers(flag: str) -> tuple[float, ...]:
-    """Returns the numbers of a list flag, rising.
-
-    Raises:
-      ValueError: There are none, or one is no number.
-    """
-    try:
-        values = tuple(sorted(float(item) for item in FLAGS[flag].value))
-    except ValueError as error:
-        raise ValueError(f"--{flag} must be numbers such as 0.1,0.3,0.5, got {','.join(FLAGS[flag].value)}.") from error
-    if not values:
-        raise ValueError(f"--{flag} must be numbers such as 0.1,0.3,0.5, got none.")
-    return values
-
-
 def image_source() -> ImageSource:
     """Returns where the images come from, out of the flags of `define_data` and `define_selection`.
 
@@ -345,77 +283,3 @@ def image_source() -> ImageSource:
         indices=FLAGS.indices,
         original_index=FLAGS.original_index,
     )
-
-
-def make_attack(description: str, ball: ThreatModel) -> Attack:
-    """Makes an attack out of "name" or "name:setting=value:setting=value", and the flags.
-
-    Raises:
-      ValueError: There is no such attack, or it lacks a setting that was given.
-    """
-    return make_attacks([description], ball)[0]
-
-
-def make_attacks(descriptions: Sequence[str], ball: ThreatModel) -> list[Attack]:
-    """Makes several attacks; a flag goes to those that have the setting, and one at least must have it.
-
-    Raises:
-      ValueError: There is no such attack, or none of them has a setting that was given.
-    """
-    given = {setting: FLAGS[flag].value for flag, setting in _SETTINGS.items() if FLAGS[flag].value is not None}
-    given["seed"] = FLAGS.seed
-    if FLAGS.adaptive_radius:
-        given["schedule"] = RadiusSchedule(
-            start=FLAGS.epsilon_start,
-            factor=FLAGS.epsilon_factor,
-            every=FLAGS.epsilon_every,
-            minimum=FLAGS.epsilon_min,
-            maximum=FLAGS.epsilon_max,
-        )
-    made, unused = [], set(given) - {"seed"}
-    for description in descriptions:
-        unused -= set(spec.setting_names(spec.attack_name(description)))
-        made.append(spec.make_from_spec(description, ball, given))
-    if unused:
-        flag_names = [f"--{flag}" for flag, setting in _SETTINGS.items() if setting in unused]
-        flag_names += ["--adaptive_radius"] if "schedule" in unused else []
-        raise ValueError(f"{', '.join(flag_names)} is no setting of {', '.join(descriptions)}; leave it out.")
-    return made
-
-
-def run(main: Callable[[], None], goes_on: str = "give the same command again") -> None:
-    """Runs a binary.
-
-    What is wrong with its input, or with the disk, is told in one sentence, without a traceback, and the exit is 1.
-    SIGINT and SIGTERM let it finish and save the batch at work, and the exit is 130 or 143.
-
-    Args:
-      main: What the binary does.
-      goes_on: How to go on with a run that was stopped.
-    """
-    program = os.path.basename(sys.argv[0])
-
-    def guarded(arguments: Sequence[str]) -> None:
-        if len(arguments) > 1:
-            raise app.UsageError(f"Flags begin with --, got {' '.join(arguments[1:])}.")
-        # Not using_default_value: absl sets the flag itself before it calls this.
-        if not FLAGS["verbosity"].present:
-            # tensorflow-datasets warns of its own deprecations.
-            logging.set_verbosity(logging.ERROR)
-        # Now, for the checkout may move on before a long run writes what it ran from.
-        provenance.commit()
-        try:
-            with interruption.watched():
-                main()
-        except (ValueError, OSError) as error:
-            # --verbosity=1 shows where it came from.
-            logging.debug("The error came from here:", exc_info=True)
-            sys.exit(f"{program}: {error}")
-        except interruption.Interrupted as stopped:
-            print(f"{program}: {stopped}, what was done is saved: {goes_on}.", file=sys.stderr)
-            sys.exit(stopped.exit_code)
-        except KeyboardInterrupt:
-            print(f"{program}: stopped at once: {goes_on}.", file=sys.stderr)
-            sys.exit(130)
-
-    app.run(guarded)

@@ -1,12 +1,11 @@
 """Imports TensorFlow quickly and without its start-up messages. Import it first."""
 
 import contextlib
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 
-import _memory  # noqa: F401
+from wasser_tf_command import _memory  # noqa: F401
 
 
 @contextlib.contextmanager
@@ -35,16 +34,11 @@ def _without(*modules: str) -> Iterator[None]:
             del sys.modules[name]
 
 
-if _missing := [name for name in ("tensorflow", "wasser_tf") if importlib.util.find_spec(name) is None]:
-    sys.exit(
-        f"{os.path.basename(sys.argv[0])}: {sys.executable} lacks {' and '.join(_missing)}: create the environment "
-        "with `make env` and run this with .venv/bin/python."
-    )
 # Instead of what the environment, or a forgotten ~/.keras/keras.json, sets for other programs.
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # Set before the import, because some messages are written before TensorFlow reads its own log level.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Keras imports these for wrappers and plots that no binary uses; they take a quarter of the start-up time.
+# Keras imports these for wrappers and plots that no command uses; they take a quarter of the start-up time.
 with _hushed(), _without("sklearn", "matplotlib.pyplot"):
     import tensorflow
 # It warns of functions retraced for several attacks or shapes, which is intended here.

@@ -1,0 +1,23 @@
+"""Starts a command of this clone: bin/train.py is `wasser-tf train`, whether or not the package is installed."""
+
+import importlib.util
+import os
+import pathlib
+import sys
+
+
+def start(path: str) -> None:
+    """Runs the command that has the name of a file in bin/.
+
+    Args:
+      path: The path of the file.
+    """
+    missing = [name for name in ("tensorflow", "wasser_tf") if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(
+            f"{os.path.basename(sys.argv[0])}: {sys.executable} lacks {' and '.join(missing)}: create the environment "
+            "with `make env` and run this with .venv/bin/python."
+        )
+    import wasser_tf_command
+
+    wasser_tf_command.run_command(pathlib.Path(path).stem, sys.argv)

@@ -1,0 +1,119 @@
+"""`wasser-tf` lists, starts and completes the commands, and each file of bin/ starts the command of its name."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import wasser_tf
+import wasser_tf_command
+from wasser_tf_command import commands, completion, main
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Returns the commands that main starts, each as (module, argv)."""
+    calls = []
+    monkeypatch.setattr(wasser_tf_command, "run_command", lambda name, argv: calls.append((name, argv)))
+    return calls
+
+
+def call(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/wasser-tf", *arguments])
+    main()
+
+
+def test_every_binary_is_a_command_with_a_sentence():
+    described = commands()
+    assert set(described) == {path.stem for path in (ROOT / "bin").glob("[a-z]*.py")} | {"demo"}
+    assert all(line[0].isupper() and line.endswith(".") and len(line) < 110 for line in described.values())
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_names_every_command(monkeypatch, capsys, started, arguments):
+    call(monkeypatch, *arguments)
+    shown = capsys.readouterr().out
+    assert all(f"\n  {name} " in shown and line in shown for name, line in commands().items()) and not started
+
+
+def test_version(monkeypatch, capsys):
+    call(monkeypatch, "--version")
+    assert capsys.readouterr().out == f"wasser_tf {wasser_tf.__version__}\n"
+
+
+def test_a_command_is_started_with_its_arguments(monkeypatch, started):
+    call(monkeypatch, "train", "--epochs=2", "--resume")
+    assert started == [("train", ["wasser-tf train", "--epochs=2", "--resume"])]
+
+
+def test_the_demo_is_training_and_later_flags_win(monkeypatch, started):
+    call(monkeypatch, "demo", "--output_dir=here")
+    ((name, argv),) = started
+    assert name == "train" and argv[0] == "wasser-tf demo" and "--dataset=digits" in argv
+    assert [word for word in argv if word.startswith("--output_dir")] == ["--output_dir=runs/demo", "--output_dir=here"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("trian", "there is no command 'trian'; the nearest is train. wasser-tf --help"),
+        ("evalute", "there is no command 'evalute'; the nearest is evaluate. "),
+        ("averag", "there is no command 'averag'; the nearest is average. "),
+        ("xyzzy", "there is no command 'xyzzy'; the commands are demo, attack, "),
+    ],
+)
+def test_an_unknown_command_is_refused_with_the_nearest_names(monkeypatch, started, given, message):
+    with pytest.raises(SystemExit) as leaving:
+        call(monkeypatch, given)
+    assert message in leaving.value.code and "\n" not in leaving.value.code and not started
+
+
+def test_bash_completes_commands():
+    script = (
+        completion(["bash"], ["attack", "average", "train"]) + "\nCOMP_WORDS=(wasser-tf a) COMP_CWORD=1\n_wasser_tf\n"
+    )
+    done = subprocess.run(["bash", "-c", script + 'echo "${COMPREPLY[@]}"'], capture_output=True, text=True, timeout=30)
+    assert done.stdout.split() == ["attack", "average"] and not done.stderr
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_the_names(shell):
+    assert "attack train" in completion([shell], ["attack", "train"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["tcsh"], ["bash", "zsh"]])
+def test_an_unknown_shell_is_refused(arguments):
+    with pytest.raises(SystemExit, match="needs the name of a shell, one of bash, zsh, fish, got"):
+        completion(arguments, ["train"])
+
+
+def run(*words, **options):
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300, **options)
+
+
+def test_the_list_of_commands_needs_no_tensorflow():
+    # -S: without installed packages.
+    done = run("-S", "-c", "import wasser_tf_command; wasser_tf_command.main()", cwd=ROOT)
+    assert done.returncode == 0 and "\n  leaderboard  " in done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize("command", [["-m", "wasser_tf", "average"], [str(ROOT / "bin" / "average.py")]])
+def test_help_of_a_command_has_its_description_and_flags(command):
+    done = run(*command, "--help", cwd=ROOT)
+    # absl exits with 1 after help.
+    assert "Averages the weights of classifiers" in done.stdout and "--models:" in done.stdout, done.stderr
+    assert "--import:" in done.stdout and "--output:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [(["-m", "wasser_tf", "average"], "wasser-tf average"), ([str(ROOT / "bin" / "average.py")], "average.py")],
+)
+def test_errors_name_the_program(command, program, tmp_path):
+    given = [f"--models={tmp_path}/none.keras,{tmp_path}/two.keras", f"--output={tmp_path}/a.keras"]
+    done = run(*command, *given, cwd=ROOT)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(f"{program}: ")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,49 @@
+"""How a command runs: errors in one sentence, interruption, exit codes."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+from wasser_tf.runtime import interruption, provenance
+
+FLAGS = flags.FLAGS
+
+
+def run(main: Callable[[], None], goes_on: str = "give the same command again") -> None:
+    """Runs a binary.
+
+    What is wrong with its input, or with the disk, is told in one sentence, without a traceback, and the exit is 1.
+    SIGINT and SIGTERM let it finish and save the batch at work, and the exit is 130 or 143.
+
+    Args:
+      main: What the binary does.
+      goes_on: How to go on with a run that was stopped.
+    """
+    program = os.path.basename(sys.argv[0])
+
+    def guarded(arguments: Sequence[str]) -> None:
+        if len(arguments) > 1:
+            raise app.UsageError(f"Flags begin with --, got {' '.join(arguments[1:])}.")
+        # Not using_default_value: absl sets the flag itself before it calls this.
+        if not FLAGS["verbosity"].present:
+            # tensorflow-datasets warns of its own deprecations.
+            logging.set_verbosity(logging.ERROR)
+        # Now, for the checkout may move on before a long run writes what it ran from.
+        provenance.commit()
+        try:
+            with interruption.watched():
+                main()
+        except (ValueError, OSError) as error:
+            # --verbosity=1 shows where it came from.
+            logging.debug("The error came from here:", exc_info=True)
+            sys.exit(f"{program}: {error}")
+        except interruption.Interrupted as stopped:
+            print(f"{program}: {stopped}, what was done is saved: {goes_on}.", file=sys.stderr)
+            sys.exit(stopped.exit_code)
+        except KeyboardInterrupt:
+            print(f"{program}: stopped at once: {goes_on}.", file=sys.stderr)
+            sys.exit(130)
+
+    app.run(guarded)
