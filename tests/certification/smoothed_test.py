@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import wasser_tf
 from wasser_tf import Smoothed, ThreatModel, data, models
@@ -64,6 +65,23 @@ def test_evaluate_scores_the_base_classifier_under_noise(trained, digits):
     predicted = trained.base_classifier.predict(noisy, verbose=0).argmax(axis=1)
     assert scores["accuracy"] == pytest.approx(np.mean(predicted == labels))
     assert scores["loss"] > 0
+
+
+def test_images_are_not_rounded_in_mixed_precision(monkeypatch, digits):
+    seen = []
+
+    def shares(classifier, noise, seed, images, count):
+        seen.append(images)
+        return tf.ones([len(images), 10]) / 10
+
+    monkeypatch.setattr(votes, "shares", shares)
+    model = _fresh(dtype="mixed_bfloat16", num_votes=7)
+    model(digits.test.images[:3])
+    assert model.dtype_policy.name == "mixed_bfloat16" and seen[0].dtype == tf.float32
+    np.testing.assert_array_equal(seen[0], digits.test.images[:3])
+    # Without one of its own, the policy is that of the classifier.
+    base = models.build("linear", (8, 8, 1), 10, seed=0)
+    assert Smoothed(base).dtype_policy.name == base.dtype_policy.name
 
 
 def test_it_predicts_shares_of_votes_whatever_the_batch(trained, digits):

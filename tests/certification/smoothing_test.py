@@ -219,6 +219,30 @@ def test_a_stopped_run_resumes(undisturbed, grid_classifier, grid_images, grid_l
         certify()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.pop("estimation_counts"),
+        lambda record: record.pop("selection_counts"),
+        lambda record: record.update(selection_counts=None),
+        lambda record: record.update(selection_counts="many"),
+        lambda record: record.update(selection_counts=[[50, 50]]),
+        lambda record: record.update(selection_counts=[101, -1]),
+        lambda record: record.update(estimation_counts=[99, 2]),
+    ],
+    ids=["no estimation", "no selection", "null", "text", "a matrix", "negative", "too many"],
+)
+def test_votes_that_were_changed_by_hand_are_refused(grid_classifier, grid_images, grid_labels, tmp_path, change):
+    options = {"scale": 0.05, "num_samples": 100, "folder": tmp_path}
+    certify_smoothed(grid_classifier, grid_images[:1], grid_labels[:1], ThreatModel(), **options)
+    (file,) = tmp_path.glob("*.json")
+    record = json.loads(file.read_text())
+    change(record)
+    file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="does not hold 100 and 100 votes: delete it"):
+        certify_smoothed(grid_classifier, grid_images[:1], grid_labels[:1], ThreatModel(), **options)
+
+
 def test_another_classifier_does_not_take_the_votes(grid_classifier, grid_images, grid_labels, tmp_path):
     options = {"scale": 0.05, "num_samples": 100, "folder": tmp_path}
     certify_smoothed(grid_classifier, grid_images[:1], grid_labels[:1], ThreatModel(), **options)

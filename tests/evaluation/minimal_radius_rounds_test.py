@@ -60,6 +60,8 @@ def test_each_image_has_a_radius_of_its_own():
     assert found.radius[0] == 0
     gap = found.radius - thresholds
     assert (gap[1:] > -1e-7).all() and (gap[1:] <= 0.01).all()
+    # The example and its record are those of the same round.
+    np.testing.assert_allclose(found.feasibility.radius, found.radius)
     # What has been found is attacked no more, and the batch is filled up.
     assert [sorted(set(index)) for _, index, *_ in rounds][:2] == [[0, 1, 2, 3], [1, 2, 3]]
     assert all(len(index) == 4 and size == 128 for _, index, size, _ in rounds)

@@ -203,3 +203,21 @@ def test_a_file_of_an_older_version_has_no_steps(tmp_path):
     np.savez(tmp_path / "c.npz", **{**arrays, "state": np.array(json.dumps({**state, "history": 3}))})
     with pytest.raises(ValueError, match="its state has the format of another program"):
         Checkpoint(tmp_path / "c.npz", model, model, 0.5)
+
+
+@pytest.mark.parametrize("change", ["no state", "no history", "no best_epoch", "not JSON"])
+def test_a_file_without_a_part_of_the_state_is_refused(tmp_path, change):
+    model = _model()
+    path = tmp_path / "c.npz"
+    Checkpoint(path, model, model, 0.5).on_epoch_end(0, {"loss": 1.0, "val_accuracy": 1, "val_loss": 1})
+    with np.load(path) as file:
+        arrays = dict(file)
+    state = json.loads(str(arrays.pop("state")))
+    if change == "not JSON":
+        arrays["state"] = np.array("{")
+    elif change != "no state":
+        del state[change.removeprefix("no ")]
+        arrays["state"] = np.array(json.dumps(state))
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="c.npz is not a checkpoint .*: start again with --overwrite"):
+        Checkpoint(path, model, model, 0.5)
