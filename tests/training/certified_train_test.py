@@ -119,6 +119,30 @@ def test_every_option_changes_the_step(digits):
     assert len({round(loss, 5) for loss in losses}) == len(options)
 
 
+@pytest.mark.parametrize("weights", [None, np.float32([2.0, 0.0] * 4)], ids=["even", "weighted"])
+def test_scores_are_the_weighted_sums_of_both_losses(digits, weights):
+    images, labels = digits.test.images[:8], digits.test.labels[:8]
+    model = trainer(digits, kappa=0.25)
+    logits = model.classifier(images)
+    worst = model._bounds.worst_logits(images, labels, BALL.epsilon)
+    natural, certified = (float(LOSS(labels, found, sample_weight=weights)) for found in (logits, worst))
+    scores = model.evaluate(images, labels, sample_weight=weights, batch_size=8, verbose=0, return_dict=True)
+    assert scores["natural_loss"] == pytest.approx(natural, rel=1e-5)
+    assert scores["certified_loss"] == pytest.approx(certified, rel=1e-5) and certified > natural
+    assert scores["loss"] == pytest.approx(0.25 * natural + 0.75 * certified, rel=1e-5)
+    assert scores["accuracy"] == pytest.approx(np.mean(logits.numpy().argmax(axis=1) == labels))
+    assert scores["certified_accuracy"] == pytest.approx(np.mean(worst.numpy().argmax(axis=1) == labels))
+
+
+def test_one_hot_labels_give_the_scores_of_class_indices(digits):
+    images, labels = digits.test.images[:8], digits.test.labels[:8]
+    expected = trainer(digits).evaluate(images, labels, verbose=0, return_dict=True)
+    model = CertifiedTrain(new_classifier(digits), BALL, kappa=0.5)
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    found = model.evaluate(images, np.eye(10, dtype=np.float32)[labels], verbose=0, return_dict=True)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_without_certified_weight_a_step_is_that_of_keras(digits):
     images, labels = digits.train.images[:64], digits.train.labels[:64]
     model = trainer(digits, kappa=1.0)
