@@ -107,7 +107,7 @@ def test_rounding_of_the_classifier_itself_is_allowed_for():
         assert margin(classifier, image, 0, ThreatModel(epsilon=0.01, kernel_size=3), "ibp", dtype=dtype) < 0
 
 
-def test_an_image_without_mass_has_only_itself_in_its_ball():
+def test_the_ball_of_an_image_without_mass_contains_only_the_image():
     classifier, _ = linear((4, 4, 1), 0)
     image = np.zeros((4, 4, 1), np.float32)
     logits = classifier(image[None]).numpy()[0]

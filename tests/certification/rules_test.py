@@ -83,7 +83,7 @@ def test_bounds_hold_on_feasible_images(layers, sample, ball):
     check(randomised(keras.Model(inputs, LAYERS.Dense(3)(x))), sample, ball)
 
 
-def test_branches_that_meet_again(sample, ball):
+def test_bounds_hold_for_merged_branches(sample, ball):
     inputs = keras.Input(SHAPE)
     x = LAYERS.Conv2D(3, 3, padding="same")(inputs)
     y = LAYERS.Conv2D(3, 3, padding="same")(LAYERS.Activation("relu")(x))
@@ -104,7 +104,7 @@ def test_models_within_models(sample, ball):
     check(randomised(outer), sample, ball)
 
 
-def test_a_new_layer_is_one_function(sample, ball):
+def test_a_rule_for_a_new_layer_is_one_function(sample, ball):
     class Doubling(keras.layers.Layer):
         def call(self, inputs):
             return 2.0 * inputs
@@ -162,14 +162,14 @@ def test_division_by_the_mass(sample, ball):
         (lambda x: x * x, "Multiply.*no rule"),
     ],
 )
-def test_what_has_no_rule_is_named(make, message):
+def test_layers_without_a_rule_are_named(make, message):
     inputs = keras.Input(SHAPE)
     classifier = keras.Model(inputs, LAYERS.Dense(3)(LAYERS.Flatten()(make(inputs))))
     with pytest.raises(ValueError, match=message):
         Network(classifier)
 
 
-def test_models_that_are_no_graphs_of_layers_are_refused():
+def test_models_other_than_graphs_of_layers_are_refused():
     class Own(keras.Model):
         def call(self, inputs):
             return inputs

@@ -84,7 +84,7 @@ def test_images_are_not_rounded_in_mixed_precision(monkeypatch, digits):
     assert Smoothed(base).dtype_policy.name == base.dtype_policy.name
 
 
-def test_it_predicts_shares_of_votes_whatever_the_batch(trained, digits):
+def test_predict_returns_shares_of_votes_independently_of_the_batch(trained, digits):
     images, labels = digits.test.images[:20], digits.test.labels[:20]
     shares = trained.predict(images, verbose=0)
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
@@ -101,7 +101,7 @@ def test_it_predicts_shares_of_votes_whatever_the_batch(trained, digits):
     np.testing.assert_array_equal(classes[both], certified[both])
 
 
-def test_a_keras_file_brings_it_back(trained, digits, tmp_path):
+def test_keras_files_restore_the_model(trained, digits, tmp_path):
     trained.save(tmp_path / "smoothed.keras")
     images, labels = digits.test.images[:4], digits.test.labels[:4]
     for loaded in (
@@ -119,7 +119,7 @@ def test_a_keras_file_brings_it_back(trained, digits, tmp_path):
     assert int(again.optimizer.iterations) == int(trained.optimizer.iterations) > 0
 
 
-def test_config_names_every_setting():
+def test_the_config_contains_every_setting():
     model = _fresh(noise="uniform", num_votes=64, alpha=0.01, seed=5)
     config = model.get_config()
     wanted = {"noise": "uniform", "scale": 0.02, "num_samples": 500, "num_votes": 64, "alpha": 0.01, "seed": 5}

@@ -7,7 +7,7 @@ from wasser_tf.certification import votes
 
 @pytest.mark.parametrize("successes, trials", [(0, 10), (1, 10), (7, 10), (99, 100), (10_000, 10_000)])
 @pytest.mark.parametrize("alpha", [0.001, 0.05])
-def test_clopper_pearson_is_scipys(successes, trials, alpha):
+def test_clopper_pearson_equals_that_of_scipy(successes, trials, alpha):
     interval = scipy.stats.binomtest(successes, trials, alternative="greater").proportion_ci(1 - alpha, method="exact")
     assert votes.lower_confidence_bound(np.array([successes]), trials, alpha)[0] == pytest.approx(interval.low)
 

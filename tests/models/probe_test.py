@@ -1,4 +1,4 @@
-"""A look at a classifier, by its graph and, if it has none, by a call."""
+"""Probing a classifier by its graph or, if it cannot be traced, by a call."""
 
 import keras
 import numpy as np

@@ -26,5 +26,5 @@ def test_invalid_fields_are_refused(name, value):
         dataclasses.replace(QUICK["digits"], **{name: value})
 
 
-def test_omegas_may_be_0_and_1():
+def test_omega_may_be_0_and_1():
     assert dataclasses.replace(QUICK["digits"], omegas=(0.0, 1.0)).omegas == (0.0, 1.0)

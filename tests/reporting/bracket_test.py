@@ -1,4 +1,4 @@
-"""Shares, tables and figures of radii from both sides, by hand."""
+"""Shares, tables and figures of certified and fooled radii, compared with values computed by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The report of a certification: what is written, what is read back, and what does not fit."""
+"""The report of a certification: files, reading them, and certificates that do not match."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The numbers in the figures: what lines, bars and captions show; nothing is written."""
+"""Numbers, labels and captions of the figures, without writing files."""
 
 import dataclasses
 
@@ -130,7 +130,7 @@ def test_curves(axes):
         drawings.save_epoch_curves("p.png", {})
 
 
-def test_accuracies_are_of_radii_that_are_larger(axes):
+def test_robust_accuracy_is_the_share_of_larger_minimal_radii(axes):
     radii = {"x": np.array([0.3, 0.0, np.inf, 0.1]), "y": np.array([0.2] * 4)}
     figures.save_accuracy_curves("p.png", radii, threat_model=ThreatModel(), max_radius=0.5, title="T")
     axis, (_, title, words) = axes[:2]
@@ -227,7 +227,7 @@ def test_lines_are_distinguishable_and_captions_are_wrapped():
     )
 
 
-def test_a_figure_has_its_title_and_its_words(tmp_path):
+def test_a_figure_has_a_title_and_a_caption(tmp_path):
     figure = drawing.new_figure(5, 4)
     drawing.save_figure(figure, tmp_path / "p.png", "T", "one\ntwo")
     assert figure.get_suptitle() == "T" and figure.get_supxlabel() == "one\ntwo" and (tmp_path / "p.png").exists()

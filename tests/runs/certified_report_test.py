@@ -1,4 +1,4 @@
-"""The certified part of the report of a training run, with proofs and attacks that are laid down."""
+"""The certified part of the report of a training run, from given proofs and attacks."""
 
 import types
 

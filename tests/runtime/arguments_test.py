@@ -1,4 +1,4 @@
-"""Each validator: the values it takes, those it refuses, and what its message says."""
+"""Validators of arguments: valid values, invalid values and messages."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""CertifiedTrain: bounds, metrics, saving, resumption, options, and what the prover says of the result."""
+"""CertifiedTrain: bounds, metrics, saving, resumption, options, and certificates of the trained classifier."""
 
 import keras
 import numpy as np
@@ -88,7 +88,7 @@ def test_no_attack_succeeds_within_the_certified_radius(trained, digits):
     assert proved.sum() > 32 and not found.success.any()
 
 
-def test_saved_and_loaded_the_training_continues_as_if_nothing_had_happened(digits, tmp_path):
+def test_a_saved_and_loaded_training_continues_identically(digits, tmp_path):
     images, labels = digits.train.images[:128], digits.train.labels[:128]
     settings = {"epsilon": LinearRamp(0.0, 0.1, steps=6), "kappa": LinearRamp(1.0, 0.2, steps=4)}
     whole = trainer(digits, **settings)

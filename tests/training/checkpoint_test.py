@@ -90,7 +90,7 @@ def test_a_signal_stops_after_the_batch_and_the_run_resumes_there(tmp_path, sign
     assert checkpoint.history == whole_checkpoint.history
 
 
-def test_asked_after_the_last_batch_it_finishes_the_epoch(tmp_path):
+def test_a_stop_request_after_the_last_batch_finishes_the_epoch(tmp_path):
     with pytest.raises(interruption.Interrupted), interruption.watched():
         _fit(tmp_path / "parts.npz", 3, stop_at=(signal.SIGTERM, 2))
     model = _model()
@@ -151,7 +151,7 @@ def test_refuses_broken_files_and_other_models(tmp_path):
         Checkpoint(path, model, model, 0.5)
 
 
-def test_within_epochs_it_saves_only_where_it_may_and_refuses_other_metrics(tmp_path):
+def test_saving_within_epochs_can_be_disabled_and_checks_the_metrics(tmp_path):
     model = _model()
     shared = Checkpoint(tmp_path / "shared.npz", model, model, 0.5, within_epochs=False)
     shared.set_params({"steps": 3})
