@@ -99,6 +99,13 @@ def test_modules_are_short(limit, share):
     assert len(long) <= share * len(modules()), long
 
 
+def test_every_parameter_can_be_passed_by_name():
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+                assert not node.args.posonlyargs, f"{path}:{node.lineno}"
+
+
 def test_no_function_name_has_two_meanings():
     places: dict[str, list[str]] = {}
     for path in modules():
