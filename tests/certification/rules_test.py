@@ -54,7 +54,7 @@ def randomised(classifier, seed=0):
     return classifier
 
 
-def check(classifier, sample, ball, count=200):
+def check(classifier, sample, ball, count=200, tolerance=1e-3):
     """Checks logits and margins of feasible images against their bounds; returns the bounds of the margins."""
     shape = classifier.input_shape[1:]
     image = np.random.default_rng(1).random(shape).astype(np.float32)
@@ -65,9 +65,18 @@ def check(classifier, sample, ball, count=200):
     assert (low.numpy() <= logits).all() and (logits <= high.numpy()).all()
     label = int(logits[0].argmax())
     actual = (logits[:, [label]] - np.delete(logits, label, axis=1)).min()
-    found = [float(bounds.margins(batch, tf.constant([label]), epsilon, method)[0]) for method in ("ibp", "crown")]
+    methods = ("ibp", "crown")
+    found = [float(bounds.margins(batch, tf.constant([label]), epsilon, method)[0]) for method in methods]
     assert np.isfinite(found).all()
     assert max(found) <= actual
+    # At radius 0 there is only the allowance for rounding, so that a wrong rule cannot hide in the width of the bounds.
+    alone = np.asarray(classifier(image[None], training=False), np.float64)
+    for side in bounds.logits(batch, 0.0 * epsilon):
+        np.testing.assert_allclose(side, alone, atol=tolerance)
+    margin = alone[0, label] - np.delete(alone[0], label).max()
+    for method in methods:
+        proved = float(bounds.margins(batch, tf.constant([label]), 0.0 * epsilon, method)[0])
+        assert margin - 2 * tolerance <= proved <= margin
     return found
 
 
