@@ -61,7 +61,7 @@ def test_a_finished_training_is_imported(tmp_path):
     assert [line.split(",")[:2] for line in lines[1:]] == [["wasser_train", "1"], ["wasser_train", "2"]]
 
 
-def test_trainings_come_out_of_the_pack_as_they_went_in(tmp_path):
+def test_packed_trainings_are_restored_unchanged(tmp_path):
     random = np.random.RandomState(0)
     shared = random.standard_normal((3, 3)).astype(np.float32)
     # More than one picture of 960.

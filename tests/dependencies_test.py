@@ -1,4 +1,4 @@
-"""The audit of the dependencies: pinned by hash, consistent, licensed. It asks no network for anything."""
+"""Dependencies: pinned by hash, consistent and licensed. The tests use no network."""
 
 import importlib.metadata
 import re
@@ -31,7 +31,7 @@ def test_the_installed_packages_are_the_locked_ones():
             assert name in ("colorama", "array-record", "librt"), name
 
 
-def test_what_is_installed_is_consistent():
+def test_installed_packages_have_no_conflicts():
     checked = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, timeout=300)
     assert checked.returncode == 0, checked.stdout
 

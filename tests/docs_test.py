@@ -85,7 +85,7 @@ def test_links_and_flags(page):
     assert list(unknown_flags(text)) == []
 
 
-def test_what_is_wrong_is_found():
+def test_broken_links_and_unknown_flags_are_found():
     text = """[here](missing.md) [there](README.md) [far](https://example.org/x.md)
 ```bash
 .venv/bin/python bin/train.py --dataset=digits --no_such_flag=1 \\

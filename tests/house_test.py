@@ -1,4 +1,4 @@
-"""The house: each room imports only the rooms before it, and old words do not come back."""
+"""The architecture: folders import only earlier folders, modules are short, and old names do not occur."""
 
 import ast
 import pathlib
@@ -54,12 +54,12 @@ def imports_of(path):
                     yield node.lineno, alias.name
 
 
-def test_every_room_has_its_place():
+def test_every_folder_has_a_place_in_the_order():
     rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert rooms - {"__init__"} <= set(ROOMS)
 
 
-def test_rooms_import_only_rooms_before_them():
+def test_folders_import_only_earlier_folders():
     wrong = []
     for path in modules():
         if path == PACKAGE / "__init__.py":
@@ -74,7 +74,7 @@ def test_rooms_import_only_rooms_before_them():
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_no_import_cycles():
     graph = {name_of(path): {name for _, name in imports_of(path)} - {name_of(path)} for path in modules()}
     # Where a package's __init__ imports its modules for the user, they do not import it.
     done: dict[str, bool] = {}
@@ -103,6 +103,13 @@ def test_modules_are_short(limit, share):
     assert len(long) <= share * len(modules()), long
 
 
+def test_every_parameter_can_be_passed_by_name():
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+                assert not node.args.posonlyargs, f"{path}:{node.lineno}"
+
+
 def test_no_function_name_has_two_meanings():
     places: dict[str, list[str]] = {}
     for path in modules():
@@ -129,7 +136,7 @@ def tracked(*patterns):
     return [ROOT / name for name in found.split() if (ROOT / name).exists()]
 
 
-def test_old_names_are_gone():
+def test_old_names_do_not_occur():
     found = []
     for path in tracked("*.py", "*.md", "*.json", "*.csv", "*.toml", "Makefile"):
         if path == pathlib.Path(__file__) or "docs/log" in str(path):

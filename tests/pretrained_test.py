@@ -17,7 +17,7 @@ def shelf(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_loaded_by_name_and_by_path_it_is_the_same(shelf):
+def test_loading_by_name_and_by_path_gives_the_same_classifier(shelf):
     images = np.random.default_rng(0).random((4, 8, 8, 1), np.float32)
     wanted = models.build("linear", (8, 8, 1), 10, seed=3)(images)
     np.testing.assert_array_equal(wasser_tf.load_pretrained("digits_linear")(images), wanted)
@@ -27,7 +27,7 @@ def test_loaded_by_name_and_by_path_it_is_the_same(shelf):
     assert pretrained.card("digits_linear") == {"name": "digits_linear"}
 
 
-def test_an_unknown_name_is_answered_by_those_there_are(shelf):
+def test_an_unknown_name_is_refused_with_a_list_of_the_known_ones(shelf):
     message = "No pretrained classifier is called 'nobody'; there are digits_linear"
     for load in (wasser_tf.load_pretrained, pretrained.card):
         with pytest.raises(ValueError, match=message):

@@ -32,7 +32,7 @@ def test_a_bad_field_is_named_with_what_was_given(field, value):
     assert repr(value) in str(error.value)
 
 
-def test_it_is_immutable_and_comes_back_from_its_config():
+def test_threat_models_are_immutable_and_round_trip_through_their_config():
     threat_model = ThreatModel(epsilon=1, p=2, kernel_size=None, normalize_mass=False, capacity=None)
     with pytest.raises(dataclasses.FrozenInstanceError):
         threat_model.epsilon = 2
@@ -40,7 +40,7 @@ def test_it_is_immutable_and_comes_back_from_its_config():
     assert threat_model.with_epsilon(0.1) == dataclasses.replace(threat_model, epsilon=0.1)
 
 
-def test_it_prints_the_six_things_an_epsilon_needs():
+def test_the_description_contains_all_six_properties():
     text = str(ThreatModel(epsilon=0.3))
     for part in ("epsilon 0.3", "normalised", "p = 1", "Euclidean", "5×5", "capacity 1", "channel"):
         assert part in text
@@ -49,7 +49,7 @@ def test_it_prints_the_six_things_an_epsilon_needs():
         assert part in text
 
 
-def test_limits_pass_and_numbers_of_any_kind_become_pythons():
+def test_limits_are_valid_and_numpy_numbers_become_python_numbers():
     given = ThreatModel(epsilon=0, p=np.float32(0.5), kernel_size=np.int64(1), capacity=1)
     assert given.get_config() == {
         "epsilon": 0.0,
@@ -75,14 +75,14 @@ def test_the_defaults_are_the_papers():
     assert ThreatModel().get_config() == expected
 
 
-def test_the_rules_are_one_object_for_all_radii_and_keep_all_else():
+def test_rules_are_one_object_for_all_radii_and_keep_other_fields():
     threat_model = ThreatModel(epsilon=0.3, p=2, kernel_size=7, normalize_mass=False, capacity=None)
     assert threat_model.rules is threat_model.with_epsilon(0.7).rules
     assert threat_model.rules == dataclasses.replace(threat_model, epsilon=0.0)
     assert threat_model.rules is not ThreatModel().rules
 
 
-def test_all_of_what_it_prints():
+def test_descriptions_of_all_threat_models():
     assert str(ThreatModel(epsilon=0.3, p=2, capacity=1.5)) == (
         "Wasserstein ball: epsilon 0.3 normalised (× mass), p = 2 (cost Euclidean^p in pixels), local 5×5 plan, "
         "capacity 1.5, one budget for all channels, none crossed"

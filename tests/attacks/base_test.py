@@ -1,4 +1,4 @@
-"""What every attack must do, whichever it is: feasibility records, determinism, batching, errors.
+"""Properties of every attack: feasibility, determinism, batching and errors.
 
 What is about the Wasserstein ball holds of those that transport; what the others do in its place is in
 pixel_attacks_test.py.
@@ -40,7 +40,7 @@ def attack(any_attack):
     return any_attack
 
 
-def test_only_the_two_of_pixel_space_do_not_transport():
+def test_only_pixel_space_attacks_leave_the_wasserstein_ball():
     assert set(attacks.ATTACKS) - set(WASSERSTEIN) == {"linf_pgd", "distributional"}
 
 
@@ -66,7 +66,7 @@ def test_examples_are_feasible_and_the_exact_distance_agrees(attack, linear_clas
     np.testing.assert_array_equal(result.success, predictions != labels)
 
 
-def test_what_is_printed_is_short(linear_classifier, images, labels):
+def test_the_printed_description_is_short(linear_classifier, images, labels):
     attack = attacks.RandomPlan(THREAT_MODEL)
     result = attack(linear_classifier, images, labels)
     assert repr(attack) == f"<RandomPlan: {THREAT_MODEL}; {attack.iterations} iterations>"
@@ -74,7 +74,7 @@ def test_what_is_printed_is_short(linear_classifier, images, labels):
     assert f"of {len(images)}: {len(images)} feasible, cost to " in repr(result.feasibility)
 
 
-def test_a_black_image_comes_back_black(attack, linear_classifier, images, labels):
+def test_a_black_image_is_returned_unchanged(attack, linear_classifier, images, labels):
     result = attack(linear_classifier, images, labels)
     np.testing.assert_array_equal(result.adversarial[7], np.zeros((8, 8, 1)))
 
@@ -93,7 +93,7 @@ def test_radius_zero_returns_the_image(attack, linear_classifier, images, labels
     assert result.feasibility.feasible().all()
 
 
-def test_configs_come_back(any_attack):
+def test_configs_round_trip(any_attack):
     config = attacks.serialize(any_attack)
     again = attacks.deserialize(config)
     assert type(again) is type(any_attack) and attacks.serialize(again) == config
@@ -170,7 +170,7 @@ def test_an_image_stops_when_it_is_fooled(linear_classifier, images, labels):
     np.testing.assert_allclose(result.radius, np.minimum(allowed, 2.0), rtol=1e-5)
 
 
-def test_a_clean_mistake_counts_as_success(linear_classifier, images, labels):
+def test_a_misclassified_clean_image_counts_as_success(linear_classifier, images, labels):
     wrong = (labels + 1) % 3
     for name in attacks.ATTACKS:
         assert attacks.make(name, THREAT_MODEL, iterations=1)(linear_classifier, images[:2], wrong[:2]).success.all()
@@ -178,7 +178,7 @@ def test_a_clean_mistake_counts_as_success(linear_classifier, images, labels):
 
 # What flags and JSON make of 3000 is an int.
 @pytest.mark.parametrize("name", attacks.ATTACKS)
-def test_settings_may_be_whole_numbers_where_they_are_real(name, linear_classifier, images, labels):
+def test_real_settings_accept_integers(name, linear_classifier, images, labels):
     usual = attacks.serialize(attacks.make(name, THREAT_MODEL))["config"]
     whole = {key: max(round(value), 1) for key, value in usual.items() if isinstance(value, float)}
     attack = attacks.make(name, THREAT_MODEL, iterations=2, **whole)
@@ -217,13 +217,13 @@ def bad(images, **changes):
         (lambda x: bad(x, radius=[0.1, 0.2]), "radius"),
     ],
 )
-def test_bad_input_gets_one_sentence(change, message, linear_classifier, images):
+def test_bad_input_is_refused_in_one_sentence(change, message, linear_classifier, images):
     attack = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=1)
     with pytest.raises(ValueError, match=message):
         attack(linear_classifier, **change(images))
 
 
-def test_bad_settings_get_one_sentence():
+def test_bad_settings_are_refused_in_one_sentence():
     with pytest.raises(ValueError, match="Unknown attack 'nothing'; there are wasser_attack"):
         attacks.make("nothing", THREAT_MODEL)
     with pytest.raises(ValueError, match="does not take"):
@@ -236,7 +236,7 @@ def test_bad_settings_get_one_sentence():
         wasser_tf.MirrorAscent(0.5)
 
 
-def test_a_callable_of_the_user_may_branch_as_under_tf_function(images, labels, linear_classifier):
+def test_user_callables_may_contain_tensor_dependent_branches(images, labels, linear_classifier):
     def classifier(given, training=False):
         logits = linear_classifier(given, training=training)
         if tf.reduce_max(given) > 1e6:

@@ -1,4 +1,4 @@
-"""An attack sees the classifier as it is at the moment of the call, and compiles only when the graph changes."""
+"""Attacks use the current state of a classifier, and compile again only if its graph changes."""
 
 import gc
 import weakref
@@ -133,7 +133,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("make", "change"), CHANGES)
-def test_a_changed_model_is_attacked_as_it_is(make, change, images, labels):
+def test_changed_weights_take_effect_in_the_next_attack(make, change, images, labels):
     model = make()
     model(images[:1])
     structure = structure_of(model)
@@ -146,7 +146,7 @@ def test_a_changed_model_is_attacked_as_it_is(make, change, images, labels):
     assert structure_of(model) != structure and structure_of(model) == structure_of(model)
 
 
-def test_a_replaced_head_and_block_are_attacked(images, labels):
+def test_replaced_layers_take_effect_in_the_next_attack(images, labels):
     for make, change in ((sequential, replace_the_head), (Subclassed, replace_a_block)):
         model = make()
         check_seen(model, images, labels, lambda model=model, change=change: change(model))
@@ -178,7 +178,7 @@ def test_an_unchanged_model_is_traced_once(traces, images, labels):
     assert len(traces) == 3
 
 
-def test_two_models_of_one_attack_do_not_displace_each_other(traces, images, labels):
+def test_one_attack_keeps_the_compiled_functions_of_two_models(traces, images, labels):
     one, two = sequential(), sequential()
     for model in (one, two, one, two):
         SCORING(model, images, labels)
@@ -212,7 +212,7 @@ def test_a_function_is_retraced_when_a_python_value_that_it_reads_changes(
     assert len(traces) == traced == 4
 
 
-def test_a_callable_object_is_traced_anew_when_an_attribute_changes(linear_classifier, images, labels):
+def test_a_callable_object_is_retraced_when_an_attribute_changes(linear_classifier, images, labels):
     class Classifier:
         offset = 0.0
 
@@ -250,7 +250,7 @@ def test_classifiers_are_not_kept_alive(kind, linear_classifier, images, labels)
     assert alive() is None and len(compilation._functions) < count
 
 
-def test_classifiers_that_compare_equal_are_two(linear_classifier, images, labels):
+def test_equal_classifiers_are_compiled_separately(linear_classifier, images, labels):
     class Always:
         def __init__(self, factor):
             self.factor = factor
@@ -268,7 +268,7 @@ def test_classifiers_that_compare_equal_are_two(linear_classifier, images, label
     assert not np.allclose(losses_of(one, images, labels)[0], losses_of(two, images, labels)[0])
 
 
-def test_a_classifier_or_an_attack_without_a_hash_is_attacked_too(linear_classifier, images, labels):
+def test_unhashable_classifiers_and_attacks_are_supported(linear_classifier, images, labels):
     class Unhashable:
         __hash__ = None
 

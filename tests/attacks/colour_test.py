@@ -1,4 +1,4 @@
-"""Three channels: mass stays in its own, and one budget is for the whole image, as in [14] and [24]."""
+"""Colour images: mass stays in its channel, and the budget is that of the whole image, as in [14] and [24]."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What can be known of attacks on accelerators without one: the program that XLA makes of a whole attack."""
+"""The XLA program of a whole attack, which shows on a CPU how it would run on an accelerator."""
 
 import collections
 import re
@@ -41,7 +41,7 @@ def test_an_attack_compiles_to_one_program_that_stays_on_the_device(name, kernel
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_no_deterministic_gradient_of_max_pooling_is_asked_of_xla(monkeypatch, deterministic):
+def test_under_determinism_models_with_max_pooling_are_not_compiled_as_a_whole(monkeypatch, deterministic):
     monkeypatch.setattr(attacked, "is_op_determinism_enabled", lambda: deterministic)
     pooling = models.blurred(models.build("resnet_small", (8, 8, 3), 10), 1)
     plain = models.build("linear", (8, 8, 3), 10)

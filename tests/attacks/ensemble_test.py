@@ -38,7 +38,7 @@ class Fixed(attacks.Attack):
         return still._replace(iterations=tf.ones_like(problem.labels))
 
 
-def test_members_get_only_the_images_still_standing(linear_classifier, images, labels):
+def test_members_attack_only_images_that_are_not_yet_fooled(linear_classifier, images, labels):
     first, second = Fixed(THREAT_MODEL, fooling=(0, 3)), Fixed(THREAT_MODEL, fooling=(1, 2, 4, 5, 6, 7))
     third = Fixed(THREAT_MODEL)
     ensemble = attacks.Ensemble(THREAT_MODEL, members=[first, second, third])
@@ -63,7 +63,7 @@ def test_it_is_as_strong_as_its_best_member_image_by_image(linear_classifier, im
     assert result.feasibility.feasible().all()
 
 
-def test_its_own_members_run_and_leave_no_more_standing_than_the_first_alone(linear_classifier, images, labels):
+def test_default_members_fool_at_least_as_many_images_as_the_first_alone(linear_classifier, images, labels):
     first = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=4)(linear_classifier, images, labels)
     result = attacks.Ensemble(THREAT_MODEL, iterations=4)(linear_classifier, images, labels)
     assert result.feasibility.feasible().all()
@@ -89,7 +89,7 @@ def test_bad_members_are_refused(members):
 
 
 @pytest.mark.parametrize("name", ["linf_pgd", "distributional"])
-def test_members_must_move_mass(name):
+def test_members_must_be_wasserstein_attacks(name):
     with pytest.raises(ValueError, match=f"{name} is not a Wasserstein attack"):
         attacks.Ensemble(THREAT_MODEL, members=[attacks.make(name, THREAT_MODEL)])
 
@@ -138,7 +138,7 @@ class Recorder(attacks.RandomPlan):
         return results([False] * len(images), [1.0] * len(images), [1] * len(images), 1)
 
 
-def test_members_get_their_rows_of_all_that_was_given():
+def test_members_receive_the_arguments_of_their_images():
     images = np.linspace(0, 1, 6, dtype=np.float32).reshape(6, 1, 1, 1)
 
     class First(attacks.RandomPlan):
@@ -176,7 +176,7 @@ class Sends(attacks.Attack):
         return Perturbation(tf.constant(plan), image, problem.radius, tf.fill([3], self.iterations))
 
 
-def test_in_a_graph_each_image_keeps_its_example_of_largest_margin(eagerly):
+def test_in_a_graph_each_image_keeps_the_example_of_largest_margin(eagerly):
     threat_model = wasser_tf.ThreatModel(epsilon=1.0, kernel_size=3)
     members = [
         Sends(threat_model, amounts=amounts, iterations=used)
@@ -194,7 +194,7 @@ def test_in_a_graph_each_image_keeps_its_example_of_largest_margin(eagerly):
     assert found.iterations.numpy().tolist() == [12] * 3
 
 
-def test_a_member_on_another_ball_and_one_that_is_no_attack_are_refused_by_name():
+def test_members_of_another_ball_or_type_are_refused_by_name():
     other = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.3))
     for member in (other, "mirror_ascent"):
         with pytest.raises(ValueError, match="members of an ensemble must be attacks on its threat model, got"):

@@ -1,4 +1,4 @@
-"""Attacks on classifiers that give them nothing to go by: the clean image comes back, and is flagged."""
+"""Attacks on classifiers without a useful gradient: the clean image is returned and flagged."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def faulty(linear_classifier):
     return classifier
 
 
-def test_nothing_to_go_by_is_flagged(attack, faulty, images, labels):
+def test_images_without_a_gradient_are_flagged(attack, faulty, images, labels):
     clean = images[:6].copy()
     clean[:, 0, 0] = 0
     for number, name in enumerate(_FAULTS):
@@ -62,7 +62,7 @@ def test_nothing_to_go_by_is_flagged(attack, faulty, images, labels):
             np.testing.assert_array_equal(result.adversarial, clean, err_msg=name)
 
 
-def test_no_path_for_gradients_is_flagged_by_the_control_and_refused_by_the_others(linear_classifier, images, labels):
+def test_non_differentiable_classifiers_are_refused_by_gradient_attacks(linear_classifier, images, labels):
     def rounded(images, training=False):
         return tf.round(linear_classifier(images, training=training))
 

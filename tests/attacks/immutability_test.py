@@ -1,4 +1,4 @@
-"""Settings of attacks: declared once, immutable, comparable, serialised as ever."""
+"""Settings of attacks are declared once, immutable, comparable and serialisable."""
 
 import copy
 import dataclasses
@@ -33,7 +33,7 @@ def test_a_setting_cannot_be_changed(attack, value):
     assert attack == attacks.make(attack.name, BALL)
 
 
-def test_a_changed_copy_is_one_call_and_is_checked(attack):
+def test_replace_returns_a_checked_copy(attack):
     changed = dataclasses.replace(attack, iterations=7)
     assert type(changed) is type(attack) and changed.iterations == 7 != attack.iterations
     assert dataclasses.replace(changed, iterations=attack.iterations) == attack
@@ -75,7 +75,7 @@ def test_an_ensemble_follows_a_change_of_its_settings():
     assert {member.threat_model.epsilon for member in changed.all_members} == {0.1}
 
 
-def test_a_new_attack_is_its_fields_and_perturb():
+def test_a_custom_attack_needs_only_fields_and_perturb():
     class Mine(Attack):
         name = "mine"
         iterations: int = 2
@@ -124,7 +124,7 @@ DEFAULTS = {
 ITERATIONS = dict(zip(DEFAULTS, (200, 100, 200, 300, 300, 200, 1, 100, 40, 16), strict=True))
 
 
-def test_configs_are_as_they_were(attack):
+def test_configs_have_not_changed(attack):
     shared = {
         "threat_model": BALL.get_config(),
         "iterations": ITERATIONS[attack.name],
@@ -151,7 +151,7 @@ def stored_attacks(value):
             yield from stored_attacks(item)
 
 
-def test_stored_attacks_come_back():
+def test_stored_attacks_are_restored():
     files = [*ROOT.glob("docs/results/**/*.json"), *ROOT.glob("wasser_tf/pretrained/*.json")]
     found = [stored for file in files for stored in stored_attacks(json.loads(file.read_text()))]
     assert len(found) >= 8
@@ -159,7 +159,7 @@ def test_stored_attacks_come_back():
         assert json.dumps(attacks.serialize(attacks.deserialize(stored))) == json.dumps(stored)
 
 
-def test_attacks_of_the_leaderboard_come_back():
+def test_leaderboard_attacks_are_restored():
     entries = list(ROOT.glob("docs/results/leaderboard/**/*.json"))
     assert entries
     for file in entries:

@@ -1,4 +1,4 @@
-"""The loop of every attack, and the batching around it, with steps that count instead of attacks that climb."""
+"""The loop and the batching that all attacks share, tested with attacks that count their steps."""
 
 import collections
 
@@ -170,7 +170,7 @@ def test_a_bad_batch_size_is_refused(batch_size):
         Still(THREAT_MODEL)(pixels, IMAGES, LABELS, from_logits=True, batch_size=batch_size)
 
 
-def test_whether_outputs_are_logits_is_looked_up_unless_said(eagerly, monkeypatch):
+def test_from_logits_is_detected_by_default(eagerly, monkeypatch):
     seen = []
     monkeypatch.setattr(compilation, "as_logits_fn", lambda classifier, from_logits: seen.append(from_logits) or pixels)
     for from_logits in (None, True):
@@ -180,7 +180,7 @@ def test_whether_outputs_are_logits_is_looked_up_unless_said(eagerly, monkeypatc
         Still(THREAT_MODEL)(pixels, IMAGES, LABELS, from_logits=False)
 
 
-def test_the_compiled_attack_is_kept_for_the_same_classifier_read_the_same_way():
+def test_the_compiled_attack_is_reused_for_the_same_classifier_and_from_logits():
     attack = Still(THREAT_MODEL)
     first = compiled_attack(attack, pixels, True)
     assert compiled_attack(attack, pixels, True) is first
@@ -189,7 +189,7 @@ def test_the_compiled_attack_is_kept_for_the_same_classifier_read_the_same_way()
     assert compiled_attack(attack, lambda images, training=False: pixels(images), False) is not other
 
 
-def test_progress_is_shown_if_asked_for(eagerly, monkeypatch):
+def test_progress_is_shown_on_request(eagerly, monkeypatch):
     seen = []
 
     class Bar:
@@ -206,13 +206,13 @@ def test_progress_is_shown_if_asked_for(eagerly, monkeypatch):
     assert seen == [(5, "image"), 2, 4, 5]
 
 
-def test_no_iterations_ask_the_attack_for_nothing(eagerly):
+def test_zero_iterations_do_not_call_the_attack(eagerly):
     attack = Still(THREAT_MODEL, iterations=0)
     result = attack(pixels, IMAGES, LABELS, radius=2.0, from_logits=True)
     assert not attack.problems and (result.iterations == 0).all() and (result.radius == 2).all()
 
 
-def test_it_moves_with_iterations_and_either_a_radius_or_a_schedule():
+def test_can_perturb_needs_iterations_and_a_radius_or_a_schedule():
     still = ThreatModel(epsilon=0.0)
     assert Still(THREAT_MODEL).can_perturb and Still(still, schedule=SCHEDULE).can_perturb
     assert not Still(still).can_perturb and not Still(THREAT_MODEL, iterations=0).can_perturb
@@ -243,7 +243,7 @@ def test_the_largest_whole_numbers_pass():
     assert attack.iterations == attack.seed == 2**31 - 1
 
 
-def test_an_unknown_name_is_refused_with_those_there_are():
+def test_an_unknown_name_is_refused_with_a_list_of_the_known_ones():
     for unknown in (lambda: attacks.make("pgd", THREAT_MODEL), lambda: attacks.deserialize({"name": "pgd"})):
         with pytest.raises(ValueError, match="Unknown attack 'pgd'; there are wasser_attack, mirror_ascent, "):
             unknown()

@@ -1,4 +1,4 @@
-"""Losses on logits worked by hand."""
+"""Losses on logits, compared with values computed by hand."""
 
 import numpy as np
 import pytest

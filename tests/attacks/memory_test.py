@@ -18,7 +18,7 @@ def _attack(kernel_size):
     return MirrorAscent(ThreatModel(epsilon=0.1, kernel_size=kernel_size), iterations=2, polish=2)
 
 
-def test_tells_how_much_plans_would_need(small_machine):
+def test_the_error_states_the_memory_that_plans_need(small_machine):
     # 784 targets for each of 784 pixels, 4 bytes each, four plans at once, 64 images: 586 MiB.
     with pytest.raises(ValueError, match=r"784 targets a pixel for 64 images of 28×28×1 need about 0.586 GiB and this"):
         inputs.check_memory(make_support(ThreatModel(kernel_size=None), (28, 28, 1)), 64)
@@ -40,6 +40,6 @@ def test_attacks_refuse_before_they_start(small_machine):
         model.fit(tf.data.Dataset.from_tensors((images, labels)), verbose=0)
 
 
-def test_knows_the_memory_of_this_machine():
+def test_physical_memory_is_that_of_the_machine():
     memory = arguments.physical_memory()
     assert memory is None or memory > 2**28

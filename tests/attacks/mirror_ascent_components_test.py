@@ -235,7 +235,7 @@ def test_the_path_the_best_plan_and_the_polish(iterations):
 
 
 @pytest.mark.parametrize("capacity", [None, 1.3])
-def test_other_capacities(capacity):
+def test_capacities_other_than_1(capacity):
     compare({"iterations": 6}, {"capacity": capacity})
 
 
@@ -287,7 +287,7 @@ def test_an_image_stops_at_the_radius_that_fools_it():
 
 
 @pytest.mark.parametrize("polish", [0, 3])
-def test_resuming_starts_in_the_whole_budget_and_ends_with_its_last_plan(polish):
+def test_a_resumed_path_starts_with_the_whole_budget_and_returns_its_last_plan(polish):
     attack = MirrorAscent(ThreatModel(**RULES), iterations=4, polish=polish)
     problem = attack.problem(curved, tf.constant(IMAGES), tf.constant(LABELS))
     start = np.random.default_rng(2).normal(size=IMAGES.shape).astype(np.float32)
@@ -327,9 +327,7 @@ def test_the_usual_newton_steps_of_each_projection(monkeypatch):
 
 
 @pytest.mark.parametrize(("iterations", "polish", "steps"), [(3, None, 3), (40, None, 30), (40, 50, 50), (3, 0, 0)])
-def test_polishing_takes_as_many_steps_as_iterations_up_to_30_or_as_many_as_asked(
-    monkeypatch, iterations, polish, steps
-):
+def test_polishing_steps_default_to_the_iterations_up_to_30(monkeypatch, iterations, polish, steps):
     seen = []
     monkeypatch.setattr(mirror_ascent, "_polish", lambda *given: seen.append(given[-1]))
     attack = MirrorAscent(ThreatModel(**RULES), iterations=iterations, polish=polish)

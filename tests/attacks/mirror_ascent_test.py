@@ -1,4 +1,4 @@
-"""Mirror ascent: restarts and losses. What holds of every attack is in base_test.py."""
+"""Mirror ascent: restarts and losses. Properties of all attacks are tested in base_test.py."""
 
 import numpy as np
 import pytest
@@ -24,14 +24,14 @@ def _margins(classifier, result, labels):
     return logits.max(axis=1) - own
 
 
-def test_all_losses_are_climbed(linear_classifier, images, labels):
+def test_every_loss_is_increased(linear_classifier, images, labels):
     control = wasser_tf.attacks.RandomPlan(THREAT_MODEL)(linear_classifier, images, labels)
     for loss in ("cross_entropy", "dlr"):
         result = wasser_tf.MirrorAscent(THREAT_MODEL, iterations=20, loss=loss)(linear_classifier, images, labels)
         assert _margins(linear_classifier, result, labels).mean() > _margins(linear_classifier, control, labels).mean()
 
 
-def test_averaged_gradients_depend_on_no_other_image_and_the_larger_ball_is_left(linear_classifier, images, labels):
+def test_averaged_gradients_do_not_depend_on_other_images(linear_classifier, images, labels):
     attack = wasser_tf.MirrorAscent(
         THREAT_MODEL, iterations=10, restarts=2, gradient_noise=0.5, ramp_from=3.0, stop_when_fooled=True
     )

@@ -1,4 +1,4 @@
-"""The attacks that move no mass, LinfPGD and Distributional: their optima, their constraints, and no false claim."""
+"""LinfPGD and Distributional, which are no Wasserstein attacks: their optima, constraints and reports."""
 
 import json
 
@@ -73,7 +73,7 @@ def test_distributional_climbs_to_a_stationary_point_of_a_curved_loss(images):
     np.testing.assert_allclose(found - grey, p1 * SLOPE / (2 * gamma), atol=1e-3)
 
 
-def test_the_steps_are_the_authors(linear_classifier, images, labels):
+def test_distributional_steps_equal_those_of_the_authors_code(linear_classifier, images, labels):
     # Their code, eps = 0.5 / γ: a first step along eps ∇loss, then 1/√(t+2) (eps ∇loss − (x̃ − x)) for t = 0, 1, ….
     gamma = 2.0
     adversarial = tf.constant(images)
@@ -101,7 +101,7 @@ def test_examples_keep_to_their_own_constraints(attack, result, linear_classifie
     assert (result.loss > clean.numpy()).all()
 
 
-def test_no_example_is_called_a_feasible_one_of_the_wasserstein_ball(attack, result):
+def test_examples_are_not_reported_as_feasible_in_the_wasserstein_ball(attack, result):
     for feasibility in (result.feasibility, result.raw_feasibility):
         assert not feasibility.feasible().any() and not feasibility.feasible(capacity=None).any()
         assert np.isposinf(feasibility.cost).all()
@@ -109,7 +109,7 @@ def test_no_example_is_called_a_feasible_one_of_the_wasserstein_ball(attack, res
     assert "Wasserstein" not in attack.ball()
 
 
-def test_a_change_below_rounding_is_no_feasible_example_either(images):
+def test_changes_below_rounding_are_not_reported_as_feasible(images):
     result = Distributional(BALL, gamma=1e7, loss="margin")(two_classes, images, np.zeros(8, int), from_logits=True)
     assert 0 < result.feasibility.column_error.max() < 1e-6
     assert not result.feasibility.feasible()[result.feasibility.column_error > 0].any()
@@ -158,7 +158,7 @@ def test_linf_grows_its_radius_until_an_image_is_fooled(linear_classifier, image
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_of_wasser_train_learns_from_the_very_examples(name, linear_classifier, images, labels):
+def test_wasser_train_learns_from_these_examples(name, linear_classifier, images, labels):
     # No random start, for the numbers of a training step are its own. ε = 0 stops only the attack that has an ε.
     settings = {"random_start": False} if name == "linf_pgd" else {}
     attack = attacks.make(name, wasser_tf.ThreatModel(epsilon=0.1 if settings else 0.0), iterations=4, **settings)
@@ -178,7 +178,7 @@ def test_a_step_of_wasser_train_learns_from_the_very_examples(name, linear_class
         np.testing.assert_allclose(one, two, atol=1e-5)
 
 
-def test_linf_of_epsilon_0_is_plain_training():
+def test_can_perturb_is_false_at_epsilon_0_or_without_iterations():
     assert not LinfPGD(wasser_tf.ThreatModel(epsilon=0.0)).can_perturb and LinfPGD(BALL).can_perturb
     assert not Distributional(BALL, iterations=0).can_perturb
 
@@ -214,7 +214,7 @@ def test_bad_settings_are_refused(name, settings, message):
         attacks.make(name, BALL, **settings)
 
 
-def test_no_evaluation_takes_them(attack, result, linear_classifier, images, labels, tmp_path):
+def test_evaluations_refuse_them(attack, result, linear_classifier, images, labels, tmp_path):
     source, folder = ImageSource(num_examples=2), str(tmp_path / "run")
     control = attacks.make("random_plan", BALL)
     for refused in (
@@ -237,7 +237,7 @@ def test_no_evaluation_takes_them(attack, result, linear_classifier, images, lab
             refused()
 
 
-def test_its_examples_are_drawn_with_their_own_ball_below(attack, result, images, labels, monkeypatch):
+def test_captions_of_examples_name_the_ball_of_the_attack(attack, result, images, labels, monkeypatch):
     written = []
     monkeypatch.setattr(drawing, "save_figure", lambda figure, path, title, caption: written.append(caption))
     figures.save_examples("fig.png", images[:1], result.adversarial, labels, labels, labels, threat_model=attack.ball())

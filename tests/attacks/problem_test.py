@@ -1,4 +1,4 @@
-"""The batch to be attacked: when the attacker has what it wants, and the gradient it goes by."""
+"""The batch under attack: success, margin, budget and gradient."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What holds for every published attack; what is peculiar to one is tested in the file of its name."""
+"""Properties of every published attack. Each attack's own properties are tested in the file of its name."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_the_loss_rises(result):
     assert (result.loss >= clean - 1e-4).all()
 
 
-def test_an_image_does_not_depend_on_its_company(attack, result):
+def test_results_do_not_depend_on_the_other_images_of_the_batch(attack, result):
     images, labels = batch(seed=9), LABELS[::-1].copy()
     images[:2], labels[:2] = IMAGES[:2], LABELS[:2]
     other = attack(CLASSIFIER, images, labels, radius=RADIUS, from_logits=True)
@@ -107,7 +107,7 @@ def test_dense_plans_and_channels(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_config_makes_the_same_attack(name):
+def test_from_config_restores_the_attack(name):
     attack = attacks.make(name, THREAT_MODEL, iterations=7)
     copy = attacks.deserialize(attacks.serialize(attack))
     assert type(copy) is type(attack)

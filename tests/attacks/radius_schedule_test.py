@@ -11,12 +11,12 @@ def radii(schedule, iterations):
     return [float(schedule.radius(tf.constant(iteration))) for iteration in range(iterations)]
 
 
-def test_it_grows_by_its_factor_after_every_so_many_iterations():
+def test_the_radius_is_multiplied_by_the_factor_every_given_number_of_iterations():
     schedule = RadiusSchedule(start=0.2, factor=3.0, every=2, minimum=0.0, maximum=100.0)
     np.testing.assert_allclose(radii(schedule, 7), [0.2, 0.2, 0.6, 0.6, 1.8, 1.8, 5.4], rtol=1e-6)
 
 
-def test_it_keeps_to_its_limits():
+def test_the_radius_stays_within_its_limits():
     schedule = RadiusSchedule(start=0.1, factor=2.0, every=1, minimum=0.3, maximum=1.0)
     np.testing.assert_allclose(radii(schedule, 6), [0.3, 0.3, 0.4, 0.8, 1.0, 1.0], rtol=1e-6)
 

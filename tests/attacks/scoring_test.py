@@ -1,4 +1,4 @@
-"""The score: examples that do not raise the margin are given back unmoved, and what proves nothing is flagged."""
+"""Scores of examples: those that do not raise the margin are replaced by the image, and suspicious ones are flagged."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def numpy(result):
     return tf.nest.map_structure(lambda field: field.numpy(), result)
 
 
-def test_an_example_is_kept_where_its_margin_is_higher_and_else_the_image_comes_back():
+def test_an_example_replaces_the_image_only_where_its_margin_is_higher():
     problem = problem_of(right)
     result = numpy(score(problem, moving(problem, [0.0, 0.0, 0.25], [0.25, 0.5, 0.0])))
     # Within radius 0.5, half of the mass; to the left, the margin does not change.
@@ -75,7 +75,7 @@ def test_an_example_is_kept_where_its_margin_is_higher_and_else_the_image_comes_
     np.testing.assert_allclose(result.raw_feasibility.column_error, [0.25] * 3, atol=1e-6)
 
 
-def test_a_lower_margin_gives_the_image_back_even_where_it_is_fooled_already():
+def test_a_lower_margin_returns_the_image_even_if_it_is_misclassified():
     # Label 2, predicted 1: what leaves the middle lowers the margin.
     problem = problem_of(pixels, labels=[2, 2, 2])
     result = numpy(score(problem, moving(problem, [0.1] * 3, [0.0] * 3)))
@@ -83,7 +83,7 @@ def test_a_lower_margin_gives_the_image_back_even_where_it_is_fooled_already():
     assert result.success.all() and (result.feasibility.cost == 0).all() and result.feasibility.feasible().all()
 
 
-def test_towards_a_target_the_margin_is_the_targets():
+def test_targeted_attacks_compare_the_margin_of_the_target():
     # Image 0 goes to its target, 1 to the other side, which raises the margin too, 2 not far enough for class 2 to win.
     problem = problem_of(pixels, labels=[1, 1, 1], targets=tf.constant([2, 2, 2]))
     result = numpy(score(problem, moving(problem, [0.0, 0.4, 0.0], [0.4, 0.0, 0.2])))
@@ -96,7 +96,7 @@ def nan_where(condition):
     return lambda images: tf.where(condition(images)[:, None], np.nan, right(images))
 
 
-def test_an_example_that_the_classifier_has_no_answer_for_is_given_back_and_flagged():
+def test_an_example_with_nan_outputs_is_replaced_by_the_image_and_flagged():
     # NaN as soon as there is mass at the right.
     problem = problem_of(nan_where(lambda images: images[:, 0, 2, 0] > 0))
     result = numpy(score(problem, moving(problem, [0.0] * 3, [0.25, 0.25, 0.0])))
@@ -104,7 +104,7 @@ def test_an_example_that_the_classifier_has_no_answer_for_is_given_back_and_flag
     assert result.flagged.tolist() == [True, True, False]
 
 
-def test_one_logit_that_is_no_number_is_enough():
+def test_a_single_nan_logit_is_flagged():
     def partly(images):
         logits = right(images)
         third = tf.where(images[:, 0, 2, 0] > 0, np.nan, -9.0)
@@ -116,7 +116,7 @@ def test_one_logit_that_is_no_number_is_enough():
     assert result.flagged.tolist() == [True, True, False]
 
 
-def test_a_clean_image_that_the_classifier_has_no_answer_for_stays_and_is_flagged():
+def test_a_clean_image_with_nan_outputs_is_returned_and_flagged():
     problem = problem_of(nan_where(lambda images: images[:, 0, 2, 0] == 0))
     result = numpy(score(problem, moving(problem, [0.0] * 3, [0.25, 0.25, 0.0])))
     np.testing.assert_array_equal(result.adversarial, IMAGES)
@@ -133,7 +133,7 @@ def test_a_flat_margin_at_the_clean_image_is_flagged_and_the_gain_kept():
     assert result.success.tolist() == [True, True, False]
 
 
-def test_raw_images_without_a_plan_are_scored_as_they_are():
+def test_raw_images_without_a_plan_are_scored_unchanged():
     problem = problem_of(lambda images: tf.where(images[:, :1, 0, 0] > 0.8, np.inf, right(images)))
     raw = IMAGES.copy()
     raw[0, 0, 2, 0], raw[1, 0, 0, 0] = 0.75, 0.875
@@ -174,7 +174,7 @@ def test_a_gradient_is_blind_where_it_is_rounding_or_not_finite(gradient, margin
     assert is_blind(gradients, tf.constant([1.0, margin])).numpy().tolist() == [False, blind]
 
 
-def test_no_gradient_at_all_is_blind():
+def test_a_zero_gradient_is_blind():
     assert is_blind(None, tf.constant([1.0, -2.0])).numpy().tolist() == [True, True]
 
 
@@ -189,7 +189,7 @@ def test_a_plan_is_rounded_at_the_perturbations_radius_and_made_explicit_where_i
     np.testing.assert_allclose(plan[:, :, 0, 1, 0], np.full((3, 3), 0.5 / 3), rtol=1e-6)
 
 
-def test_what_is_printed_counts_raw_and_feasible_successes():
+def test_the_printed_result_counts_raw_and_feasible_successes():
     problem = problem_of(right)
     result = score(problem, moving(problem, [0.0, 0.0, 0.25], [0.25, 0.5, 0.0]))
     assert repr(result) == "<AttackResult of (3, 1, 3, 1)>"

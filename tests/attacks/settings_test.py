@@ -1,4 +1,4 @@
-"""Settings of all attacks: their defaults, that configs hold each of them, and that bad ones are refused."""
+"""Settings of all attacks: defaults, configs and validation."""
 
 import inspect
 
@@ -63,7 +63,7 @@ def changed(name, setting, value):
     return {None: 3, 0: 4}.get(value, 2 * (value or 0))
 
 
-def test_every_attack_is_here():
+def test_every_registered_attack_is_covered():
     assert set(DEFAULTS) == set(attacks.ATTACKS)
     assert {name: attack.name for name, attack in attacks.ATTACKS.items()} == {name: name for name in DEFAULTS}
 
@@ -79,7 +79,7 @@ def test_defaults(name):
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_each_setting_alone_reaches_its_attribute_and_comes_back_from_its_config(name):
+def test_each_setting_reaches_its_attribute_and_its_config(name):
     default = attacks.make(name, THREAT_MODEL).get_config()
     parameters = inspect.signature(attacks.ATTACKS[name].__init__).parameters
     for setting, parameter in parameters.items():

@@ -27,18 +27,18 @@ def test_text_is_read_and_written(text, name, settings):
 
 
 @pytest.mark.parametrize("text", ["random_plan:seed", "random_plan:=3", "random_plan:seed=3:x"])
-def test_what_is_not_a_setting_is_refused(text):
+def test_malformed_settings_are_refused(text):
     with pytest.raises(ValueError, match="given as name or name:setting=value"):
         spec.parse_spec(text)
 
 
 @pytest.mark.parametrize("settings", [{"loss": "a:b"}, {"members": [{"name": "x:y"}]}, {"loss": "3"}])
-def test_what_would_be_read_otherwise_is_not_written(settings):
+def test_values_that_would_not_round_trip_are_not_written(settings):
     with pytest.raises(ValueError, match="cannot be written as"):
         spec.format_spec("mirror_ascent", settings)
 
 
-def test_an_attack_is_made_of_its_text_and_usual_settings():
+def test_an_attack_is_made_from_text_and_default_settings():
     usual = {"seed": 5, "restarts": 2, "temperature": 0.1}
     made = spec.make_from_spec("mirror_ascent:restarts=3", BALL, usual)
     assert made == wasser_tf.MirrorAscent(BALL, restarts=3, seed=5)
@@ -61,7 +61,7 @@ def test_the_settings_are_those_of_the_config(name):
     assert ["threat_model", *spec.setting_names(name)] == [*config, *extra]
 
 
-def test_changed_settings_make_the_attack_again():
+def test_changed_settings_restore_the_attack():
     made = wasser_tf.MirrorAscent(BALL, restarts=4, loss="dlr", seed=2)
     found = spec.changed_settings(attacks.serialize(made))
     assert found == ("mirror_ascent", {"seed": 2, "loss": "dlr", "restarts": 4})

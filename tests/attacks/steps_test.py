@@ -1,4 +1,4 @@
-"""The steps of each attack but mirror ascent against references of few lines in NumPy, in float64 with whole plans."""
+"""Steps of all attacks except mirror ascent, compared with short NumPy references in float64 on dense plans."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""WasserAttack's start and steps, over radii, metrics and supports. What holds of every attack is in base_test.py."""
+"""WasserAttack: its start and steps for several radii, metrics and supports."""
 
 import functools
 

@@ -8,7 +8,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from benchmarks import enumeration
-from wasser_tf.certification import arithmetic
+from wasser_tf.certification import arithmetic, bounds
 from wasser_tf.certification.bounds import Bounds
 from wasser_tf.certification.network import Network
 from wasser_tf.threat_model import ThreatModel
@@ -16,9 +16,9 @@ from wasser_tf.transport.exact import linear_optimum
 
 
 def margin(classifier, image, label, threat_model, method, **options):
-    bounds = Bounds(Network(classifier), threat_model, **options)
-    batch = bounds.prepare(image[None])
-    return float(bounds.margins(batch, tf.constant([label]), tf.constant([threat_model.epsilon]), method)[0])
+    found = Bounds(Network(classifier), threat_model, **options)
+    batch = found.prepare(image[None])
+    return float(found.margins(batch, tf.constant([label]), tf.constant([threat_model.epsilon]), method)[0])
 
 
 def linear(shape, seed):
@@ -107,7 +107,7 @@ def test_rounding_of_the_classifier_itself_is_allowed_for():
         assert margin(classifier, image, 0, ThreatModel(epsilon=0.01, kernel_size=3), "ibp", dtype=dtype) < 0
 
 
-def test_an_image_without_mass_has_only_itself_in_its_ball():
+def test_the_ball_of_an_image_without_mass_contains_only_the_image():
     classifier, _ = linear((4, 4, 1), 0)
     image = np.zeros((4, 4, 1), np.float32)
     logits = classifier(image[None]).numpy()[0]
@@ -124,3 +124,12 @@ def test_bounds_fall_as_the_radius_grows():
             margin(classifier, image, label, threat_model.with_epsilon(epsilon), method) for epsilon in (0.0, 0.05, 0.3)
         ]
         assert found == sorted(found, reverse=True)
+
+
+def test_support_functions_of_many_entries_are_compiled(monkeypatch):
+    calls = []
+    monkeypatch.setattr(bounds, "support_function", lambda *given: calls.append("plain"))
+    monkeypatch.setattr(bounds, "_compiled_support_function", lambda *given: calls.append("compiled"))
+    bounds._support_function(tf.zeros([bounds._SMALL]), "rest")
+    bounds._support_function(tf.zeros([bounds._SMALL + 1]), "rest")
+    assert calls == ["plain", "compiled"]

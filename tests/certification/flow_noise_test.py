@@ -97,7 +97,7 @@ def _least_flow(change):
 
 @given(st.integers(1, 4), st.integers(2, 5), st.sampled_from([3, 5, None]), st.sampled_from([0.5, 1, 2, 3]), st.data())
 @settings(max_examples=25, deadline=None)
-def test_no_legal_plan_needs_more_flow_than_its_cost_times_kappa(height, width, kernel_size, p, data):
+def test_no_feasible_plan_needs_more_flow_than_its_cost_times_kappa(height, width, kernel_size, p, data):
     threat_model = ThreatModel(p=p, kernel_size=kernel_size)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     places = np.array([(row, column) for row in range(height) for column in range(width)])
@@ -138,7 +138,7 @@ def test_radius_and_probability_are_exact_for_a_threshold_on_one_flow(distance):
         assert noise.probability_after(probability, noise.radius(probability)) == pytest.approx(0.5)
 
 
-def test_no_radius_below_a_half_and_more_with_more_probability():
+def test_the_radius_is_0_up_to_one_half_and_grows_with_the_probability():
     probability = np.linspace(0, 1 - 1e-6, 500)
     for noise in NOISES:
         radius = noise.radius(probability)

@@ -1,4 +1,4 @@
-"""`certify`: radii, agreement with attacks, and what bad input gets."""
+"""`certify`: radii, consistency with attacks, and validation of its input."""
 
 import keras
 import numpy as np
@@ -54,7 +54,7 @@ def test_no_attack_succeeds_within_a_certified_radius(certified, classifier, dig
     assert not found.success.any()
 
 
-def test_an_attack_succeeds_not_far_beyond(certified, classifier, digits):
+def test_an_attack_succeeds_slightly_beyond_the_certified_radius(certified, classifier, digits):
     # Otherwise the radii would be sound and useless.
     attack = MirrorAscent(BALL)
     found = attack(
@@ -63,7 +63,7 @@ def test_an_attack_succeeds_not_far_beyond(certified, classifier, digits):
     assert found.success.mean() > 0.7
 
 
-def test_a_radius_is_proved_and_the_next_step_is_not(certified, classifier, digits):
+def test_the_radius_is_the_largest_provable_one_up_to_the_resolution(certified, classifier, digits):
     prover = Prover(classifier, BALL, batch_size=8)
     images, labels = prover.check(digits.test.images[:8], digits.test.labels[:8])
     right = certified.correct[:8]
@@ -72,7 +72,7 @@ def test_a_radius_is_proved_and_the_next_step_is_not(certified, classifier, digi
     assert (beyond[right] < 0).mean() > 0.7
 
 
-def test_auto_takes_the_cheaper_unless_the_other_proves_more(classifier, digits):
+def test_auto_chooses_the_cheaper_method_unless_the_other_proves_more(classifier, digits):
     prover = Prover(classifier, BALL)
     assert prover.choose(*prover.check(digits.test.images[:16], digits.test.labels[:16])) == "crown"
     linear = Prover(build("linear", (8, 8, 1), 10, seed=0), BALL)
@@ -87,7 +87,7 @@ def test_the_batch_size_changes_nothing(classifier, digits):
     np.testing.assert_allclose(found[0].radius, found[1].radius, atol=1e-12)
 
 
-def test_what_no_radius_changes_has_an_infinite_one():
+def test_answers_that_no_plan_can_change_have_an_infinite_radius():
     # Reads the mass alone, which no plan changes; and a black image, which has no mass to move.
     inputs = keras.Input((4, 4, 1))
     mass = keras.layers.GlobalAveragePooling2D()(inputs)
@@ -108,7 +108,7 @@ def test_a_classifier_of_probabilities_is_certified_by_its_logits(classifier, di
     np.testing.assert_allclose(found.margin, logits.margin, atol=2e-6)
 
 
-def test_a_layer_that_computes_something_else_than_its_rule_is_noticed(digits):
+def test_a_layer_that_deviates_from_its_rule_is_detected(digits):
     class Odd(keras.layers.Layer):
         def call(self, inputs):
             return inputs + keras.random.normal(keras.ops.shape(inputs), seed=None)
@@ -153,7 +153,7 @@ def test_a_layer_that_computes_something_else_than_its_rule_is_noticed(digits):
         ({"classifier": lambda images, training: images}, "must be a keras.Model made of layers"),
     ],
 )
-def test_bad_input_gets_a_sentence(classifier, digits, change, message):
+def test_bad_input_is_refused_in_a_sentence(classifier, digits, change, message):
     given = {
         "classifier": classifier,
         "images": digits.test.images[:2],

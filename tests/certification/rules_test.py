@@ -54,7 +54,7 @@ def randomised(classifier, seed=0):
     return classifier
 
 
-def check(classifier, sample, ball, count=200):
+def check(classifier, sample, ball, count=200, tolerance=1e-3):
     """Checks logits and margins of feasible images against their bounds; returns the bounds of the margins."""
     shape = classifier.input_shape[1:]
     image = np.random.default_rng(1).random(shape).astype(np.float32)
@@ -65,9 +65,18 @@ def check(classifier, sample, ball, count=200):
     assert (low.numpy() <= logits).all() and (logits <= high.numpy()).all()
     label = int(logits[0].argmax())
     actual = (logits[:, [label]] - np.delete(logits, label, axis=1)).min()
-    found = [float(bounds.margins(batch, tf.constant([label]), epsilon, method)[0]) for method in ("ibp", "crown")]
+    methods = ("ibp", "crown")
+    found = [float(bounds.margins(batch, tf.constant([label]), epsilon, method)[0]) for method in methods]
     assert np.isfinite(found).all()
     assert max(found) <= actual
+    # At radius 0 there is only the allowance for rounding, so that a wrong rule cannot hide in the width of the bounds.
+    alone = np.asarray(classifier(image[None], training=False), np.float64)
+    for side in bounds.logits(batch, 0.0 * epsilon):
+        np.testing.assert_allclose(side, alone, atol=tolerance)
+    margin = alone[0, label] - np.delete(alone[0], label).max()
+    for method in methods:
+        proved = float(bounds.margins(batch, tf.constant([label]), 0.0 * epsilon, method)[0])
+        assert margin - 2 * tolerance <= proved <= margin
     return found
 
 
@@ -83,7 +92,7 @@ def test_bounds_hold_on_feasible_images(layers, sample, ball):
     check(randomised(keras.Model(inputs, LAYERS.Dense(3)(x))), sample, ball)
 
 
-def test_branches_that_meet_again(sample, ball):
+def test_bounds_hold_for_merged_branches(sample, ball):
     inputs = keras.Input(SHAPE)
     x = LAYERS.Conv2D(3, 3, padding="same")(inputs)
     y = LAYERS.Conv2D(3, 3, padding="same")(LAYERS.Activation("relu")(x))
@@ -104,7 +113,7 @@ def test_models_within_models(sample, ball):
     check(randomised(outer), sample, ball)
 
 
-def test_a_new_layer_is_one_function(sample, ball):
+def test_a_rule_for_a_new_layer_is_one_function(sample, ball):
     class Doubling(keras.layers.Layer):
         def call(self, inputs):
             return 2.0 * inputs
@@ -162,14 +171,14 @@ def test_division_by_the_mass(sample, ball):
         (lambda x: x * x, "Multiply.*no rule"),
     ],
 )
-def test_what_has_no_rule_is_named(make, message):
+def test_layers_without_a_rule_are_named(make, message):
     inputs = keras.Input(SHAPE)
     classifier = keras.Model(inputs, LAYERS.Dense(3)(LAYERS.Flatten()(make(inputs))))
     with pytest.raises(ValueError, match=message):
         Network(classifier)
 
 
-def test_models_that_are_no_graphs_of_layers_are_refused():
+def test_models_other_than_graphs_of_layers_are_refused():
     class Own(keras.Model):
         def call(self, inputs):
             return inputs

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import wasser_tf
 from wasser_tf import Smoothed, ThreatModel, data, models
@@ -66,7 +67,24 @@ def test_evaluate_scores_the_base_classifier_under_noise(trained, digits):
     assert scores["loss"] > 0
 
 
-def test_it_predicts_shares_of_votes_whatever_the_batch(trained, digits):
+def test_images_are_not_rounded_in_mixed_precision(monkeypatch, digits):
+    seen = []
+
+    def shares(classifier, noise, seed, images, count):
+        seen.append(images)
+        return tf.ones([len(images), 10]) / 10
+
+    monkeypatch.setattr(votes, "shares", shares)
+    model = _fresh(dtype="mixed_bfloat16", num_votes=7)
+    model(digits.test.images[:3])
+    assert model.dtype_policy.name == "mixed_bfloat16" and seen[0].dtype == tf.float32
+    np.testing.assert_array_equal(seen[0], digits.test.images[:3])
+    # Without one of its own, the policy is that of the classifier.
+    base = models.build("linear", (8, 8, 1), 10, seed=0)
+    assert Smoothed(base).dtype_policy.name == base.dtype_policy.name
+
+
+def test_predict_returns_shares_of_votes_independently_of_the_batch(trained, digits):
     images, labels = digits.test.images[:20], digits.test.labels[:20]
     shares = trained.predict(images, verbose=0)
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
@@ -83,7 +101,7 @@ def test_it_predicts_shares_of_votes_whatever_the_batch(trained, digits):
     np.testing.assert_array_equal(classes[both], certified[both])
 
 
-def test_a_keras_file_brings_it_back(trained, digits, tmp_path):
+def test_keras_files_restore_the_model(trained, digits, tmp_path):
     trained.save(tmp_path / "smoothed.keras")
     images, labels = digits.test.images[:4], digits.test.labels[:4]
     for loaded in (
@@ -101,7 +119,7 @@ def test_a_keras_file_brings_it_back(trained, digits, tmp_path):
     assert int(again.optimizer.iterations) == int(trained.optimizer.iterations) > 0
 
 
-def test_config_names_every_setting():
+def test_the_config_contains_every_setting():
     model = _fresh(noise="uniform", num_votes=64, alpha=0.01, seed=5)
     config = model.get_config()
     wanted = {"noise": "uniform", "scale": 0.02, "num_samples": 500, "num_votes": 64, "alpha": 0.01, "seed": 5}

@@ -142,7 +142,7 @@ def test_budgets_and_exponents_scale_the_radius(grid_classifier, grid_images, gr
     assert (radius(kernel_size=1)[plain > 0] == np.inf).all()
 
 
-def test_where_no_mass_is_nothing_can_change(grid_classifier):
+def test_images_without_mass_have_an_infinite_radius(grid_classifier):
     result = certify_smoothed(grid_classifier, np.zeros((1, 4, 4, 1), np.float32), [0], ThreatModel(), num_samples=100)
     # Both logits are 0, and the first counts.
     assert result.correct[0] and result.radius[0] == np.inf
@@ -219,7 +219,31 @@ def test_a_stopped_run_resumes(undisturbed, grid_classifier, grid_images, grid_l
         certify()
 
 
-def test_another_classifier_does_not_take_the_votes(grid_classifier, grid_images, grid_labels, tmp_path):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.pop("estimation_counts"),
+        lambda record: record.pop("selection_counts"),
+        lambda record: record.update(selection_counts=None),
+        lambda record: record.update(selection_counts="many"),
+        lambda record: record.update(selection_counts=[[50, 50]]),
+        lambda record: record.update(selection_counts=[101, -1]),
+        lambda record: record.update(estimation_counts=[99, 2]),
+    ],
+    ids=["no estimation", "no selection", "null", "text", "a matrix", "negative", "too many"],
+)
+def test_votes_that_were_changed_by_hand_are_refused(grid_classifier, grid_images, grid_labels, tmp_path, change):
+    options = {"scale": 0.05, "num_samples": 100, "folder": tmp_path}
+    certify_smoothed(grid_classifier, grid_images[:1], grid_labels[:1], ThreatModel(), **options)
+    (file,) = tmp_path.glob("*.json")
+    record = json.loads(file.read_text())
+    change(record)
+    file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="does not hold 100 and 100 votes: delete it"):
+        certify_smoothed(grid_classifier, grid_images[:1], grid_labels[:1], ThreatModel(), **options)
+
+
+def test_votes_of_another_classifier_are_not_reused(grid_classifier, grid_images, grid_labels, tmp_path):
     options = {"scale": 0.05, "num_samples": 100, "folder": tmp_path}
     certify_smoothed(grid_classifier, grid_images[:1], grid_labels[:1], ThreatModel(), **options)
     other = keras.models.clone_model(grid_classifier)
@@ -231,7 +255,7 @@ def test_another_classifier_does_not_take_the_votes(grid_classifier, grid_images
         )
 
 
-def test_any_callable_will_do(undisturbed, grid_classifier, grid_images, grid_labels):
+def test_any_callable_is_certified(undisturbed, grid_classifier, grid_images, grid_labels):
     def classifier(images, training):
         return np.asarray(grid_classifier(images))
 

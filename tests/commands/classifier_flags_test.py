@@ -39,7 +39,7 @@ def test_predict_loads_no_classifier(load):
     assert "import" not in load("predict").new_flags
 
 
-def test_they_become_options(binary):
+def test_flags_become_options(binary):
     options = binary("--input_range=0,255", "--output=1", "--signature=s", "--returns=sigmoid").model_options()
     assert options.input_range == (0.0, 255.0) and options.output == 1 and options.signature == "s"
     assert options.returns == "sigmoid" and options.data_format is None
@@ -57,6 +57,6 @@ def test_modules_are_imported_or_named(binary, tmp_path, monkeypatch):
     assert sys.modules.pop("layers_of_mine").value == 3
 
 
-def test_a_module_that_is_not_there_is_named(binary):
+def test_a_missing_module_is_named(binary):
     with pytest.raises(ValueError, match="--import=no_such_module cannot be imported .*working directory"):
         binary("--import=no_such_module").model_options()

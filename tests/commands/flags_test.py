@@ -1,4 +1,4 @@
-"""Every flag of every binary reaches what it sets: all are given, none at its default."""
+"""Every flag of every binary reaches its setting; all flags are given values other than their defaults."""
 
 import dataclasses
 import pathlib
@@ -244,7 +244,7 @@ def test_export(export, parse, spy, capsys):
     assert capsys.readouterr().out == "served/digits/3: x, y\nf\n"
 
 
-def test_export_takes_settings_without_a_flag_from_the_run(export, parse, spy):
+def test_export_reads_settings_without_a_flag_from_the_run(export, parse, spy):
     trained = ThreatModel(epsilon=0.3, p=2.0)
     card = {"dataset": "digits", "data_dir": "of the run", "threat_model": trained.get_config()}
     spy(export.model_card, "of_run", card)
@@ -523,6 +523,6 @@ def test_radii_that_are_refused(load, parse, radii, message):
         binary.main()
 
 
-def test_only_attacks_that_transport_are_offered(load):
+def test_only_wasserstein_attacks_are_offered(load):
     binary = load("attack")
     assert "linf_pgd" not in binary._flags.WASSERSTEIN_ATTACKS and "mirror_ascent" in binary._flags.WASSERSTEIN_ATTACKS

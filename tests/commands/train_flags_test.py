@@ -309,7 +309,7 @@ def test_absl_refuses_flags_of_the_board(board, given):
         board.parse(given)
 
 
-def test_lists_of_numbers_rise_and_nothing_else_passes(board):
+def test_lists_of_numbers_must_ascend(board):
     board.parse("--radii=3,1e-1,2")
     assert board.shared.numbers("radii") == (0.1, 2.0, 3.0)
     board.parse("--radii=0.1,much")
@@ -321,7 +321,7 @@ def test_lists_of_numbers_rise_and_nothing_else_passes(board):
 
 
 @pytest.mark.parametrize(("given", "asked"), [([], [7, "determinism"]), (["--nodeterministic"], [7])])
-def test_determinism_is_as_the_flag_says(board, monkeypatch, given, asked):
+def test_determinism_follows_the_flag(board, monkeypatch, given, asked):
     calls = []
     monkeypatch.setattr(board.shared.keras.utils, "set_random_seed", calls.append)
     experimental = board.shared.tensorflow.config.experimental
@@ -341,7 +341,7 @@ def test_determinism_is_as_the_flag_says(board, monkeypatch, given, asked):
         (None, None, ""),
     ],
 )
-def test_a_binary_ends_with_a_sentence_and_a_code(board, monkeypatch, capsys, raised, code, told):
+def test_binaries_report_errors_in_one_sentence_with_an_exit_code(board, monkeypatch, capsys, raised, code, told):
     handlers = []
     monkeypatch.setattr(provenance, "commit", lambda: handlers.append("commit"))
     # What absl does around a main, without what it sets for the whole process.
@@ -367,7 +367,7 @@ def test_a_binary_ends_with_a_sentence_and_a_code(board, monkeypatch, capsys, ra
     assert handlers[0] == "commit" and handlers[1] is not before and signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_binary_takes_nothing_but_flags_and_keeps_a_verbosity_it_is_given(board, monkeypatch):
+def test_binaries_refuse_positional_arguments_and_keep_the_given_verbosity(board, monkeypatch):
     levels = []
     monkeypatch.setattr(_run.app, "run", lambda guarded: guarded(["bin/run.py", *rest]))
     monkeypatch.setattr(_run.logging, "set_verbosity", levels.append)

@@ -24,7 +24,7 @@ def _images(count, height=8, width=9, channels=3, seed=0):
     channels=st.integers(1, 3),
     seed=st.tuples(st.integers(0, 2**31), st.integers(0, 2**31)),
 )
-def test_keeps_the_shape_and_makes_no_new_values(name, count, height, width, channels, seed):
+def test_augmentation_keeps_shape_and_pixel_values(name, count, height, width, channels, seed):
     images = _images(count, height, width, channels)
     changed = augmentation.make_augmentation(name, (height, width, channels))(images, tf.constant(seed, tf.int64))
     assert changed.shape == images.shape and changed.dtype == images.dtype
@@ -34,7 +34,7 @@ def test_keeps_the_shape_and_makes_no_new_values(name, count, height, width, cha
 
 
 @pytest.mark.parametrize("name", _CHANGES)
-def test_is_a_function_of_the_seed(name):
+def test_augmentation_is_a_function_of_the_seed(name):
     images, change = _images(16), augmentation.make_augmentation(name, (8, 9, 3))
     first = change(images, tf.constant([3, 4], tf.int64))
     np.testing.assert_array_equal(first, tf.function(change)(images, tf.constant([3, 4], tf.int64)))
@@ -97,7 +97,7 @@ def test_rows_and_columns_are_shifted_by_numbers_of_their_own(fill):
     np.testing.assert_array_equal(both, RandomMirror()(shifted, tf.random.fold_in(seed, 1)))
 
 
-def test_makes_none_and_refuses():
+def test_none_makes_no_augmentation_and_unknown_names_are_refused():
     assert augmentation.make_augmentation("none", (1, 1, 1)) is None
     with pytest.raises(ValueError, match="augment must be one of none, shift, crop_flip, got 'cutout'"):
         augmentation.make_augmentation("cutout", (32, 32, 3))

@@ -27,7 +27,7 @@ def test_digits_are_the_same_1797_in_three_disjoint_parts():
     assert digits.validation.index[:5].tolist() == [0, 3, 7, 26, 46]
 
 
-def test_splits_not_asked_for_are_empty_and_the_others_do_not_move():
+def test_unrequested_splits_are_empty_and_do_not_change_the_others():
     alone = data.load("digits", splits=("test",))
     assert alone.train.images.shape == (0, 8, 8, 1) and alone.image_shape == (8, 8, 1)
     np.testing.assert_array_equal(alone.test.index, data.load("digits").test.index)
@@ -59,7 +59,7 @@ def test_digits_resize_and_validation_size():
         ({"name": None}, "name must be a string"),
     ],
 )
-def test_load_refuses(options, message):
+def test_load_refuses_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         data.load(**options)
 
@@ -179,7 +179,7 @@ def test_missing_splits_are_held_out_of_train(tmp_path):
         _tiny("tiny_train_only", tmp_path, validation_size=10)
 
 
-def test_what_is_held_out_of_a_large_set_is_bounded(tmp_path, monkeypatch):
+def test_the_size_of_held_out_splits_is_bounded(tmp_path, monkeypatch):
     _tiny("tiny_train_only", tmp_path)
     stored = {}
 
@@ -393,6 +393,6 @@ def test_a_strategy_gets_every_example_of_the_same_order():
         ({"split": _split(0)}, "no examples: name it in splits"),
     ],
 )
-def test_batches_refuses(options, message):
+def test_batches_refuses_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         data.batches(**{"split": _split(), "batch_size": 10} | options)

@@ -100,7 +100,7 @@ def test_writes_examples_and_a_report(model, tmp_path):
     assert (report["attack"], report["seed"], report["num_images"]) == ("random_plan", 3, 4)
 
 
-def test_bad_input_gets_one_sentence(model, tmp_path):
+def test_bad_input_is_refused_in_one_sentence(model, tmp_path):
     finished = _run(f"--model={model}", "--attack=random_plan", "--alpha=2", f"--output_dir={tmp_path / 'run'}")
     assert finished.returncode == 1
     assert finished.stderr == "attack.py: --alpha is no setting of random_plan; leave it out.\n"

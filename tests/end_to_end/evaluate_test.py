@@ -197,7 +197,7 @@ def test_models_are_named(tmp_path):
         parse_models(["a/one.keras", "b/one.keras"])
 
 
-def test_a_folder_of_something_else(config, tmp_path):
+def test_a_folder_without_an_evaluation_is_refused(config, tmp_path):
     with pytest.raises(ValueError, match="holds no evaluation"):
         EvaluationRun.load(str(tmp_path))
     storage.write_json(tmp_path / "config.json", {"epochs": 3})

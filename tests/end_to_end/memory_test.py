@@ -29,7 +29,7 @@ print(faults)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
-def test_memory_that_was_freed_is_not_taken_anew():
+def test_freed_memory_is_reused():
     faults = {}
     for name in ("kept", "given back"):
         command = [sys.executable, "-c", _PROGRAM, name]

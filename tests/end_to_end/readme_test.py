@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands there."""
+"""The examples of the README run unchanged."""
 
 import pathlib
 import re
@@ -10,7 +10,7 @@ import wasser_tf
 README = pathlib.Path(__file__).parents[2] / "README.md"
 
 
-def test_the_lines_for_your_own_code_run():
+def test_the_python_example_runs():
     ours, proof, pretrained = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
     # Each by itself, with no names but its own.
     found, loaded = {}, {}

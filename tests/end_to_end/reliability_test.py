@@ -50,6 +50,6 @@ def test_every_bad_input_gets_a_documented_error(results):
     assert all(row["undocumented"] == 0 for row in results["inputs"])
 
 
-def test_a_long_run_traces_nothing_again(results):
+def test_a_long_run_does_not_retrace_functions(results):
     (row,) = results["long"]
     assert row["traces in the warm-up"] >= 2 and row["retraces after it"] == 0

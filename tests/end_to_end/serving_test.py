@@ -65,7 +65,7 @@ def test_train_export_serve_predict(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_export_tells_of_bad_flags_in_a_sentence(trained, tmp_path):
+def test_export_reports_bad_flags_in_a_sentence(trained, tmp_path):
     model, base = trained / "best.keras", tmp_path / "served"
     for flags, message in [
         ((f"--model={tmp_path / 'nowhere.keras'}",), "There is no file"),

@@ -65,7 +65,7 @@ def finished(tmp_path_factory, flagfile):
 
 
 @pytest.mark.slow
-def test_leaves_everything_behind(finished):
+def test_a_training_writes_all_its_files(finished):
     folder, out = finished
     assert {path.name for path in folder.iterdir()} == {
         "config.json",
@@ -131,7 +131,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(finished, flagfile, tm
     assert code != 0 and "--resume" in errors and "Traceback" not in errors
 
 
-def test_tells_of_an_environment_that_lacks_packages():
+def test_missing_packages_are_reported():
     # -S: without those that are installed.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, "-S", str(_ROOT / "bin" / "train.py")]

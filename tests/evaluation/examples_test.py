@@ -44,3 +44,9 @@ def test_unreadable_files(make_examples, tmp_path):
         examples.read_examples(path)
     with pytest.raises(ValueError, match="cannot be read"):
         examples.read_examples(tmp_path / "nowhere.npz")
+
+
+def test_objects_are_not_pickled(make_examples, tmp_path):
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        examples.write_examples(tmp_path / "a.npz", make_examples([True], [3]), names=np.array([{"a": 1}], object))
+    assert not list(tmp_path.iterdir())

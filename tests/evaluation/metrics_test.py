@@ -15,7 +15,7 @@ def test_a_misclassified_clean_image_is_a_success(make_examples):
     assert scores.feasible_share == 1
 
 
-def test_raw_scores_come_from_the_raw_certificate(make_examples):
+def test_raw_scores_use_the_raw_feasibility(make_examples):
     examples = make_examples([False, False], [0, 0], raw_success=[True, False])
     scores = metrics.score_raw(examples.result, examples.clean.wrong)
     assert scores.success_rate == 0.5

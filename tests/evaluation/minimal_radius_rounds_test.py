@@ -1,4 +1,4 @@
-"""The ramp and the bisection, by an attack that fools each image from a radius of its own on."""
+"""The doubling and the bisection of radii, with an attack that fools each image from a given radius on."""
 
 from typing import ClassVar
 
@@ -60,13 +60,15 @@ def test_each_image_has_a_radius_of_its_own():
     assert found.radius[0] == 0
     gap = found.radius - thresholds
     assert (gap[1:] > -1e-7).all() and (gap[1:] <= 0.01).all()
+    # The example and its record are those of the same round.
+    np.testing.assert_allclose(found.feasibility.radius, found.radius)
     # What has been found is attacked no more, and the batch is filled up.
     assert [sorted(set(index)) for _, index, *_ in rounds][:2] == [[0, 1, 2, 3], [1, 2, 3]]
     assert all(len(index) == 4 and size == 128 for _, index, size, _ in rounds)
     assert len(set(map(tuple, (index for _, index, *_ in rounds)))) > 2
 
 
-def test_what_withstands_the_largest_radius_has_none():
+def test_an_image_robust_at_the_largest_radius_has_an_infinite_minimal_radius():
     found, rounds = _found([1.0, 0.5], largest=0.5, resolution=0.1)
     assert np.isinf(found.radius[0]) and found.radius[1] == pytest.approx(0.5)
     # The last attempt at the first: the largest radius, once.
@@ -74,7 +76,7 @@ def test_what_withstands_the_largest_radius_has_none():
     assert found.adversarial[0, 0, 0, 0] == 1
 
 
-def test_an_example_that_needs_less_counts_for_less():
+def test_the_cost_of_an_example_lowers_the_minimal_radius():
     found, rounds = _found([0.3], saved=0.75, largest=1.28, resolution=0.05)
     # 0.32 fools at a cost of 0.24; 0.2 does not, and 0.04 are left.
     assert [radius[0] for radius, *_ in rounds][-2:] == pytest.approx([0.32, 0.2])

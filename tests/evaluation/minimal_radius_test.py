@@ -1,4 +1,4 @@
-"""Minimal radii: against the exact threshold of a linear classifier, and what is said of images never fooled."""
+"""Minimal radii, compared with the exact thresholds of a linear classifier."""
 
 import keras
 import numpy as np
@@ -43,7 +43,7 @@ def _margin_at(image, radius, direction):
     return best - 6.0
 
 
-def test_an_image_that_no_one_can_fool_has_no_radius():
+def test_an_image_that_is_never_fooled_has_an_infinite_radius():
     model = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(2)])
     model.set_weights([np.zeros((64, 2), np.float32), np.float32([1.0, 0.0])])
     attack, images = wasser_tf.attacks.RandomPlan(wasser_tf.ThreatModel()), np.ones((2, *SHAPE), np.float32)

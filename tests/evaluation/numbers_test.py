@@ -1,4 +1,4 @@
-"""Metrics, records and their tables by numbers that were worked out by hand, each field different from all others."""
+"""Metrics, records and tables, compared with numbers computed by hand; every field has a different value."""
 
 import csv
 import dataclasses
@@ -98,7 +98,7 @@ def test_scores():
     assert dataclasses.asdict(metrics.score_raw(_RESULT, _WRONG)) == _RAW_SCORES
 
 
-def test_scores_ask_for_the_capacity():
+def test_scores_need_the_capacity():
     assert metrics.score_feasible(_RESULT, _WRONG, 0.75).feasible_share == 0.5
     assert metrics.score_raw(_RESULT, _WRONG, None).feasible_share == 0.5
 
@@ -159,7 +159,7 @@ def test_a_record_field_by_field():
     assert _record(radius=None)[0].epsilon == _record(radius=None)[0].threat_model["epsilon"] == 0.25
 
 
-def test_a_record_is_of_the_attacks_capacity():
+def test_a_record_uses_the_capacity_of_the_attack():
     attack = attacks.make("random_plan", ThreatModel(capacity=2.0))
     options = {"radius": None, "model_name": "m", "dataset_name": "d", "seconds": 1}
     made = make_record(attack, _RESULT._replace(feasibility=_RAW), _CLEAN, **options)
@@ -168,7 +168,7 @@ def test_a_record_is_of_the_attacks_capacity():
         make_record(attacks.make("linf_pgd", ThreatModel()), _RESULT, _CLEAN, **options)
 
 
-def test_evaluating_hands_everything_to_the_attack(monkeypatch):
+def test_evaluate_attack_passes_every_argument_to_the_attack(monkeypatch):
     images, labels, asked = np.zeros([4, 2, 2, 1], np.float32), np.array([1, 1, 1, 0]), []
 
     class Fake(attacks.RandomPlan):

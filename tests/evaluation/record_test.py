@@ -30,7 +30,7 @@ def test_the_record_holds_the_settings_and_the_results(evaluation, digits):
     assert record.max_iterations == 1
 
 
-def test_json_is_json_whatever_the_numbers(make_examples, tmp_path):
+def test_records_are_valid_json_for_all_numbers(make_examples, tmp_path):
     # Something moved at radius 0: the cost ratio is infinite.
     examples = make_examples([True], [1], radius=0, cost=1)
     attack = attacks.make("random_plan", ThreatModel(epsilon=0))

@@ -1,4 +1,4 @@
-"""Every sanity check passes where it should and fails where it should, by attacks whose success is laid down."""
+"""Every sanity check passes and fails where it should, with attacks of a given success."""
 
 import dataclasses
 import types
@@ -59,7 +59,7 @@ def make():
     return checker
 
 
-def test_the_tolerance_is_an_image_and_a_point(make):
+def test_the_tolerance_is_one_image_plus_one_percentage_point(make):
     checker = make(3, radii=(0.3, 0.1))
     assert checker.tolerance == pytest.approx(_TOLERANCE) and checker.radii == (0.1, 0.3)
     assert checker.from_logits and checker.attack.schedule is None
@@ -226,7 +226,7 @@ def test_restarts(make, found, passed, rates):
     assert made._success(0.1).sum() == len(found[0])
 
 
-def test_restarts_of_an_attack_without_chance_are_skipped(make):
+def test_restarts_of_a_deterministic_attack_are_skipped(make):
     check = make(4).restarts()
     assert check.passed is None and check.measured == "nothing in the attack is random"
     assert check.name == "restarts converge" and check.needed == "at most 5 points more from the third"

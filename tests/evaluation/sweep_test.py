@@ -34,7 +34,7 @@ def make_sweep(folder, attack, classifier, digits, *, radii=(0.1, 0.4), name="ml
     return Sweep(folder, models, {"random_plan": attack}, radii, digits, chunk_size=chunk_size), models[0]
 
 
-def test_what_was_attacked_is_not_attacked_again(tmp_path, counted, classifier, digits):
+def test_stored_cells_are_not_attacked_again(tmp_path, counted, classifier, digits):
     told = []
     sweep, model = make_sweep(tmp_path, counted, classifier, digits)
     assert len(sweep.missing()) == 4
@@ -150,7 +150,7 @@ def test_scores_need_the_images_of_a_few_only(tmp_path, random_plan, classifier,
     np.testing.assert_array_equal(worst.result.adversarial, wanted.result.adversarial[:10])
 
 
-def test_once_all_are_fooled_nothing_is_left_to_attack(tmp_path, counted, classifier, digits):
+def test_no_attack_runs_once_all_images_are_fooled(tmp_path, counted, classifier, digits):
     wrong = digits._replace(labels=(classifier(digits.images).numpy().argmax(axis=1) + 1) % 10)
     model = Model("mlp", "a", classifier)
     sweep = Sweep(tmp_path, [model], {"a": counted}, (0.1, 0.4), wrong, chunk_size=8, skip_fooled=True)

@@ -1,4 +1,4 @@
-"""The judges of a table say no: exact transport, the worst case, and the report that prints what they found."""
+"""Negative verdicts: the exact verification, the worst case and the report of both."""
 
 import dataclasses
 import json
@@ -109,13 +109,13 @@ def test_the_worst_case_is_compared_at_each_radius(record, worst, passed):
     assert check.needed == "at each ε at least the best attack alone"
 
 
-def test_the_worst_case_cannot_be_compared_with_nothing(record):
+def test_the_worst_case_check_needs_several_attacks(record):
     assert worst_case_is_per_example([record([True] * 4)]).measured == "there is one attack only"
     alone = worst_case_is_per_example([record([True] * 4, WORST_CASE)])
     assert alone.passed is None and alone.measured == "no attack has scores of its own"
 
 
-def test_the_worst_case_takes_every_field_of_the_run_it_takes(make_examples):
+def test_the_worst_case_takes_all_fields_from_the_same_run(make_examples):
     def run(number, success, loss, raw_success, raw_loss):
         made = make_examples(success, loss, raw_success=raw_success)
 
@@ -302,7 +302,7 @@ def drawn(monkeypatch):
     return found
 
 
-def test_what_is_drawn(record, drawn, tmp_path):
+def test_the_report_draws_the_expected_figures(record, drawn, tmp_path):
     pictures = {0.3: report.Pictures(*(f"field {number}" for number in range(5)))}
     models = [_model(record, name="m/1", pictures=pictures, bisected=True), _model(record, name="n", bisected=True)]
     ball = ThreatModel(epsilon=0.7)
@@ -336,7 +336,7 @@ def test_what_is_drawn(record, drawn, tmp_path):
     ]
 
 
-def test_what_cannot_be_drawn_is_left_out(record, drawn, tmp_path):
+def test_figures_that_cannot_be_drawn_are_left_out(record, drawn, tmp_path):
     models = [_model(record, bisected=True, pictures={0.1: ()}), _model(record, name="n")]
     for model in models:
         model.records = [one for one in model.records if one.attack == WORST_CASE]

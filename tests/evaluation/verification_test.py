@@ -16,7 +16,7 @@ def test_feasible_examples_are_confirmed(classifier, random_plan, digits):
     assert 0.1 < check.max_ratio <= 1 + 1e-5
 
 
-def test_a_lie_is_found(make_examples):
+def test_wrong_costs_and_radii_are_detected(make_examples):
     # Half a unit of the four goes one pixel: the distance is 1/8.
     images = np.ones([1, 2, 4, 1], np.float32) / 2
     moved = images.copy()

@@ -17,7 +17,7 @@ def test_success_is_preferred_and_then_loss(make_examples):
     assert worst.result.feasibility.cost.shape == (4,)
 
 
-def test_raw_examples_are_chosen_by_themselves(make_examples):
+def test_raw_examples_are_chosen_independently(make_examples):
     one = make_examples([True, False], [1, 1], raw_success=[False, False])
     two = make_examples([False, False], [2, 2], raw_success=[True, False])
     worst = worst_case([one, two]).result
@@ -25,7 +25,7 @@ def test_raw_examples_are_chosen_by_themselves(make_examples):
     assert worst.raw_success.tolist() == [True, False] and worst.raw_loss.tolist() == [2, 2]
 
 
-def test_a_loss_that_is_no_number_is_not_the_largest(make_examples):
+def test_a_nan_loss_is_not_the_largest(make_examples):
     worst = worst_case([make_examples([True], [np.nan]), make_examples([True], [1])])
     assert worst.result.loss.tolist() == [1]
 
@@ -44,7 +44,7 @@ def test_least_costs(make_examples):
     np.testing.assert_allclose(least_costs([small, large]), [0, 0.1, 0.2, np.inf], rtol=1e-6)
 
 
-def test_what_is_found_later_for_some_images_is_taken_where_it_is_worse(make_examples):
+def test_later_results_replace_earlier_ones_where_they_are_worse(make_examples):
     so_far = make_examples([False, True, False, False], [1, 5, 2, 3])
     rows = np.array([0, 2, 3])
     worst = update_worst_case(so_far, take(make_examples([True] * 4, [0.5, 9, 1, 4]), rows), rows).result

@@ -1,4 +1,4 @@
-"""The mean of classifiers: of weights and of batch norm's moments, and what cannot be averaged."""
+"""The mean of classifiers, their batch normalisation included, and models that cannot be averaged."""
 
 import keras
 import numpy as np
@@ -42,7 +42,7 @@ def test_every_weight_is_the_mean(saved, tmp_path):
         assert weight.dtype == np.float32
 
 
-def test_what_has_no_mean_is_refused(saved, tmp_path):
+def test_models_that_cannot_be_averaged_are_refused(saved, tmp_path):
     other = tmp_path / "other.keras"
     classifier(0, units=4).save(other)
     with pytest.raises(ValueError, match="another architecture"):

@@ -1,4 +1,4 @@
-"""One network in each form that users have: attacked as its canonical form is, or refused, never silently different."""
+"""One network in every form that users have is attacked like its canonical form, or refused."""
 
 import warnings
 
@@ -60,7 +60,7 @@ def test_every_form_is_attacked_as_its_canonical_form(case, images, canonical, t
 
 @pytest.mark.parametrize("pixels", generated.PIXELS)
 @pytest.mark.parametrize("order", generated.ORDERS)
-def test_a_description_gives_the_same(pixels, order, images, canonical, tmp_path):
+def test_a_description_gives_the_same_result(pixels, order, images, canonical, tmp_path):
     case = generated.Generated("functional", pixels, "probabilities", order)
     labels, expected = canonical[case.num_classes]
     classifier = Classifier(generated.make(case, tmp_path), **case.given)

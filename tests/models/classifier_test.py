@@ -1,4 +1,4 @@
-"""What is accepted, asked for and refused of classifiers: docs/how_to/bring_your_own_model.md, row by row."""
+"""Classifiers that are accepted, need a description or are refused; the rows of docs/how_to/bring_your_own_model.md."""
 
 import keras
 import numpy as np
@@ -58,7 +58,7 @@ def test_pixels_of_0_to_255_are_found_by_the_first_operations(front):
         lambda: L.RandomFlip("horizontal"),
     ],
 )
-def test_a_keras_model_of_unit_pixels_needs_nothing(front):
+def test_a_keras_model_of_unit_pixels_needs_no_conversion(front):
     model = functional(front(), L.Flatten(), L.Dense(3))
     description = described(model)
     assert description.plain and description.input_range == (0, 1)
@@ -73,14 +73,14 @@ def test_preprocessing_of_keras_applications_is_found():
 
 
 @pytest.mark.parametrize("scale", [1 / 16, 1 / 1000, 0.1])
-def test_another_scale_is_asked_for(scale):
+def test_an_unknown_scale_must_be_given(scale):
     model = functional(L.Rescaling(scale), L.Flatten(), L.Dense(3))
     with pytest.raises(ValueError, match=r"multiplies pixels by .* give input_range \(--input_range\)"):
         ATTACK(model, IMAGES, LABELS)
     assert described(model, input_range=(0, 16)).input_range == (0, 16)
 
 
-def test_images_in_either_range_come_back_in_their_own():
+def test_examples_have_the_range_of_the_given_images():
     model = functional(L.Rescaling(1 / 255), L.Flatten(), L.Dense(3))
     unit, own = ATTACK(model, IMAGES, LABELS), ATTACK(model, IMAGES * np.float32(255), LABELS)
     np.testing.assert_array_equal(unit.success, own.success)
@@ -103,7 +103,7 @@ def test_standardised_images_are_refused():
         Classifier(functional(), input_range=(-1, 1))
 
 
-def test_rounding_of_pixels_is_clipped_and_more_is_shown_in_digits():
+def test_pixel_rounding_errors_are_clipped_and_larger_ones_reported():
     images = IMAGES.copy()
     images[0, 0, 0], images[0, 0, 1] = 1.0000001, -1e-7
     assert clip_rounding(images).max() == 1 and clip_rounding(images).min() == 0
@@ -113,7 +113,7 @@ def test_rounding_of_pixels_is_clipped_and_more_is_shown_in_digits():
         ATTACK(functional(), images, LABELS)
 
 
-def test_channels_first_is_found_or_asked_for():
+def test_channels_first_is_detected_or_must_be_given():
     images = np.random.default_rng(1).uniform(size=(4, 3, 8, 8)).astype(np.float32)
     shape = (3, 8, 8)
     shown = functional(L.Permute((2, 3, 1)), L.Conv2D(2, 3), L.Flatten(), L.Dense(3), shape=shape)
@@ -189,7 +189,7 @@ def test_unnormalised_probabilities_are_refused(layers, message):
         ATTACK(functional(L.Flatten(), *layers), IMAGES, LABELS)
 
 
-def test_announced_probabilities_must_be_some_and_announced_logits_too():
+def test_declared_probabilities_and_logits_are_checked():
     logits, softmax = functional(), functional(L.Flatten(), L.Dense(3, activation="softmax"))
     with pytest.raises(ValueError, match="are no probabilities"):
         ATTACK(logits, IMAGES, LABELS, from_logits=False)
@@ -211,7 +211,7 @@ def _saturated(kind):
     return functional(scaled, L.Lambda(lambda x: tf.exp(x - tf.reduce_logsumexp(x, axis=1, keepdims=True))))
 
 
-def test_logits_are_taken_from_behind_a_softmax_of_any_kind():
+def test_the_logits_before_any_kind_of_softmax_are_used():
     expected = ATTACK(_saturated("logits"), IMAGES, LABELS)
     for kind in ("Lambda", "function"):
         found = ATTACK(_saturated(kind), IMAGES, LABELS)
@@ -220,7 +220,7 @@ def test_logits_are_taken_from_behind_a_softmax_of_any_kind():
         assert not found.flagged.any()
 
 
-def test_saturated_probabilities_are_flagged_and_warned_of():
+def test_saturated_probabilities_are_flagged_with_a_warning():
     with pytest.warns(UserWarning, match="of 6 images are flagged"):
         found = ATTACK(_saturated("exp"), IMAGES, LABELS)
     assert found.flagged.any()
@@ -283,7 +283,7 @@ def test_signatures_and_outputs_of_saved_models(folder):
         models.load_classifier(folder / "plain.keras", signature="a")
 
 
-def test_logits_behind_the_softmax_of_a_saved_model(folder):
+def test_the_logits_before_the_softmax_of_a_saved_model_are_used(folder):
     scaled = _saturated("logits")
     functional(scaled, L.Softmax()).export(folder / "hot", verbose=False)
     loaded = models.load_classifier(folder / "hot")
@@ -302,7 +302,7 @@ def test_h5_files_are_loaded(folder):
         models.load_classifier(folder / "only.weights.h5")
 
 
-def test_layers_of_the_users_own_are_named(folder):
+def test_unknown_custom_layers_are_named(folder):
     @keras.saving.register_keras_serializable("mine")
     class Twice(L.Layer):
         def call(self, inputs):
@@ -323,13 +323,13 @@ def test_the_error_about_lambda_layers_explains_the_remedy(folder):
 
 
 @pytest.mark.parametrize("model", [functional(), keras.Sequential([keras.Input((8, 8, 1)), L.Flatten(), L.Dense(3)])])
-def test_logits_behind_a_loss_of_probabilities_are_refused(model):
+def test_a_loss_of_probabilities_refuses_a_classifier_of_logits(model):
     wrapped = WasserTrain(model, ATTACK)
     with pytest.raises(ValueError, match="from_logits=True"):
         wrapped.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=False))
 
 
-def test_a_loss_that_shows_nothing_leaves_it_to_the_classifier():
+def test_without_from_logits_in_the_loss_the_classifier_decides():
     image = keras.Input((8, 8, 1))
     flat = L.Flatten()(image)
     model = keras.Model(image, L.Add()([L.Dense(3)(flat), L.Dense(3)(flat)]))

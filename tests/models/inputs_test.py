@@ -1,4 +1,4 @@
-"""Each check of the input of a classifier: what passes, what is refused, and the message."""
+"""Checks of a classifier's input: valid values, invalid values and messages."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ class Model:
         return np.zeros((len(images), 3))
 
 
-def test_good_images_and_labels_come_back_in_the_types_of_attacks():
+def test_valid_images_and_labels_are_converted_to_float32_and_int32():
     images, labels = check_batch(Model(), IMAGES.astype(np.float64), LABELS.astype(np.int64))
     assert images.dtype == np.float32 and labels.dtype == np.int32
     np.testing.assert_array_equal(images, IMAGES)
@@ -72,11 +72,11 @@ def test_one_bad_pixel_is_enough():
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 8, 5), (3, 4, 8, 4), (3, 1, 8, 4)])
-def test_images_that_may_well_be_channels_last_pass(shape):
+def test_ambiguous_shapes_are_accepted(shape):
     check_batch(lambda images, training: images, np.zeros(shape), LABELS)
 
 
-def test_a_model_of_any_size_of_image_takes_any_and_one_of_any_channels_too():
+def test_unknown_dimensions_of_the_input_accept_any_size():
     check_batch(Model((None, None, None, 1)), IMAGES, LABELS)
     check_batch(Model([(None, 4, 4, 1)]), IMAGES, LABELS)
     check_batch(Model((None, 20)), IMAGES, LABELS)
@@ -84,7 +84,7 @@ def test_a_model_of_any_size_of_image_takes_any_and_one_of_any_channels_too():
     check_batch(Model((None, 3, 8, 8)), np.zeros((3, 3, 8, 8)), LABELS)
 
 
-def test_labels_reach_the_classes_of_the_classifier():
+def test_labels_are_limited_by_the_classes_of_the_classifier():
     with pytest.raises(ValueError, match="0 to 1, as the classifier has 2 classes, got 0 to 2"):
         check_batch(Model(output_shape=(None, 2)), IMAGES, LABELS)
     check_batch(Model(output_shape=[(None, 2)]), IMAGES, LABELS)
@@ -140,7 +140,7 @@ def test_bad_labels_are_refused(labels, classes, message):
 
 
 @pytest.mark.parametrize(("radius", "expected"), [(0.5, [0.5] * 3), ([2], [2] * 3), ([0, 1, 2], [0, 1, 2])])
-def test_a_radius_is_one_for_each_image(radius, expected):
+def test_the_radius_is_broadcast_to_the_images(radius, expected):
     found = check_radius(radius, 3)
     assert found.dtype == np.float32 and found.shape == (3,)
     np.testing.assert_array_equal(found, expected)
@@ -194,7 +194,7 @@ def test_probabilities_are_recognised_by_their_values(values, logits):
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_what_a_classifier_declares_counts(declared):
+def test_declared_from_logits_takes_precedence(declared):
     assert outputs_are_logits(outputs([[0.2, 0.8]], from_logits=declared), IMAGES[:1]) is declared
     assert outputs_are_logits(outputs([[5.0, 0.8]], from_logits=declared), IMAGES[:1]) is declared
 
@@ -202,7 +202,7 @@ def test_what_a_classifier_declares_counts(declared):
 @pytest.mark.parametrize(
     ("values", "shape"), [(np.zeros(2), r"\(2,\)"), (np.zeros((3, 2)), r"\(3, 2\)"), (np.zeros((2, 1)), r"\(2, 1\)")]
 )
-def test_outputs_that_are_no_classes_are_refused(values, shape):
+def test_outputs_of_another_shape_are_refused(values, shape):
     with pytest.raises(
         ValueError, match=rf"must return \[n, classes\] with at least 2 classes, got {shape} for 2 imag"
     ):

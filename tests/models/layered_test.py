@@ -78,7 +78,7 @@ def test_one_unit_is_certified_as_two_classes(activation):
     assert (found.radius <= reference.radius + 2e-4).all()
 
 
-def test_what_cannot_be_layers_is_refused():
+def test_models_that_cannot_be_converted_to_layers_are_refused():
     fixed = keras.Input(batch_shape=(2, 6, 6, 1))
     fixed = keras.Model(fixed, dense()(L.Flatten()(fixed)))
     with pytest.raises(ValueError, match="takes 2 images at a time"):
@@ -91,7 +91,7 @@ def test_what_cannot_be_layers_is_refused():
         certify(lambda images, training=False: tf.reshape(images, [-1, 36]) @ KERNEL, IMAGES, PLAIN, BALL)
 
 
-def test_a_plain_model_stays_itself():
+def test_a_model_in_canonical_form_is_returned_unchanged():
     model = network(L.Flatten())
     assert as_layers(canonical_of(model, (6, 6, 1))) is model
 

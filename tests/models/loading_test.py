@@ -17,7 +17,7 @@ _built = functools.cache(functools.partial(models.build, image_shape=(32, 32, 3)
 
 @pytest.mark.parametrize("name", models.MODELS)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (9, 13, 3)])
-def test_maps_images_to_float32_logits(name, shape):
+def test_models_map_images_to_float32_logits(name, shape):
     model = models.build(name, shape, 7, width=0.25)
     logits = model(np.random.default_rng(0).random((3, *shape), np.float32), training=False)
     assert logits.shape == (3, 7) and logits.dtype == tf.float32
@@ -36,11 +36,11 @@ def test_maps_images_to_float32_logits(name, shape):
         ("mlp", (8, 8, 1), 65 * 64 + 65 * 10),
     ],
 )
-def test_has_the_weights_of_its_name(name, shape, weights):
+def test_models_have_the_expected_number_of_weights(name, shape, weights):
     assert models.build(name, shape, 10).count_params() == weights
 
 
-def test_resnets_are_of_their_size():
+def test_resnets_have_the_expected_number_of_weights():
     def trainable(name):
         return sum(int(np.prod(weight.shape)) for weight in _built(name).trainable_weights)
 
@@ -116,7 +116,7 @@ def _published_arrays():
     }
 
 
-def test_published_arrays_land_in_their_layers(tmp_path):
+def test_published_arrays_are_assigned_to_their_layers(tmp_path):
     path = tmp_path / "net.npz"
     np.savez(path, **_published_arrays())
     images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
@@ -228,7 +228,7 @@ def test_refuses_other_objects_as_classifiers(tmp_path, classifier):
         models.load_classifier(path)
 
 
-def test_a_lambda_is_not_run(tmp_path):
+def test_lambda_layers_in_files_are_not_executed(tmp_path):
     image = keras.Input((8, 8, 1))
     keras.Model(image, keras.layers.Lambda(lambda x: x * 2)(image)).save(tmp_path / "net.keras")
     with pytest.raises(ValueError, match="cannot be loaded"):
@@ -244,7 +244,7 @@ def test_a_lambda_is_not_run(tmp_path):
         lambda layers: layers[0]["config"].update(batch_shape=[None, 100000, 100000, 3000]),
     ],
 )
-def test_a_file_that_asks_for_more_than_there_is_is_refused_before_it_is_made(tmp_path, monkeypatch, change):
+def test_files_that_need_more_memory_than_available_are_refused_before_loading(tmp_path, monkeypatch, change):
     models.build("mlp", (4, 4, 1), 3, seed=0).save(tmp_path / "good.keras")
     with zipfile.ZipFile(tmp_path / "good.keras") as good, zipfile.ZipFile(tmp_path / "bad.keras", "w") as bad:
         for name in good.namelist():
@@ -355,7 +355,7 @@ def _outputs(name, kind, attribute=None):
     return [tuple(layer.output.shape[1:]) for layer in layers]
 
 
-def test_lenets_have_the_published_maps():
+def test_lenets_have_the_published_feature_maps():
     convolution = keras.layers.Conv2D
     assert _outputs("lenet", convolution) == [(16, 16, 16), (8, 8, 32)]
     assert _outputs("lenet_wide", convolution) == [(16, 16, 64), (8, 8, 128)]
@@ -379,7 +379,7 @@ def test_lenets_have_the_published_maps():
         ),
     ],
 )
-def test_resnets_have_the_maps_of_their_kind(name, maps, activation):
+def test_resnets_have_the_feature_maps_of_their_kind(name, maps, activation):
     assert [(rows, channels) for rows, _, channels in _outputs(name, keras.layers.Conv2D)] == maps
     assert not any(_outputs(name, keras.layers.Conv2D, "use_bias"))
     initializers = _outputs(name, keras.layers.Conv2D, "kernel_initializer")
@@ -416,7 +416,7 @@ def test_a_hidden_layer_has_at_least_one_unit():
         ("linear", (1, 1, 1), 10**9, 1, 3.73),
     ],
 )
-def test_what_does_not_fit_is_not_built(monkeypatch, name, shape, classes, width, gigabytes):
+def test_models_that_exceed_the_memory_are_not_built(monkeypatch, name, shape, classes, width, gigabytes):
     monkeypatch.setattr(validators, "physical_memory", lambda: 2**30)
     with pytest.raises(ValueError, match=f"The weights of {name} for images of .* need about {gigabytes:g} GiB"):
         models.build(name, shape, classes, width=width)

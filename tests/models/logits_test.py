@@ -1,4 +1,4 @@
-"""How attacks see a classifier: inference mode, float32 logits, and probabilities made logits again."""
+"""The view that attacks have of a classifier: inference mode, and float32 logits, also of probabilities."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from wasser_tf.models import logits as attacked
 from wasser_tf.models.logits import as_logits_fn
 
 
-def test_logits_come_out_in_float32_and_in_inference_mode():
+def test_logits_are_float32_and_computed_in_inference_mode():
     seen = []
 
     def classifier(images, training=None):
@@ -23,7 +23,7 @@ def test_logits_come_out_in_float32_and_in_inference_mode():
     np.testing.assert_allclose(logs, np.log([[0.25, 0.75]]), rtol=1e-3)
 
 
-def test_a_probability_of_0_is_a_finite_logit_below_all_that_float32_holds_otherwise():
+def test_a_probability_of_0_becomes_the_smallest_finite_logit():
     logits = as_logits_fn(lambda images, training: tf.constant([[0.0, 1.0, 1e-29]]), False)(tf.zeros([1, 2, 2, 1]))
     np.testing.assert_allclose(logits, np.log([[1e-30, 1.0, 1e-29]]), rtol=1e-5)
 

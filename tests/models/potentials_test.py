@@ -131,7 +131,7 @@ def test_arguments_out_of_range(arguments, words):
         TransportPotentials(**{"units": 4, "threat_model": BALL, **arguments})
 
 
-def test_windows_that_are_too_large_and_shapes_that_are_not_images():
+def test_large_windows_and_other_shapes_are_refused():
     layer = TransportPotentials(2, ThreatModel(kernel_size=None))
     with pytest.raises(ValueError, match="kernel_size of at most"):
         layer.build((None, 28, 28, 1))

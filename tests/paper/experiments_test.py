@@ -95,7 +95,7 @@ def test_figures_show_raw_and_feasible_scores_without_the_worst_case(context, mo
     assert drawn["fig5.png"][0] == "wasser_attack on pgd"
 
 
-def test_beyond_contains_every_classifier_and_the_worst_case(context, monkeypatch):
+def test_the_beyond_experiment_contains_every_classifier_and_the_worst_case(context, monkeypatch):
     radii = {}
     monkeypatch.setattr(figures, "save_accuracy_curves", lambda path, given, **options: radii.update(given))
     made = experiments.beyond(context)

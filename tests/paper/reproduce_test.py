@@ -86,7 +86,7 @@ def test_reproductions_that_are_refused(tmp_path, changes, message):
         reproduction(tmp_path, **changes)
 
 
-def test_roles(tmp_path):
+def test_roles_follow_leave_out(tmp_path):
     assert reproduction(tmp_path).roles == ("standard", "pgd", "wasser_train")
     assert reproduction(tmp_path, leave_out=("pgd",)).roles == ("standard", "wasser_train")
     both = reproduction(tmp_path, leave_out=["pgd", "wasser_train"])
@@ -123,7 +123,7 @@ def checked(tmp_path, monkeypatch):
     return checked
 
 
-def test_reproducing(tmp_path, checked):
+def test_a_reproduction_runs_its_experiments_in_order(tmp_path, checked):
     logged = []
     config = reproduction(
         tmp_path, experiments=["fig4", "table1"], attacks=("x", "y"), publish_dir=str(tmp_path / "docs")

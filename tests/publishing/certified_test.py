@@ -1,4 +1,4 @@
-"""Certified accuracies of entries: the columns, the checks, and what does not fit together."""
+"""Certified accuracies of leaderboard entries: columns, checks and certificates that do not match."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ def certification(**changes):
     return Certification(**{**fields, **changes})
 
 
-def test_certified_accuracies_stand_in_columns_and_others_get_a_dash():
+def test_certified_accuracies_have_columns_and_missing_ones_a_dash():
     found = certified.add_certified(entry({"0.1": 0.75, "0.3": 0.5}), certification())
     assert found["certified"] == {
         "accuracy": {"0.1": 0.5, "0.3": 0.25},
@@ -51,7 +51,7 @@ def test_certified_accuracies_stand_in_columns_and_others_get_a_dash():
     assert certified.certified_by(votes).endswith("each certificate with a probability of 0.95")
 
 
-def test_an_entry_that_certifies_more_than_withstands_is_an_error(tmp_path):
+def test_a_certified_accuracy_above_the_robust_accuracy_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="certified accuracy of mine at ε = 0.1 is 50 %, above its robust accuracy"):
         certified.add_certified(entry({"0.1": 0.25}), certification())
     wrong = entry({"0.1": 0.25}, certified={"accuracy": {"0.1": 0.5}, "method": "ibp", "confidence": 1.0})
@@ -73,7 +73,7 @@ def test_an_entry_that_certifies_more_than_withstands_is_an_error(tmp_path):
         ({"fingerprint": "h"}, {}, "does not certify mine"),
     ],
 )
-def test_certificates_of_something_else_are_refused(of_entry, of_certification, message):
+def test_certificates_of_other_images_balls_or_classifiers_are_refused(of_entry, of_certification, message):
     with pytest.raises(ValueError, match=message):
         certified.add_certified(entry({"0.1": 0.75}, **of_entry), certification(**of_certification))
 
@@ -105,7 +105,7 @@ def test_an_attack_within_a_certified_radius_is_an_error():
         leaderboard.make_entry(report, "m")
 
 
-def test_both_ways_to_a_certified_entry_agree(board, tmp_path, monkeypatch):
+def test_certifying_before_and_after_adding_an_entry_gives_the_same(board, tmp_path, monkeypatch):
     path = tmp_path / "linear.keras"
     models.build("linear", (8, 8, 1), 10, seed=0).save(path)
     run_certification(

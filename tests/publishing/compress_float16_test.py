@@ -6,7 +6,7 @@ from wasser_tf import ThreatModel, WasserTrain, attacks, models
 from wasser_tf.publishing.compress_float16 import compress_float16
 
 
-def test_a_small_file_that_any_keras_opens(tmp_path):
+def test_compressed_files_are_small_and_open_in_keras(tmp_path):
     classifier = models.build("lenet", (8, 8, 1), 10, seed=0)
     classifier.compile("adam", "mse")
     classifier.optimizer.build(classifier.trainable_variables)

@@ -1,4 +1,4 @@
-"""The mutation tool on a toy package: what it mutates, which tests it runs, and the verdicts."""
+"""The mutation tool on a toy package: mutations, choice of tests and verdicts."""
 
 import json
 import pathlib
@@ -189,11 +189,11 @@ def test_cuts():
         "class A:\n    def __repr__(self):\n        return g(self, h)\n",
     ],
 )
-def test_leaves_out_equivalent_mutations(source):
+def test_equivalent_mutations_are_left_out(source):
     assert _cuts(source) == {}
 
 
-def test_finds_the_innermost_function_of_a_line():
+def test_the_innermost_function_of_a_line_is_found():
     functions = mutations.Functions(
         '"""Doc."""\nx = 1\ndef f():\n    y = 2\n    def g():\n        return 3\n    return g\nz = 4\n'
     )
@@ -201,7 +201,7 @@ def test_finds_the_innermost_function_of_a_line():
     assert [functions.at(line) for line in (1, 2, 3, 4, 5, 6, 7, 8)] == [0, 0, 0, 1, 1, 2, 1, 0]
 
 
-def test_draws_cosmic_rays_operators_too_and_by_the_seed(toy):
+def test_operators_of_cosmic_ray_are_drawn_by_the_seed(toy):
     pytest.importorskip("cosmic_ray", reason="pip install -e '.[mutation]'")
     paths = [toy / "toy" / "sums.py"]
     draws = [mutations.sample(toy, paths, seed, 4) for seed in (0, 0, 1)]
@@ -212,6 +212,6 @@ def test_draws_cosmic_rays_operators_too_and_by_the_seed(toy):
     assert drawn.diff.startswith("toy/sums.py:23: comparison\n-    while count > 0:\n+    while count ")
 
 
-def test_refuses_unknown_kinds(toy):
+def test_unknown_kinds_are_refused(toy):
     with pytest.raises(ValueError, match="kinds must be some of binary operator"):
         mutations.sample(toy, [toy / "toy" / "sums.py"], 0, 1, ["loops"])

@@ -1,4 +1,4 @@
-"""Comparisons: what is asked of whom, the signs of gains, which images are drawn."""
+"""Comparisons of classifiers: attacks, signs of gains and chosen images."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def compared(make_examples):
     return Comparison(classifiers, split, (0.1, 0.4), evaluations)
 
 
-def test_attacks_each_classifier_at_each_radius(monkeypatch):
+def test_each_classifier_is_attacked_at_each_radius(monkeypatch):
     asked, told, stops = [], [], []
     monkeypatch.setattr(
         evaluation_comparison, "evaluate_attack", lambda *given, **options: asked.append((given, options))
@@ -98,7 +98,7 @@ def drawn(monkeypatch):
     return found
 
 
-def test_pictures_are_of_images_that_all_know_clean(compared, drawn, tmp_path):
+def test_pictures_show_images_that_all_classifiers_get_right(compared, drawn, tmp_path):
     paths = comparison.save_figures(tmp_path, compared, 0.4, class_names=["a", "b"])
     assert [path.name for path in paths] == ["examples_old.png", "examples_new.png", "success.png"]
     ball = ThreatModel(epsilon=0.4, p=2.0)
@@ -116,7 +116,7 @@ def test_pictures_are_of_images_that_all_know_clean(compared, drawn, tmp_path):
     assert curves == {"old": ((0.0, 0.1, 0.4), [0.25, 0.5, 1.0]), "new": ((0.0, 0.1, 0.4), [0.25, 0.25, 0.5])}
 
 
-def test_where_no_image_is_known_to_all_the_first_are_drawn(compared, drawn, tmp_path):
+def test_without_a_common_correct_image_the_first_are_drawn(compared, drawn, tmp_path):
     for name, wrong in (("old", [True, True, False, False]), ("new", [False, False, True, True])):
         for at, one in enumerate(compared.evaluations[name]):
             compared.evaluations[name][at] = one._replace(clean=one.clean._replace(wrong=np.array(wrong)))

@@ -1,4 +1,4 @@
-"""The numbers in the figures: what lines, bars and captions show; nothing is written."""
+"""Numbers, labels and captions of the figures, without writing files."""
 
 import dataclasses
 
@@ -43,6 +43,11 @@ def records(make_examples):
     ]
 
 
+def _has_grid_and_two_sides(axis):
+    sides = [axis.spines[side].get_visible() for side in ("top", "right", "bottom", "left")]
+    return sides == [False, False, True, True] and axis.xaxis.get_gridlines()[0].get_visible()
+
+
 def _line(line):
     return list(map(float, line.get_xdata())), [round(float(value), 9) for value in line.get_ydata()]
 
@@ -66,6 +71,7 @@ def test_panels(axes, records):
     assert all(
         axis.get_xlabel() == "radius ε [pixel per unit of mass]" and axis.get_xlim()[0] == 0 for axis in axes[:4]
     )
+    assert all(_has_grid_and_two_sides(axis) for axis in axes[:4])
     path, title, words = axes[4]
     assert (
         path == "p.png" and title == "" and words.startswith("Wasserstein ball: ε ") and "; 4 images.\nAbove" in words
@@ -92,6 +98,14 @@ def test_raw_and_feasible(axes, records):
         for kind in ("raw", "feasible")
         for what in ("attack success rate [%]", "mean cross-entropy [nats]", "mean precision error")
     ]
+    for axis in axes[:6]:
+        assert axis.get_xlabel() == "radius ε [pixel per unit of mass]" and axis.get_xlim()[0] == 0
+        assert _has_grid_and_two_sides(axis)
+    for success, loss, precision in (raw, feasible):
+        assert success.get_ylim() == (-3, 103) and loss.get_ylim()[0] == 0
+        assert precision.get_yscale() == "log" and precision.get_ylim() == pytest.approx((5e-9, 2))
+    assert axes[7].legends[0].get_title().get_text() == "T"
+    assert [text.get_text() for text in axes[7].legends[0].get_texts()] == ["one", "worst"]
     assert axes[6][2].endswith("Feasible: every example satisfies it.") and "4 images." in axes[6][2]
     with pytest.raises(ValueError, match="records must hold at least one to draw"):
         drawings.save_raw_and_feasible("p.png", {})
@@ -103,23 +117,28 @@ def test_curves(axes):
     axis, (path, title, words) = axes[:2]
     assert _line(axis.lines[0]) == ([0.1, 0.3], [25, 100]) and _line(axis.lines[1]) == ([0.2], [50])
     assert [line.get_label() for line in axis.lines] == ["x", "y"] and (path, title) == ("p.png", "T")
+    assert axis.get_ylabel() == "attack success rate [%]" and axis.get_ylim() == (-3, 103)
+    assert axis.get_legend() is not None and _has_grid_and_two_sides(axis)
     assert axis.get_xlabel() == "radius ε [pixel^2 per unit of mass]" and words.endswith("none crossed; 7 images.")
     axes.clear()
     drawings.save_epoch_curves("p.png", {"x": [0.5, 0.75]}, title="T", caption="C", label="L")
     axis, told = axes[:2]
     assert _line(axis.lines[0]) == ([1, 2], [50, 75]) and told == ("p.png", "T", "C")
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "L")
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "L") and _has_grid_and_two_sides(axis)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["x"]
     with pytest.raises(ValueError, match="curves must hold at least one to draw"):
         drawings.save_epoch_curves("p.png", {})
 
 
-def test_accuracies_are_of_radii_that_are_larger(axes):
+def test_robust_accuracy_is_the_share_of_larger_minimal_radii(axes):
     radii = {"x": np.array([0.3, 0.0, np.inf, 0.1]), "y": np.array([0.2] * 4)}
     figures.save_accuracy_curves("p.png", radii, threat_model=ThreatModel(), max_radius=0.5, title="T")
     axis, (_, title, words) = axes[:2]
     assert _line(axis.lines[0]) == ([0, 0, 0.1, 0.3, 0.5], [75, 75, 50, 25, 25])
     assert _line(axis.lines[1]) == ([0, 0.2, 0.2, 0.2, 0.2, 0.5], [100, 0, 0, 0, 0, 0])
     assert axis.get_xlim() == pytest.approx((0, 0.515)) and title == "T" and words.endswith("; 4 images.")
+    assert _has_grid_and_two_sides(axis) and axis.get_ylim() == (-3, 103)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["x", "y"]
     assert axis.lines[0].get_drawstyle() == "steps-post" and axis.get_ylabel() == "robust accuracy, at most [%]"
     axes.clear()
     figures.save_accuracy_curves("p.png", {"x": radii["x"], "y": np.array([0.4])})
@@ -140,6 +159,9 @@ def test_histograms(axes):
     assert second.get_title(loc="left") == "y: median inf; never fooled 2 of 3"
     assert list(first.lines[0].get_xdata()) == [0.1, 0.1] and not second.lines
     assert second.get_xlabel() == "minimal radius [pixel × mass]" and first.get_xlim() == (0, 0.4)
+    # Zooming into one moves both.
+    assert first.get_shared_x_axes().joined(first, second) and not first.get_xlabel()
+    assert all(axis.get_ylabel() == "images" and _has_grid_and_two_sides(axis) for axis in (first, second))
     assert title == "T"
     assert words.startswith("0: misclassified without an attack. Dashed: the median.\nWasserstein ball")
     assert words.endswith("none crossed.")
@@ -167,6 +189,8 @@ def test_examples(axes):
     assert [axis.title.get_color() for axis in grid[0]] == ["black", "black", "#B00020"]
     assert [axis.title.get_color() for axis in grid[2]] == ["black", "#B00020", "black"]
     assert [axis.get_ylabel() for axis in grid[:, 0]] == ["clean", "perturbation", "adversarial"]
+    assert all(not axis.get_xticks().size and not axis.get_yticks().size for axis in grid.ravel())
+    assert axes[9].get_ylabel() == "change of pixel"
     assert axes[10][2] == "Above each image: label → prediction, red where the classifier is wrong.\nA ball."
     axes.clear()
     figures.save_examples("p.png", clean, clean, labels, before, after, max_examples=2)
@@ -185,6 +209,8 @@ def test_side_by_side(axes):
     assert grid[1, 0].images[0].get_clim() == (-0.5, 0.5) and grid[3, 0].images[0].get_clim() == (-1, 1)
     assert [axis.get_title() for axis in grid[:, 1]] == ["1 → 1", "", "1 → 9", "", "1 → 1"]
     assert grid[1, 0].get_ylabel() == "one:\nperturbation" and grid[4, 0].get_ylabel() == "example"
+    assert axes[0].get_ylabel() == "clean" and grid[0, 0].get_title() == "0 → 0"
+    assert all(not axis.get_xticks().size and not axis.get_yticks().size for axis in grid.ravel())
     assert axes[12][1:] == ("T", "C")
     with pytest.raises(ValueError, match="attacked must hold at least one to draw"):
         drawings.save_side_by_side("p.png", clean, np.array([0, 1]), [])
@@ -201,7 +227,7 @@ def test_lines_are_distinguishable_and_captions_are_wrapped():
     )
 
 
-def test_a_figure_has_its_title_and_its_words(tmp_path):
+def test_a_figure_has_a_title_and_a_caption(tmp_path):
     figure = drawing.new_figure(5, 4)
     drawing.save_figure(figure, tmp_path / "p.png", "T", "one\ntwo")
     assert figure.get_suptitle() == "T" and figure.get_supxlabel() == "one\ntwo" and (tmp_path / "p.png").exists()

@@ -40,7 +40,7 @@ def test_markdown_has_a_table_for_each_threat_model(plain, make):
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
 
 
-def test_summary_puts_feasible_beside_raw(plain):
+def test_the_summary_shows_feasible_and_raw_scores(plain):
     lines = tables.summary(plain).splitlines()
     assert lines[0] == "m under random_plan at ε = 0.2, 2 images of digits test."
     assert "p = 1" in lines[1] and lines[1].endswith("none crossed.") and "Natural accuracy 100.00 %" in lines[2]

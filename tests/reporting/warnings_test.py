@@ -1,4 +1,4 @@
-"""Flagged images and failed checks stand beside the robust accuracy wherever that is shown."""
+"""Flagged images and failed checks are shown wherever the robust accuracy is."""
 
 import dataclasses
 
@@ -39,12 +39,12 @@ def test_a_warning_is_given_where_images_are_flagged(recwarn):
         warn_of_flagged(np.array([True, False]))
 
 
-def test_tables_show_it(record, clean):
+def test_tables_show_the_number_of_flagged_images(record, clean):
     assert WORDS in tables.summary(record) and "flagged:" not in tables.summary(clean)
     assert WORDS in tables.to_markdown([record]) and WORDS not in tables.to_markdown([clean])
 
 
-def test_the_overview_of_an_evaluation_shows_it_and_failed_checks(record, clean):
+def test_the_overview_shows_flagged_images_and_failed_checks(record, clean):
     failed = Check(name="gradients are there", passed=False, measured="none", needed="some", masking=True)
     report = ModelReport(name="m", path="m.keras", records=[record], checks=[failed])
     assert WORDS in overview(report)
@@ -66,7 +66,7 @@ def _entry(**more):
     }
 
 
-def test_the_leaderboard_marks_it(record):
+def test_the_leaderboard_shows_warnings(record):
     values = record.to_json()
     report = {
         "models": {"m": {"minimal_radius": [0.1, "inf"], "fingerprint": "f", "gradient_masking": ["a check"]}},
@@ -85,7 +85,7 @@ def test_the_leaderboard_marks_it(record):
     assert "(!)" not in leaderboard.leaderboard_table([_entry()])
 
 
-def test_a_served_card_shows_it():
+def test_the_model_card_shows_warnings():
     measured = {
         "dataset": "digits",
         "num_images": 2,

@@ -1,4 +1,4 @@
-"""bin/certify.py's run: the report, resumption, the bracket, and what does not fit together."""
+"""The run of bin/certify.py: report, resumption, bracket and inputs that do not match."""
 
 import dataclasses
 import json
@@ -83,7 +83,7 @@ def test_the_report_holds_the_certified_radii(config):
     assert (certified.method, certified.confidence) == ("ibp", 1.0)
 
 
-def test_what_was_certified_is_not_certified_again(config, monkeypatch):
+def test_stored_certificates_are_not_computed_again(config, monkeypatch):
     first = run_certification(config)["linear"]
     cells = sorted(pathlib.Path(config.output_dir, "cells").rglob("*.json"))
     assert len(cells) == 4
@@ -98,7 +98,7 @@ def test_what_was_certified_is_not_certified_again(config, monkeypatch):
         run_certification(dataclasses.replace(config, method="crown"))
 
 
-def test_the_bracket_has_both_sides_and_names_contradictions(config):
+def test_the_bracket_has_both_shares_and_reports_contradictions(config):
     radii = [0.05] * 10 + [float("inf")] * 10
     given = dataclasses.replace(config, evaluation=evaluation_of(config, radii))
     found = run_certification(given)["linear"]
@@ -207,12 +207,12 @@ def test_a_smoothed_model_has_no_bounds_and_auto_takes_its_votes(smoothed):
         ({"radii": (0.0,)}, "radii must hold one above 0"),
     ],
 )
-def test_bad_settings_get_a_sentence(config, change, message):
+def test_bad_settings_are_refused_in_a_sentence(config, change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(config, **change)
 
 
-def test_shares_by_hand(tmp_path):
+def test_shares_equal_those_computed_by_hand(tmp_path):
     bracket = Bracket(np.array([0.0, 0.1, 0.2, np.inf]), np.array([0.0, 0.15, np.inf, np.inf]))
     assert [bracket.certified_share(radius) for radius in (0.0, 0.1, 0.15, 1.0)] == [0.75, 0.75, 0.5, 0.25]
     assert [bracket.not_fooled_share(radius) for radius in (0.0, 0.1, 0.15, 1.0)] == [0.75, 0.75, 0.5, 0.5]
@@ -226,7 +226,7 @@ def test_shares_by_hand(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"alpha": 1.5}, {"noise": "normal"}, {"scale": -1.0}, {"num_samples": 0}])
-def test_bad_settings_of_smoothing_get_a_sentence(change):
+def test_bad_smoothing_settings_are_refused_in_a_sentence(change):
     with pytest.raises(ValueError, match=f"{next(iter(change))} must"):
         SmoothingSettings(**change)
 

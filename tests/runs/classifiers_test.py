@@ -43,14 +43,14 @@ def test_a_good_classifier_passes(images):
     check(classifier(), images)
 
 
-def test_chance_stops_a_run(images):
+def test_a_classifier_at_chance_is_refused(images):
     with pytest.raises(ValueError, match=r"mine classifies 0.0 % of the first 64 .*no better than chance \(25.0 %\)"):
         check(classifier(correct=False), images)
     # Too few images to judge by.
     check_natural_accuracy(classifier(correct=False), images.images[:8], images.labels[:8], "mine")
 
 
-def test_the_range_that_nothing_shows_is_compared(images, tmp_path):
+def test_an_unknown_pixel_range_is_compared_with_0_to_255(images, tmp_path):
     # Its bias is that of a model of 0..255: on [0, 1] all images are of class 0.
     model = classifier(bias=200.0)
     model.save(tmp_path / "m.keras")
@@ -61,7 +61,7 @@ def test_the_range_that_nothing_shows_is_compared(images, tmp_path):
     assert load_checked(str(tmp_path / "m.keras"), ModelOptions(), images, allow_chance_accuracy=True) is not None
 
 
-def test_a_range_that_layers_show_is_used(images, tmp_path):
+def test_the_pixel_range_of_the_first_layers_is_used(images, tmp_path):
     classifier(keras.layers.Rescaling(1 / 255)).save(tmp_path / "m.keras")
     loaded = load_checked(str(tmp_path / "m.keras"), ModelOptions(), images)
     assert loaded.description.input_range == (0, 255)

@@ -1,4 +1,4 @@
-"""What an evaluation asks of the sweep, the judges and the report, by an attack whose success is laid down."""
+"""The run of bin/evaluate.py: arguments of the sweep, the checks and the report, with attacks of a given success."""
 
 import dataclasses
 import json
@@ -130,7 +130,7 @@ def test_each_chunk_is_attacked_once_and_filled_up(world, config):
     assert len(Fake.calls) == 2
 
 
-def test_only_who_stands_is_attacked(world, config, tmp_path):
+def test_only_images_that_are_not_yet_fooled_are_attacked(world, config, tmp_path):
     (found,) = run_evaluation(config(skip_fooled=True))
     assert [(seed, at, sorted(set(index))) for seed, at, index, *_ in Fake.calls] == [
         (0, 0.1, [0, 1, 2, 3]), (0, 0.1, [4, 5]),  # The first attack gets all.
@@ -182,7 +182,7 @@ def test_exact_verification(world, config, monkeypatch, limit, verified):
     assert list(found.exact) == [("worst case", at) for at in (0.1, 0.2, 0.4)]
 
 
-def test_as_many_images_are_kept_as_are_drawn_or_verified(world, config, monkeypatch):
+def test_examples_are_kept_only_as_far_as_drawn_or_verified(world, config, monkeypatch):
     kept = []
     results = evaluate.Sweep.results
 
@@ -200,7 +200,7 @@ def test_as_many_images_are_kept_as_are_drawn_or_verified(world, config, monkeyp
     assert kept == [(False, 8), (False, 8), (True, 30), (False, None)]
 
 
-def test_bisection_is_asked_for_what_the_config_says_and_lowers_radii(world, config, monkeypatch, tmp_path):
+def test_bisection_gets_the_settings_of_the_config_and_lowers_radii(world, config, monkeypatch, tmp_path):
     asked = []
 
     def bisect(attack, classifier, images, labels, **options):
@@ -228,7 +228,7 @@ def test_bisection_is_asked_for_what_the_config_says_and_lowers_radii(world, con
     assert len(asked) == 4 and not found.bisected and found.minimal_radii[4] == np.inf
 
 
-def test_sanity_checks_are_asked_for_what_the_config_says(world, config, monkeypatch, tmp_path):
+def test_sanity_checks_get_the_settings_of_the_config(world, config, monkeypatch, tmp_path):
     asked = []
 
     class Checker:
@@ -267,7 +267,7 @@ def test_sanity_checks_are_asked_for_what_the_config_says(world, config, monkeyp
     assert asked[5][1]["surrogate"] is other and asked[6][1]["surrogate"] is _classifier and asked[6][0][0] is other
 
 
-def test_rescoring_attacks_nothing_and_asks_anew(world, config, monkeypatch, tmp_path):
+def test_rescoring_uses_stored_examples_without_attacking(world, config, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="12 results are missing, the first cells/m/a/0.1/"):
         run_evaluation(config(), rescore_only=True)
     assert not (tmp_path / "run").exists()
@@ -280,7 +280,7 @@ def test_rescoring_attacks_nothing_and_asks_anew(world, config, monkeypatch, tmp
         run_evaluation(config(), rescore_only=True, overwrite=True)
 
 
-def test_what_a_folder_holds(world, config, tmp_path):
+def test_an_evaluation_writes_the_expected_files(world, config, tmp_path):
     folder = tmp_path / "run"
     run_evaluation(config())
     for changes, names in (({"radii": (0.1,)}, "radii"), ({"sanity": True, "batch_size": 3}, "sanity, batch_size")):
@@ -301,7 +301,7 @@ def test_what_a_folder_holds(world, config, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["report.json", "report.md", "results.csv", "history.csv"])
-def test_each_file_of_another_run_is_enough(world, config, tmp_path, name):
+def test_any_file_of_another_run_is_refused(world, config, tmp_path, name):
     storage.write_text(tmp_path / "run" / name, "")
     with pytest.raises(ValueError, match=f"holds another run .{name}."):
         run_evaluation(config())

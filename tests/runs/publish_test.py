@@ -37,7 +37,7 @@ def test_a_run_becomes_a_classifier_with_a_card(run, board, tmp_path, monkeypatc
     )
 
 
-def test_another_classifier_of_the_name_is_not_replaced_unasked(run, board, tmp_path, monkeypatch):
+def test_another_classifier_of_the_same_name_is_not_overwritten_by_default(run, board, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "shelf")
     config = Publication(run=str(run), name="digits_linear", board=board)
     path = publish.publish(config)
@@ -60,7 +60,7 @@ def test_a_training_without_attacks_is_reported_as_standard(run, board, tmp_path
     assert pretrained.card("digits_linear")["evaluation"]["description"].startswith("linear, standard training, seed 5")
 
 
-def test_what_the_package_has_can_be_evaluated_anew(run, board, tmp_path, monkeypatch):
+def test_packaged_classifiers_can_be_evaluated_again(run, board, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "shelf")
     path = publish.publish(Publication(run=str(run), name="digits_linear", board=board), "As it was told.")
     first, bytes_before = pretrained.card("digits_linear"), path.read_bytes()
@@ -76,7 +76,7 @@ def test_what_the_package_has_can_be_evaluated_anew(run, board, tmp_path, monkey
         Publication(name="digits_linear", board=board, overwrite=True)
 
 
-def test_the_training_command_has_all_that_is_not_usual(run):
+def test_the_training_command_contains_all_non_default_settings(run):
     words = card.training_of(run)["command"].split()
     assert words[:2] == ["python", "bin/train.py"] and words[-1] == "--output_dir=…"
     assert set(words[2:-1]) == {
@@ -117,7 +117,7 @@ def test_every_flag_of_a_training_command_exists():
     assert flags["validation_attack"] == "mirror_ascent:iterations=20:restarts=6" and flags["keep"] == "last"
 
 
-def test_a_classifier_to_start_from_takes_the_place_of_a_model():
+def test_an_initial_classifier_replaces_the_model_flag():
     attack = attacks.make("mirror_ascent", ThreatModel())
     config = TrainConfig(output_dir="x", attack=attack, model="mlp", width=2.0, initial="runs/mine.keras", blur=1)
     words = card.training_command(storage.through_json(config.identity())).split()
@@ -125,7 +125,7 @@ def test_a_classifier_to_start_from_takes_the_place_of_a_model():
     assert not any(word.startswith(("--model", "--width")) for word in words)
 
 
-def test_what_cannot_be_published(run, board, tmp_path):
+def test_invalid_publications_are_refused(run, board, tmp_path):
     with pytest.raises(ValueError, match="lower-case letters"):
         Publication(run=str(run), name="../x", board=board)
     other = dataclasses.replace(board, source=ImageSource(dataset="mnist"))

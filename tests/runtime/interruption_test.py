@@ -26,7 +26,7 @@ def test_the_first_signal_is_a_request_and_the_second_ends_the_process(number, c
     assert not interruption.is_requested()
 
 
-def test_handlers_come_back_after_an_error_and_other_threads_watch_nothing():
+def test_signal_handlers_are_restored_after_errors_and_set_in_the_main_thread_only():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyError), interruption.watched():
         assert signal.getsignal(signal.SIGTERM) is not before

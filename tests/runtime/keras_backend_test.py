@@ -37,7 +37,7 @@ def test_another_backend_is_refused_in_one_sentence(tmp_path, where, imported):
     )
 
 
-def test_what_keras_took_counts_when_it_is_imported(monkeypatch):
+def test_an_imported_keras_determines_the_backend(monkeypatch):
     import keras
 
     # Set too late to mean anything.
@@ -49,7 +49,7 @@ def test_what_keras_took_counts_when_it_is_imported(monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"backend": "tensorflow"}', '{"backend": null}'])
-def test_a_file_that_names_no_other_backend_is_passed(tmp_path, monkeypatch, text):
+def test_a_keras_config_without_another_backend_is_accepted(tmp_path, monkeypatch, text):
     monkeypatch.delitem(sys.modules, "keras")
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
@@ -67,7 +67,7 @@ def test_a_file_that_names_no_other_backend_is_passed(tmp_path, monkeypatch, tex
     check_keras_backend()
 
 
-def test_the_binaries_choose_tensorflow_whatever_is_set(tmp_path):
+def test_binaries_always_use_the_tensorflow_backend(tmp_path):
     (tmp_path / "keras.json").write_text(json.dumps({"backend": "torch"}))
     code = "from wasser_tf_command import _quiet; import keras, wasser_tf; print(keras.config.backend())"
     done = _python(code, KERAS_BACKEND="jax", KERAS_HOME=str(tmp_path))

@@ -21,7 +21,7 @@ def test_the_time_left_is_estimated_by_kind():
     assert told[-1] == "[6/6] done; 1.0 s, 0 s left"
 
 
-def test_parts_of_a_kind_take_their_mean_without_the_first():
+def test_the_estimate_is_the_mean_time_without_the_first_part():
     progress = Progress(["a"] * 5 + ["b", "c"], None)
     for seconds in (90, 2, 4):
         progress.done("a", seconds, "")

@@ -43,5 +43,5 @@ def test_outside_a_checkout_there_is_no_commit(monkeypatch, failing, error):
         (["bin/a.py", "--description=1/4 of it", "--model=/my data/x"], "'--description=1/4 of it' '--model=…/x'"),
     ],
 )
-def test_a_command_tells_nothing_of_the_machine(given, said):
+def test_commands_contain_no_paths_of_the_machine(given, said):
     assert provenance.command(given).endswith(said)

@@ -13,7 +13,7 @@ import pytest
 from wasser_tf.runtime import storage
 
 
-def test_replaces_a_file_and_a_folder_or_leaves_them(tmp_path):
+def test_files_and_folders_are_replaced_atomically(tmp_path):
     file, folder = tmp_path / "file.txt", tmp_path / "folder"
     for content in ("old", "new"):
         storage.write_text(file, content)
@@ -28,7 +28,7 @@ def test_replaces_a_file_and_a_folder_or_leaves_them(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder"]
 
 
-def test_removes_the_files_of_a_killed_process(tmp_path):
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     with storage.atomic_path(tmp_path / "model.keras") as beside:
         beside.write_text("whole")
         half = beside.name
@@ -50,7 +50,7 @@ def test_json_is_valid_for_every_reader(tmp_path):
         storage.read_json(tmp_path / "b.json")
 
 
-def test_a_folder_is_one_process_s_own_until_it_is_killed(tmp_path):
+def test_a_folder_is_locked_by_one_process_until_it_ends(tmp_path):
     reading, writing = os.pipe()
     # A fork, for another process would import TensorFlow first.
     process = os.fork()
@@ -108,7 +108,7 @@ class _Harm:
         return os.mkdir, (self.path,)
 
 
-def test_no_pickle_is_run(tmp_path):
+def test_pickled_arrays_are_not_loaded(tmp_path):
     array = np.array([_Harm(tmp_path / "harm")], object)
     np.save(tmp_path / "a.npy", array, allow_pickle=True)
     np.savez(tmp_path / "a.npz", index=array)
@@ -122,7 +122,7 @@ def test_no_pickle_is_run(tmp_path):
     assert (tmp_path / "harm").exists()
 
 
-def test_an_archive_writes_nothing_and_promises_no_more_than_fits(tmp_path):
+def test_archives_cannot_write_files_or_exceed_the_memory(tmp_path):
     file = io.BytesIO()
     np.save(file, np.arange(3))
     folder = tmp_path / "inner" / "most"

@@ -163,7 +163,7 @@ def test_the_signature_that_is_called(load, signatures, chosen, output, from_log
     assert classifier.input_shape == (None, 8, 8, 1) and classifier.output_shape == (None, 3)
 
 
-def test_signatures_that_take_no_images_are_passed_over(load):
+def test_signatures_without_an_image_input_are_skipped(load):
     usable = _Signature(["logits"], dtype=tf.float16, rank=None)
     others = {
         "two": _Signature(["logits"], inputs=2),

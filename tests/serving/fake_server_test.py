@@ -1,4 +1,4 @@
-"""The client's side of the conversation by answers that are laid down: no server, no network, no classifier."""
+"""The clients, with given answers instead of a server."""
 
 import base64
 import json
@@ -104,7 +104,7 @@ def _nested(value):
     return [[[value], [value]], [[value], [value]]]
 
 
-def test_rest_asks_for_signatures_once(rest):
+def test_rest_requests_the_signatures_once(rest):
     client = rest(known=False, version=3)
     values = json_format.MessageToDict(_definitions(), preserving_proto_field_name=True)
     client._connection.answers = [(200, {"metadata": {"signature_def": {**values, "unknown": 1}}})]
@@ -162,7 +162,7 @@ def test_rest_refusals(rest, status, content, kind, message):
     assert client._connection.closed == (status == 0)
 
 
-def test_requests_are_repeated_as_often_as_asked(rest, monkeypatch):
+def test_requests_are_retried_the_given_number_of_times(rest, monkeypatch):
     pauses = []
     monkeypatch.setattr(clients.time, "sleep", pauses.append)
     client = rest(retries=3)

@@ -1,4 +1,4 @@
-"""What bin/predict.py does, by every kind of file and by a dataset."""
+"""The run of bin/predict.py on all kinds of files and on a dataset."""
 
 import csv
 

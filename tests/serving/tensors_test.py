@@ -1,4 +1,4 @@
-"""Arrays as messages and as JSON, against what TensorFlow and the json module make of them."""
+"""Arrays as messages and as JSON, compared with TensorFlow and the json module."""
 
 import json
 

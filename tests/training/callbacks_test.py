@@ -19,7 +19,7 @@ def _split(count=12):
     return Split(rng.random((count, 6, 5, 1), np.float32), labels, np.arange(count, dtype=np.int32))
 
 
-def test_measures_natural_accuracy_without_an_attack():
+def test_without_an_attack_only_natural_accuracy_is_measured():
     split, model = _split(), models.build("linear", (6, 5, 1), 3, seed=0)
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     expected = model.evaluate(split.images, split.labels, return_dict=True, verbose=0)
@@ -30,7 +30,7 @@ def test_measures_natural_accuracy_without_an_attack():
     assert logs["val_accuracy"] == pytest.approx(expected["accuracy"])
 
 
-def test_measures_robust_accuracy_with_one_on_current_weights():
+def test_robust_accuracy_is_measured_on_the_current_weights():
     split, model = _split(), models.build("linear", (6, 5, 1), 3, seed=0)
     attack = RandomPlan(ThreatModel(epsilon=0.3, kernel_size=3))
     for radius in (None, 0.9):
@@ -42,7 +42,7 @@ def test_measures_robust_accuracy_with_one_on_current_weights():
         model.set_weights([-weight for weight in model.get_weights()])
 
 
-def test_hands_its_settings_to_the_attack_and_scores_in_parts(monkeypatch):
+def test_settings_are_passed_to_the_attack_and_scores_computed_in_parts(monkeypatch):
     split, model = _split(), models.build("linear", (6, 5, 1), 3, seed=0)
     whole, parts, calls = {}, {}, []
     RobustValidation(model, split).on_epoch_end(0, whole)
@@ -64,7 +64,7 @@ def test_hands_its_settings_to_the_attack_and_scores_in_parts(monkeypatch):
     assert len(calls[1][0][1]) == 12 and calls[1][1] == {"radius": None, "from_logits": True, "batch_size": 128}
 
 
-def test_probabilities_are_scored_as_such():
+def test_probabilities_are_scored_without_a_softmax():
     split = _split()
     model = keras.Sequential([keras.Input((6, 5, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     logs = {}

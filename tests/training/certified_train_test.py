@@ -1,4 +1,4 @@
-"""CertifiedTrain: bounds, metrics, saving, resumption, options, and what the prover says of the result."""
+"""CertifiedTrain: bounds, metrics, saving, resumption, options, and certificates of the trained classifier."""
 
 import keras
 import numpy as np
@@ -89,7 +89,7 @@ def test_no_attack_succeeds_within_the_certified_radius(trained, digits):
     assert proved.sum() > 32 and not found.success.any()
 
 
-def test_saved_and_loaded_the_training_continues_as_if_nothing_had_happened(digits, tmp_path):
+def test_a_saved_and_loaded_training_continues_identically(digits, tmp_path):
     images, labels = digits.train.images[:128], digits.train.labels[:128]
     settings = {"epsilon": LinearRamp(0.0, 0.1, steps=6), "kappa": LinearRamp(1.0, 0.2, steps=4)}
     whole = trainer(digits, **settings)
@@ -141,6 +141,30 @@ def test_a_scheduled_exponent_gives_the_loss_of_its_value(digits):
     assert logs[1]["exponent"] == pytest.approx(0.5) and "exponent" not in logs[0]
     # At most 1 / q.
     assert 0 < logs[0]["certified_loss"] <= 2
+
+
+@pytest.mark.parametrize("weights", [None, np.float32([2.0, 0.0] * 4)], ids=["even", "weighted"])
+def test_scores_are_the_weighted_sums_of_both_losses(digits, weights):
+    images, labels = digits.test.images[:8], digits.test.labels[:8]
+    model = trainer(digits, kappa=0.25)
+    logits = model.classifier(images)
+    worst = model._bounds.worst_logits(images, labels, BALL.epsilon)
+    natural, certified = (float(LOSS(labels, found, sample_weight=weights)) for found in (logits, worst))
+    scores = model.evaluate(images, labels, sample_weight=weights, batch_size=8, verbose=0, return_dict=True)
+    assert scores["natural_loss"] == pytest.approx(natural, rel=1e-5)
+    assert scores["certified_loss"] == pytest.approx(certified, rel=1e-5) and certified > natural
+    assert scores["loss"] == pytest.approx(0.25 * natural + 0.75 * certified, rel=1e-5)
+    assert scores["accuracy"] == pytest.approx(np.mean(logits.numpy().argmax(axis=1) == labels))
+    assert scores["certified_accuracy"] == pytest.approx(np.mean(worst.numpy().argmax(axis=1) == labels))
+
+
+def test_one_hot_labels_give_the_scores_of_class_indices(digits):
+    images, labels = digits.test.images[:8], digits.test.labels[:8]
+    expected = trainer(digits).evaluate(images, labels, verbose=0, return_dict=True)
+    model = CertifiedTrain(new_classifier(digits), BALL, kappa=0.5)
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    found = model.evaluate(images, np.eye(10, dtype=np.float32)[labels], verbose=0, return_dict=True)
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_without_certified_weight_a_step_is_that_of_keras(digits):

@@ -90,7 +90,7 @@ def test_a_signal_stops_after_the_batch_and_the_run_resumes_there(tmp_path, sign
     assert checkpoint.history == whole_checkpoint.history
 
 
-def test_asked_after_the_last_batch_it_finishes_the_epoch(tmp_path):
+def test_a_stop_request_after_the_last_batch_finishes_the_epoch(tmp_path):
     with pytest.raises(interruption.Interrupted), interruption.watched():
         _fit(tmp_path / "parts.npz", 3, stop_at=(signal.SIGTERM, 2))
     model = _model()
@@ -151,7 +151,7 @@ def test_refuses_broken_files_and_other_models(tmp_path):
         Checkpoint(path, model, model, 0.5)
 
 
-def test_within_epochs_it_saves_only_where_it_may_and_refuses_other_metrics(tmp_path):
+def test_saving_within_epochs_can_be_disabled_and_checks_the_metrics(tmp_path):
     model = _model()
     shared = Checkpoint(tmp_path / "shared.npz", model, model, 0.5, within_epochs=False)
     shared.set_params({"steps": 3})
@@ -203,3 +203,21 @@ def test_a_file_of_an_older_version_has_no_steps(tmp_path):
     np.savez(tmp_path / "c.npz", **{**arrays, "state": np.array(json.dumps({**state, "history": 3}))})
     with pytest.raises(ValueError, match="its state has the format of another program"):
         Checkpoint(tmp_path / "c.npz", model, model, 0.5)
+
+
+@pytest.mark.parametrize("change", ["no state", "no history", "no best_epoch", "not JSON"])
+def test_a_file_without_a_part_of_the_state_is_refused(tmp_path, change):
+    model = _model()
+    path = tmp_path / "c.npz"
+    Checkpoint(path, model, model, 0.5).on_epoch_end(0, {"loss": 1.0, "val_accuracy": 1, "val_loss": 1})
+    with np.load(path) as file:
+        arrays = dict(file)
+    state = json.loads(str(arrays.pop("state")))
+    if change == "not JSON":
+        arrays["state"] = np.array("{")
+    elif change != "no state":
+        del state[change.removeprefix("no ")]
+        arrays["state"] = np.array(json.dumps(state))
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="c.npz is not a checkpoint .*: start again with --overwrite"):
+        Checkpoint(path, model, model, 0.5)

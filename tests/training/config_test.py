@@ -247,7 +247,7 @@ def test_refuses_values_out_of_range(fields):
         _config(**fields)
 
 
-def test_identity_leaves_the_place_out():
+def test_the_identity_does_not_contain_the_output_folder():
     config = _config(data_dir="here", resume=True, distribute="mirrored", attack_chunk=8)
     assert config.identity() == _config(output_dir="runs/y").identity()
     assert config.identity() != _config(omega=0.5).identity()

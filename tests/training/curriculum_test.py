@@ -1,4 +1,4 @@
-"""ε and ω on a schedule: their values, that a break changes nothing, and that files keep where they were."""
+"""Schedules of ε and ω: values, resumption and saving."""
 
 import dataclasses
 import math
@@ -58,7 +58,7 @@ def _two_values(step):
         (lambda step, steps_per_epoch: tf.cast(step / steps_per_epoch, tf.float32), {2: 0.5, 8: 2.0}),
     ],
 )
-def test_values(schedule, values):
+def test_schedule_values(schedule, values):
     @tf.function(autograph=False)
     def in_graph(step):
         return schedule_value(schedule, step, tf.constant(4, tf.int64))
@@ -116,12 +116,12 @@ def test_refuses_malformed_schedules(text):
         ({"steps_per_epoch": 0}, "steps_per_epoch must be a whole number of at least 1, or None"),
     ],
 )
-def test_refuses(settings, message):
+def test_invalid_schedules_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         compiled(**settings)
 
 
-def test_refuses_lengths():
+def test_invalid_lengths_are_refused():
     for length in ({}, {"epochs": 1, "steps": 1}, {"epochs": 0}, {"steps": math.inf}):
         with pytest.raises(ValueError, match="LinearRamp"):
             LinearRamp(0.0, 1.0, **length)
@@ -131,7 +131,7 @@ def test_refuses_lengths():
         LinearRamp(0.0, 1.0, epochs=1).value(3)
 
 
-def test_training_is_that_of_the_values_set_by_hand(data):
+def test_scheduled_training_equals_values_set_by_hand(data):
     """Each step is that of a WasserTrain with the numbers of the step; traced once."""
     epsilon, omega = LinearRamp(0.0, 0.4, epochs=2), Staircase([0.0, 0.25, 1.0], steps=2)
     calls = []
@@ -198,7 +198,7 @@ def test_epochs_need_a_number_of_steps(data):
     assert counts_epochs(schedule["omega"]) and not counts_epochs(LinearRamp(0, 1, steps=2)) and not counts_epochs(0.5)
 
 
-def test_a_callable_that_leaves_its_range_is_stopped(data):
+def test_a_callable_out_of_range_stops_the_training(data):
     model = compiled(omega=lambda step: 0.5 if step < 3 else 1.5)
     with pytest.raises(ValueError, match="omega must be a number from 0 to 1 at every step, got 1.5 from"):
         fit(model, data)

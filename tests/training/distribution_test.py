@@ -38,7 +38,7 @@ def test_two_replicas_with_half_the_batch_make_the_weights_of_one(trained, two):
         np.testing.assert_allclose(other, one, atol=1e-5)
 
 
-def test_replicas_draw_random_starts_of_their_own(trained):
+def test_replicas_have_different_random_starts(trained):
     for one, other in zip(_values(trained, "noise_one"), _values(trained, "noise_two"), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-5)
 
@@ -50,7 +50,7 @@ def test_replicas_follow_one_curriculum(trained, two):
         np.testing.assert_allclose(other, one, atol=1e-5)
 
 
-def test_replicas_draw_random_radii_of_their_own_and_share_the_loss_of_trades(trained):
+def test_replicas_have_different_random_radii_and_average_the_trades_loss(trained):
     for one, other in zip(_values(trained, "radii_one"), _values(trained, "radii_two"), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-5)
 
@@ -77,7 +77,7 @@ def test_the_first_worker_is_the_chief(monkeypatch, index):
     assert (made.name, made.strategy, made.num_replicas, made.is_chief) == ("multi_worker", strategy, 2, index == 0)
 
 
-def test_one_device_fits_by_keras():
+def test_one_device_uses_keras_fit():
     calls = []
     model = types.SimpleNamespace(fit=lambda *given, **options: calls.append((given, options)))
     Distribution().fit(model, "batches", epochs=7, initial_epoch=3, callbacks=("one", "two"))
@@ -115,6 +115,6 @@ def test_a_malformed_tf_config_is_explained(monkeypatch, tf_config):
         Distribution("multi_worker")
 
 
-def test_refuses_other_names():
+def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="distribute must be one of none, mirrored, multi_worker, got 'tpu'"):
         Distribution("tpu")

@@ -93,7 +93,7 @@ def test_early_stopping_on_adversarial_accuracy_ends_a_training(data):
     assert len(history["val_adversarial_accuracy"]) == 2 and stopping.mode == "max"
 
 
-def test_one_that_saves_within_an_epoch_and_a_list_of_keras(data, tmp_path):
+def test_callbacks_within_an_epoch_and_callback_lists_are_supported(data, tmp_path):
     model = compiled()
     saving = keras.callbacks.ModelCheckpoint(
         tmp_path / "{batch}.weights.h5",
@@ -107,7 +107,7 @@ def test_one_that_saves_within_an_epoch_and_a_list_of_keras(data, tmp_path):
     assert saving.mode == "max" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_no_one_knows_is_asked_as_keras_asks(data):
+def test_metrics_of_unknown_direction_behave_as_in_keras(data):
     def odd(y, z):
         return keras.ops.mean(z, axis=-1)
 
@@ -252,7 +252,7 @@ def test_soft_labels_train(data):
 
 
 @pytest.mark.parametrize("outside", ["classifier", "both"])
-def test_a_classifier_made_outside_the_scope_of_the_strategy_is_refused_in_a_sentence(outside):
+def test_a_classifier_built_outside_the_strategy_scope_is_refused(outside):
     """Plain Keras raises an AssertionError without a message in its first step."""
     strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
 

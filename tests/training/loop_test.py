@@ -1,4 +1,4 @@
-"""Trainings of a run, on forty digits: what they are decided by, and that a break changes nothing."""
+"""Training loops on forty digits: selection of the epoch, and exact resumption."""
 
 import json
 import signal
@@ -86,7 +86,7 @@ def _poisoned(dataset, split, classifier):
 
 
 @pytest.mark.parametrize("name", ["standard", "wasser_train"])
-def test_test_images_decide_nothing_and_validation_images_the_epoch(digits, tmp_path, name):
+def test_validation_images_and_not_test_images_choose_the_epoch(digits, tmp_path, name):
     config = _config(tmp_path, epochs=3, standard_epochs=3)
     classifier, best_epoch = _train(name, tmp_path / "usual", digits, config)
     again, again_epoch = _train(name, tmp_path / "test", _poisoned(digits, "test", classifier), config)
@@ -130,7 +130,7 @@ def _whole_and_in_parts(name, folder, dataset, config, monkeypatch, capsys):
     return whole, saved[0]
 
 
-def test_stopped_and_resumed_it_augments_and_averages_as_if_it_had_not(digits, tmp_path, monkeypatch, capsys):
+def test_a_resumed_run_has_the_same_augmentation_and_averages(digits, tmp_path, monkeypatch, capsys):
     config = _config(
         tmp_path,
         model="mlp",
@@ -148,7 +148,7 @@ def test_stopped_and_resumed_it_augments_and_averages_as_if_it_had_not(digits, t
     assert _same(whole.get_weights(), best) and not np.array_equal(best[0], saved["variable_0000"])
 
 
-def test_stopped_and_resumed_its_attacks_go_on_where_they_ended(digits, tmp_path, monkeypatch, capsys):
+def test_a_resumed_run_continues_its_warm_started_attacks(digits, tmp_path, monkeypatch, capsys):
     config = _config(tmp_path, epochs=2, warm_start=0.75)
     _, saved = _whole_and_in_parts("wasser_train", tmp_path, digits, config, monkeypatch, capsys)
     # A potential of each image: that of two epochs, of which the first has faded once.
@@ -156,7 +156,7 @@ def test_stopped_and_resumed_its_attacks_go_on_where_they_ended(digits, tmp_path
     np.testing.assert_allclose(potentials, 1.75 * digits.train.images, rtol=2e-3)
 
 
-def test_stopped_and_resumed_its_curricula_go_on_where_they_were(digits, tmp_path, monkeypatch, capsys):
+def test_a_resumed_run_continues_its_curricula(digits, tmp_path, monkeypatch, capsys):
     schedules = {"epsilon_schedule": "linear:0:0.3:2epochs", "omega_schedule": "staircase:0.2:0.6:5steps"}
     for seed in (0, 1):
         config = _config(tmp_path, epochs=2, seed=seed, **schedules)
@@ -168,7 +168,7 @@ def test_stopped_and_resumed_its_curricula_go_on_where_they_were(digits, tmp_pat
         assert 8 in [int(array) for array in saved.values() if array.dtype == np.int64 and array.ndim == 0]
 
 
-def test_steps_are_those_of_keras_by_hand(digits, tmp_path):
+def test_training_steps_equal_those_of_keras(digits, tmp_path):
     """Averages, augments and smooths: against a loop that has none of the callbacks."""
     config = _config(tmp_path, standard_epochs=2, augment="shift", ema_momentum=0.5, label_smoothing=0.1, seed=3)
     classifier, _ = _train("standard", tmp_path, digits, config)
@@ -200,7 +200,7 @@ def test_steps_are_those_of_keras_by_hand(digits, tmp_path):
 
 
 @pytest.mark.parametrize(("epochs", "keep"), [(0, "best"), (2, "last")])
-def test_what_is_kept_where_nothing_is_chosen(digits, tmp_path, capsys, epochs, keep):
+def test_without_selection_the_initial_or_last_weights_are_kept(digits, tmp_path, capsys, epochs, keep):
     config = _config(tmp_path, standard_epochs=epochs, keep=keep)
     trained = loop.classifier_of(config, digits)
     initial = trained.get_weights()

@@ -19,7 +19,7 @@ def test_smoothed_labels_are_those_of_keras_for_one_hot():
     assert float(expected) == pytest.approx(-(target * logs).sum(axis=1).mean(), rel=1e-6)
 
 
-def test_without_smoothing_it_is_keras_own_and_it_survives_its_config():
+def test_without_smoothing_the_loss_equals_that_of_keras():
     assert isinstance(loss.make_loss(0.0), keras.losses.SparseCategoricalCrossentropy)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss.make_loss(0.1)))
     assert float(again(_LABELS, _LOGITS)) == float(loss.make_loss(0.1)(_LABELS, _LOGITS))

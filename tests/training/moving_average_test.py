@@ -10,7 +10,7 @@ def _classifier():
     return keras.Model(image, keras.layers.Dense(2)(keras.layers.Dropout(0.2, seed=1)(x)))
 
 
-def test_equals_the_average_by_hand():
+def test_the_average_equals_one_computed_by_hand():
     model, averaged = _classifier(), _classifier()
     averaged.set_weights(start := model.get_weights())
     rng = np.random.default_rng(0)

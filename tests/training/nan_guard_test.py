@@ -38,7 +38,7 @@ def test_a_loss_that_is_nan_stops_with_its_batch(tmp_path):
         assert (saved["epoch"], saved["step"], saved["image"].max()) == (1, 2, 1)
 
 
-def test_steps_of_an_earlier_process_count(tmp_path):
+def test_steps_of_an_earlier_process_are_counted(tmp_path):
     with pytest.raises(ValueError, match="After step 7 of epoch 1"):
         _fit(tmp_path / "batch.npz", poison=[5], first_step=5)
 

@@ -33,7 +33,7 @@ def test_the_learning_rate_falls_along_a_cosine_after_rising_evenly():
     assert _rates(_make(1, warmup=0.9), 1)[0] > 0 == _make(0).iterations
 
 
-def test_momentum_is_nesterovs():
+def test_momentum_is_nesterov():
     made = _make(10, optimizer="SGD", momentum=0.9)
     assert made.momentum == 0.9 and made.nesterov is True and made.weight_decay is None
     plain = _make(10, optimizer="sgd")
@@ -41,7 +41,7 @@ def test_momentum_is_nesterovs():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_directions_decay_and_nothing_else(name):
+def test_weight_decay_applies_to_kernels_only(name):
     made = _make(1, optimizer=name, learning_rate=0.5, weight_decay=0.1)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.BatchNormalization()])
     for weight in model.trainable_weights:
@@ -51,5 +51,5 @@ def test_directions_decay_and_nothing_else(name):
         np.testing.assert_allclose(weight, 1 - 0.5 * 0.1 * (weight.name == "kernel"), rtol=1e-6)
 
 
-def test_without_a_decay_adamw_keeps_its_own():
+def test_without_a_given_decay_adamw_keeps_its_default():
     assert _make(1, optimizer="adamw").weight_decay == keras.optimizers.AdamW().weight_decay

@@ -59,7 +59,7 @@ def test_a_setting_takes_effect_at_the_next_step(settings, change, data):
     assert model.get_config()["omega"] == model.omega
 
 
-def test_a_callback_may_set_one_within_fit(data):
+def test_a_callback_may_change_a_setting_within_fit(data):
     class Change(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             self.seen = [*getattr(self, "seen", []), logs["adversarial_loss"]]
@@ -105,7 +105,7 @@ def test_an_attack_must_suit_the_other_settings():
 
 
 @pytest.mark.parametrize("name", ["classifier", "warm_start"])
-def test_the_classifier_and_the_warm_start_stay(name):
+def test_the_classifier_and_the_warm_start_cannot_be_replaced(name):
     model = compiled()
     with pytest.raises(AttributeError, match=f"{name} cannot be changed after construction: make a new WasserTrain"):
         setattr(model, name, getattr(model, name))

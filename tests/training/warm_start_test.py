@@ -1,4 +1,4 @@
-"""Attacks that go on where they ended an epoch before."""
+"""Attacks that are warm-started from their result of the epoch before."""
 
 import keras
 import numpy as np
@@ -36,7 +36,7 @@ def _model(images, learning_rate=0.0, **options):
     return model
 
 
-def test_each_epoch_attacks_more_strongly_and_feasiblely(images, labels):
+def test_warm_started_attacks_get_stronger_and_stay_feasible(images, labels):
     model = _model(images)
     history = model.fit(_numbered(images), labels, batch_size=4, epochs=6, shuffle=True, verbose=0).history
     losses = history["adversarial_loss"]
@@ -79,7 +79,7 @@ def test_a_resumed_run_starts_from_the_stored_potentials(tmp_path, images, label
     assert kept[0].any()
 
 
-def test_what_cannot_go_on_is_refused(images, labels):
+def test_unsupported_warm_starts_are_refused(images, labels):
     classifier = models.build("linear", images.shape[1:], 3, seed=0)
     for attack in (wasser_tf.WasserAttack(BALL), MirrorAscent(BALL, restarts=2), MirrorAscent(BALL, gradient_noise=1)):
         with pytest.raises(ValueError, match="warm_start needs .*mirror_ascent"):

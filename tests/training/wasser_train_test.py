@@ -139,7 +139,7 @@ def test_refuses_losses_that_do_not_suit(fast):
     WasserTrain(_classifier(), fast).compile("adam", lambda y, z: keras.ops.mean(z))
 
 
-def test_refuses_images_that_are_none(fast):
+def test_invalid_images_are_refused(fast):
     images, labels = _data()
     model = WasserTrain(_classifier(), fast)
     model.compile("adam", _SPARSE(from_logits=True))
@@ -161,7 +161,7 @@ def test_refuses_images_that_are_none(fast):
 
 
 @pytest.mark.parametrize("options", [{}, {"run_eagerly": True}], ids=["graph", "eager"])
-def test_refuses_batches_that_are_no_images(fast, options):
+def test_batches_of_other_shapes_are_refused(fast, options):
     images, labels = _data()
     model = WasserTrain(_classifier(), fast)
     model.compile("adam", _SPARSE(from_logits=True), **options)
@@ -199,22 +199,22 @@ def _worked(attack=None, **fit):
     np.testing.assert_allclose(dense.get_weights()[0], [[0.15, -0.15], [0.35, -0.35]], atol=1e-7)
 
 
-def test_makes_the_step_worked_by_hand():
+def test_a_step_equals_one_computed_by_hand():
     _worked(x=np.float32([[[[1], [0]]]]), y=np.int32([0]))
 
 
-def test_an_adaptive_radius_attacks_whatever_epsilon_says():
+def test_an_adaptive_radius_ignores_epsilon():
     attack = Swap(wasser_tf.ThreatModel(epsilon=0.0), schedule=wasser_tf.RadiusSchedule())
     _worked(attack, x=np.float32([[[[1], [0]]]]), y=np.int32([0]))
 
 
-def test_sample_weights_weigh_both_losses():
+def test_sample_weights_apply_to_both_losses():
     # Keras divides by the number of examples, not by their weights: (2 · the first + 0 · the second) / 2.
     x, y = np.float32([[[[1], [0]]], [[[0.3], [0.9]]]]), np.int32([0, 1])
     _worked(x=x, y=y, sample_weight=np.float32([2, 0]))
 
 
-def test_class_weights_weigh_both_losses():
+def test_class_weights_apply_to_both_losses():
     x, y = np.float32([[[[1], [0]]], [[[0.3], [0.9]]]]), np.int32([0, 1])
     _worked(x=x, y=y, class_weight={0: 2.0, 1: 0.0})
 
@@ -228,7 +228,7 @@ def test_class_weights_weigh_both_losses():
     ],
     ids=["omega 0", "epsilon 0", "iterations 0"],
 )
-def test_without_anything_to_learn_from_the_attack_it_is_plain_keras(omega, attack):
+def test_without_an_adversarial_term_training_equals_that_of_keras(omega, attack):
     images, labels = _data()
     plain = _classifier(random=True)
     plain.compile(keras.optimizers.Adam(0.01), _SPARSE(from_logits=True), metrics=["accuracy"])
@@ -272,7 +272,7 @@ def test_refuses_trades_beta(fast):
         WasserTrain(_classifier(), fast, trades_beta=-1.0)
 
 
-def test_evaluate_gives_natural_and_adversarial_metrics(fast):
+def test_evaluate_returns_natural_and_adversarial_metrics(fast):
     images, labels = _data()
     model = _train(fast, fit={"validation_data": (images, labels)})
     plain = keras.models.clone_model(model.classifier)
@@ -307,7 +307,7 @@ def test_evaluate_gives_natural_and_adversarial_metrics(fast):
     )
 
 
-def test_fit_shows_the_numbers_of_evaluate(fast):
+def test_fit_reports_the_metrics_of_evaluate(fast):
     images, labels = _data()
     model = WasserTrain(_classifier(), fast)
     model.compile(keras.optimizers.SGD(0.0), _SPARSE(from_logits=True), metrics=["accuracy"])
@@ -338,7 +338,7 @@ def test_predict_is_the_classifier(fast):
     np.testing.assert_array_equal(model(images), model.classifier(images, training=False))
 
 
-def test_batch_normalisation_sees_the_mixture_once_and_the_attack_not_at_all():
+def test_the_attack_does_not_update_batch_normalisation():
     images, labels = _data(8)
     image = keras.Input((6, 5, 1))
     norm = keras.layers.BatchNormalization(momentum=0.9)
@@ -379,7 +379,7 @@ def test_classifiers_may_return_probabilities(fast, loss):
 @pytest.mark.parametrize(
     "options", [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 2}], ids=lambda o: next(iter(o))
 )
-def test_however_a_step_is_run_it_is_the_same(fast, options):
+def test_steps_are_equal_in_all_execution_modes(fast, options):
     model, other = _train(fast), _train(fast, **options)
     _assert_same_weights(model, other, atol=1e-5)
     for key in ("loss", "natural_loss", "adversarial_loss"):
@@ -453,7 +453,7 @@ def test_backup_and_restore(fast, tmp_path):
     _assert_same_weights(whole, resumed, atol=0)
 
 
-def test_builds_a_classifier_that_is_not(fast):
+def test_an_unbuilt_classifier_is_built(fast):
     images, labels = _data()
     classifier = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
     model = WasserTrain(classifier, fast)

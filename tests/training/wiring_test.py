@@ -1,4 +1,4 @@
-"""Every field of TrainConfig reaches what it sets, and nothing else: a run whose trainings are recorded, not done."""
+"""Every field of TrainConfig reaches its setting and no other; runs are recorded, nothing is trained."""
 
 import dataclasses
 import hashlib

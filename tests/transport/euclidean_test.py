@@ -107,7 +107,7 @@ def test_no_budget_brings_everything_home():
     np.testing.assert_allclose(_budget(plan, images, tf.zeros(4), support), identity_plan(images, support), atol=1e-4)
 
 
-def test_an_image_does_not_depend_on_its_company():
+def test_results_do_not_depend_on_the_other_images_of_the_batch():
     support = SUPPORTS["local"]
     images, plan = problem(support)
     others, other_plan = problem(support, 30.0, seed=3)

@@ -1,4 +1,4 @@
-"""The exact oracle itself, on instances worked by hand."""
+"""The exact oracle, compared with instances solved by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The verdict, field by field, and the numbers it is made of, worked by hand on 1×3 images."""
+"""Feasibility records: each field and verdict, computed by hand on 1×3 images."""
 
 import numpy as np
 import pytest

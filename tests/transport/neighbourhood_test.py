@@ -145,6 +145,43 @@ def test_rings_sum_targets_of_equal_cost(kernel_size, shape):
         np.testing.assert_allclose(total, ring.total, rtol=1e-4, atol=1e-30)
 
 
+@pytest.mark.parametrize(("kernel_size", "shape"), CASES)
+def test_weighted_rings_sum_plan_times_values_over_targets_of_equal_cost(kernel_size, shape):
+    support = support_of(kernel_size, shape, 2.0)
+    plan = tf.random.stateless_uniform([2, support.num_targets, *shape], seed=[1, 2])
+    values = tf.random.stateless_uniform([2, *shape], seed=[3, 4])
+    products = plan * support.pull_back(values)
+    costs = np.broadcast_to(support.ground_cost, products.shape[1:])
+    rings = support.weighted_rings(plan, values)
+    assert len(rings) == (len(np.unique(support.ground_cost)) if kernel_size else 1)
+    for cost in np.unique(costs):
+        found = sum(
+            (ring.total * (np.broadcast_to(ring.cost, (ring.total.shape[1], *shape)) == cost)).numpy().sum(axis=1)
+            for ring in rings
+        )
+        expected = tf.reduce_sum(tf.where(costs == cost, products, 0.0), axis=1)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kernel_size", "shape"), CASES)
+def test_duals_of_sources_targets_and_costs_are_added(kernel_size, shape):
+    support = support_of(kernel_size, shape)
+    potential = tf.random.stateless_normal([2, support.num_targets, *shape], seed=[1, 2])
+    source, target = tf.random.stateless_normal([2, 2, *shape], seed=[3, 4])
+    multiplier = tf.constant([0.3, 2.0])[:, None, None, None]
+    found = support.add_duals(potential, source, target, multiplier)
+    expected = potential + source[:, None] + support.pull_back(target) - multiplier[:, None] * support.ground_cost
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel_size", "shape"), CASES)
+def test_functions_of_targets_are_0_off_the_image(kernel_size, shape):
+    support = support_of(kernel_size, shape)
+    potential = tf.random.stateless_normal([2, support.num_targets, *shape], seed=[1, 2])
+    found = support.map_targets(tf.exp, potential)
+    np.testing.assert_allclose(found, tf.where(support.valid, tf.exp(potential), 0.0), rtol=1e-6)
+
+
 def test_log_sums_survive_any_size():
     support = support_of(3, (3, 3, 1))
     potential = tf.constant(np.linspace(-2000, 2000, 9), tf.float32, shape=[1, 3, 3, 1])

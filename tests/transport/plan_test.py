@@ -1,4 +1,4 @@
-"""Marginals, costs and budgets of plans, worked by hand."""
+"""Marginals, costs and budgets of plans, computed by hand."""
 
 import numpy as np
 import tensorflow as tf

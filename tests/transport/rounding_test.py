@@ -1,4 +1,4 @@
-"""Rounding: whatever plan comes in, what goes out is feasible."""
+"""Rounding makes any plan feasible."""
 
 import hypothesis
 import numpy as np

@@ -94,7 +94,7 @@ def test_no_regularization_or_target_overflows(regularization, size):
             assert found.image.numpy().max() <= 1 + 1e-6
 
 
-def test_an_image_does_not_depend_on_its_company():
+def test_results_do_not_depend_on_the_other_images_of_the_batch():
     images, others = random_images(4), random_images(4, seed=7)
     others[0] = images[0]
     targets = images + 0.3

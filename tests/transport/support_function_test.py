@@ -88,3 +88,14 @@ def test_every_channel_and_border_by_hand():
     assert bound(image, weights, ThreatModel(epsilon=0.5)) == pytest.approx(0.25)
     assert bound(image, weights, ThreatModel(epsilon=0.5, kernel_size=3)) == 0
     assert bound(image, weights, ThreatModel(epsilon=0.5, p=2.0)) == pytest.approx(0.125)
+
+
+def test_images_and_functionals_of_a_batch_are_independent():
+    rng = np.random.default_rng(3)
+    images, weights = rng.random((2, 4, 5, 1)), rng.normal(size=(2, 3, 4, 5, 1))
+    threat_model = ThreatModel(epsilon=0.3, kernel_size=3, normalize_mass=False)
+    budget = tf.constant([0.3, 0.3], tf.float64)
+    found = support_function(tf.constant(weights), tf.constant(images), budget, threat_model).numpy()
+    alone = [[bound(image, one, threat_model) for one in each] for image, each in zip(images, weights, strict=True)]
+    np.testing.assert_allclose(found, alone, rtol=1e-6)
+    assert len(np.unique(found.round(6))) == 6

@@ -24,8 +24,9 @@ class ConstrainedSinkhorn(Attack):
     Each projection starts from the duals of the previous one and runs until mass and cost are correct to about 1 %. The
     following clip to the pixel range only removes rounding.
 
+    The settings that all attacks share are described in `Attack`.
+
     Attributes:
-      iterations: The maximum number of steps per image, I.
       stop_when_fooled: As in the published code, an image stops as soon as it is misclassified.
       step_size: α. A step is α · m(x) / C · gradient / max|gradient|, with mass m(x) and C channels.
       regularization: λ, the weight of the transport cost against the entropy: 1000 on MNIST, 3000 on CIFAR-10.
@@ -34,11 +35,11 @@ class ConstrainedSinkhorn(Attack):
     Example:
     >>> import wasser_tf
     >>> from wasser_tf import data, models
-    >>> images = data.load("digits").test.images[:8]
+    >>> images = data.load("digits").test.images[:2]
     >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
     >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
-    >>> ball = wasser_tf.ThreatModel(epsilon=0.2)
-    >>> attack = wasser_tf.attacks.ConstrainedSinkhorn(ball, iterations=2, sinkhorn_iterations=20)
+    >>> ball = wasser_tf.ThreatModel(epsilon=0.2, kernel_size=3)
+    >>> attack = wasser_tf.attacks.ConstrainedSinkhorn(ball, iterations=2, sinkhorn_iterations=5)
     >>> result = attack(classifier, images, labels)
     >>> bool(result.feasibility.feasible().all())
     True

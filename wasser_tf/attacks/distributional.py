@@ -36,7 +36,7 @@ class Distributional(Attack):
     Example:
     >>> import wasser_tf
     >>> from wasser_tf import data, models
-    >>> images = data.load("digits").test.images[:8]
+    >>> images = data.load("digits").test.images[:2]
     >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
     >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
     >>> attack = wasser_tf.attacks.Distributional(wasser_tf.ThreatModel(), iterations=5)

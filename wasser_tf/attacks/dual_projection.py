@@ -26,18 +26,19 @@ class DualProjection(Attack):
     The attack ignores the capacity: the raw image, unclipped as in the paper, has pixels far above 1. The classifier
     sees clipped images during the attack.
 
+    The settings that all attacks share are described in `Attack`.
+
     Attributes:
-      iterations: The maximum number of steps per image, I.
       step_size: The step in units of mass, on gradients scaled to a maximum of 1: 0.1 on MNIST, 0.01 on CIFAR-10 and
         ImageNet.
 
     Example:
     >>> import wasser_tf
     >>> from wasser_tf import data, models
-    >>> images = data.load("digits").test.images[:8]
+    >>> images = data.load("digits").test.images[:2]
     >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
     >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
-    >>> attack = wasser_tf.attacks.DualProjection(wasser_tf.ThreatModel(epsilon=0.2), iterations=2)
+    >>> attack = wasser_tf.attacks.DualProjection(wasser_tf.ThreatModel(epsilon=0.2, kernel_size=3), iterations=2)
     >>> result = attack(classifier, images, labels)
     >>> bool(result.feasibility.feasible().all())
     True

@@ -30,10 +30,10 @@ class Ensemble(Attack):
     Example:
     >>> import wasser_tf
     >>> from wasser_tf import data, models
-    >>> images = data.load("digits").test.images[:8]
+    >>> images = data.load("digits").test.images[:2]
     >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
     >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
-    >>> ball = wasser_tf.ThreatModel(epsilon=0.2)
+    >>> ball = wasser_tf.ThreatModel(epsilon=0.2, kernel_size=3)
     >>> weak, strong = wasser_tf.attacks.RandomPlan(ball), wasser_tf.MirrorAscent(ball, iterations=5)
     >>> attack = wasser_tf.Ensemble(ball, members=[weak, strong])
     >>> result = attack(classifier, images, labels)

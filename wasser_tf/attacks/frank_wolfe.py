@@ -27,8 +27,9 @@ class FrankWolfe(Attack):
     bisection. The attack ignores the capacity: the raw image, unclipped as in the paper, has pixels far above 1. The
     classifier sees clipped images during the attack.
 
+    The settings that all attacks share are described in `Attack`.
+
     Attributes:
-      iterations: The maximum number of steps per image, I.
       temperature: τ, on gradients scaled to a maximum of 1 (1e-3 in the paper's scripts).
       bisections: The maximum number of bisection steps for the multiplier.
       tolerance: The bisection stops when the multiplier's bracket is narrower than this.
@@ -36,10 +37,10 @@ class FrankWolfe(Attack):
     Example:
     >>> import wasser_tf
     >>> from wasser_tf import data, models
-    >>> images = data.load("digits").test.images[:8]
+    >>> images = data.load("digits").test.images[:2]
     >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
     >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
-    >>> attack = wasser_tf.attacks.FrankWolfe(wasser_tf.ThreatModel(epsilon=0.2), iterations=2)
+    >>> attack = wasser_tf.attacks.FrankWolfe(wasser_tf.ThreatModel(epsilon=0.2, kernel_size=3), iterations=2)
     >>> result = attack(classifier, images, labels)
     >>> bool(result.feasibility.feasible().all())
     True

@@ -20,8 +20,9 @@ class LinfPGD(Attack):
     The radius, and so the threat model's epsilon, bounds the change of a pixel: 0.3 is usual on MNIST. The other fields
     of the threat model are not used. Madry et al. train on MNIST with 40 iterations of step 0.01.
 
+    The settings that all attacks share are described in `Attack`.
+
     Attributes:
-      iterations: The maximum number of steps per image, I.
       step_size: The change of a pixel in one step; 2.5 · radius / iterations by default, so that every point of the
         ball can be reached from every other.
       loss: What is maximised: "cross_entropy" (as in the paper), "margin" or "dlr".
@@ -30,7 +31,7 @@ class LinfPGD(Attack):
     Example:
     >>> import wasser_tf
     >>> from wasser_tf import data, models
-    >>> images = data.load("digits").test.images[:8]
+    >>> images = data.load("digits").test.images[:2]
     >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
     >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
     >>> attack = wasser_tf.attacks.LinfPGD(wasser_tf.ThreatModel(epsilon=0.1), iterations=5)

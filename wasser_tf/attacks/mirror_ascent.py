@@ -74,8 +74,9 @@ class _End(NamedTuple):
 class MirrorAscent(Attack):
     """Mirror ascent on the transport plan (see the module).
 
+    The settings that all attacks share are described in `Attack`; `iterations` counts the steps of one start.
+
     Attributes:
-      iterations: The maximum number of steps per image and start, I.
       step_size: η of the first step, on gradients scaled to a maximum of 1; it falls geometrically to 2 / iterations of
         that. By default it follows from the number of iterations and from each image's budget (see the module).
       loss: What is maximised: "margin", "cross_entropy" or "dlr".
@@ -94,10 +95,10 @@ class MirrorAscent(Attack):
     Example:
     >>> import wasser_tf
     >>> from wasser_tf import data, models
-    >>> images = data.load("digits").test.images[:8]
+    >>> images = data.load("digits").test.images[:2]
     >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
     >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
-    >>> attack = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.2), iterations=5)
+    >>> attack = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.2, kernel_size=3), iterations=5)
     >>> result = attack(classifier, images, labels)
     >>> bool(result.feasibility.feasible().all())
     True

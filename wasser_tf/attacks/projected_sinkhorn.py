@@ -27,8 +27,9 @@ class ProjectedSinkhorn(Attack):
     The clip loses mass, so the raw image, which is that of the paper, may be infeasible. The plan is that of the last
     projection.
 
+    The settings that all attacks share are described in `Attack`.
+
     Attributes:
-      iterations: The maximum number of steps per image, I.
       stop_when_fooled: As in the published code, an image stops as soon as it is misclassified.
       step_size: α, in pixel values, as `norm` measures them. 0.1 in the paper.
       norm: "linf" steps along the sign of the gradient (as the paper does), "l2" along the normalised gradient.
@@ -38,11 +39,11 @@ class ProjectedSinkhorn(Attack):
     Example:
     >>> import wasser_tf
     >>> from wasser_tf import data, models
-    >>> images = data.load("digits").test.images[:8]
+    >>> images = data.load("digits").test.images[:2]
     >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
     >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
-    >>> ball = wasser_tf.ThreatModel(epsilon=0.2)
-    >>> attack = wasser_tf.attacks.ProjectedSinkhorn(ball, iterations=2, sinkhorn_iterations=20)
+    >>> ball = wasser_tf.ThreatModel(epsilon=0.2, kernel_size=3)
+    >>> attack = wasser_tf.attacks.ProjectedSinkhorn(ball, iterations=2, sinkhorn_iterations=5)
     >>> result = attack(classifier, images, labels)
     >>> bool(result.feasibility.feasible().all())
     True

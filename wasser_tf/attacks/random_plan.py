@@ -22,10 +22,10 @@ class RandomPlan(Attack):
     Example:
     >>> import wasser_tf
     >>> from wasser_tf import data, models
-    >>> images = data.load("digits").test.images[:8]
+    >>> images = data.load("digits").test.images[:2]
     >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
     >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
-    >>> attack = wasser_tf.attacks.RandomPlan(wasser_tf.ThreatModel(epsilon=0.2), seed=3)
+    >>> attack = wasser_tf.attacks.RandomPlan(wasser_tf.ThreatModel(epsilon=0.2, kernel_size=3), seed=3)
     >>> result = attack(classifier, images, labels)
     >>> bool(result.feasibility.feasible().all())
     True

@@ -91,8 +91,9 @@ class _Weights(NamedTuple):
 class WasserAttack(Attack):
     """The attack of the WasserTrain paper (see the module).
 
+    The settings that all attacks share are described in `Attack`.
+
     Attributes:
-      iterations: The maximum number of steps per image, I.
       alpha: Weight of the precision loss, Eq. 6.
       beta: Weight of the invalid-pixel loss, Eq. 7. It has no effect without a capacity in the threat model.
       gamma: Weight of the ball loss, Eq. 8.
@@ -103,10 +104,10 @@ class WasserAttack(Attack):
     Example:
     >>> import wasser_tf
     >>> from wasser_tf import data, models
-    >>> images = data.load("digits").test.images[:8]
+    >>> images = data.load("digits").test.images[:2]
     >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
     >>> labels = classifier.predict(images, verbose=0).argmax(axis=1)
-    >>> attack = wasser_tf.WasserAttack(wasser_tf.ThreatModel(epsilon=0.2), iterations=5)
+    >>> attack = wasser_tf.WasserAttack(wasser_tf.ThreatModel(epsilon=0.2, kernel_size=3), iterations=5)
     >>> result = attack(classifier, images, labels)
     >>> bool(result.feasibility.feasible().all())
     True

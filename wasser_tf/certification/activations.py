@@ -48,9 +48,29 @@ def leaky_relu(slope: float) -> Activation:
     return Activation(bounds, lines, exact_by_sign=True)
 
 
-def increasing(function: Function) -> Activation:
-    """Returns any increasing function, with constants for lines."""
-    return Activation(functools.partial(_increasing_bounds, function))
+def increasing(function: Function, cancelled: float = 0.0) -> Activation:
+    """Returns any increasing function, with constants for lines.
+
+    Args:
+      function: On tensors.
+      cancelled: What float32 may lose by cancellation at any x, however small, as exp(x) − 1 does near 0.
+    """
+
+    def bounds(low: tf.Tensor, high: tf.Tensor) -> Interval:
+        found = _increasing_bounds(function, low, high)
+        return Interval(found.lower - cancelled, found.upper + cancelled)
+
+    return Activation(bounds)
+
+
+def elu(function: Function, scale: float) -> Activation:
+    """Returns ELU or SELU, computed as scale · (exp(x) − 1) for negative x, which cancels near 0.
+
+    Args:
+      function: On tensors.
+      scale: The factor before the bracket.
+    """
+    return increasing(function, scale * 2.0**-22)
 
 
 def s_shaped(function: Function, derivative: Function) -> Activation:
@@ -136,8 +156,8 @@ ACTIVATIONS: dict[Callable, Activation | None] = {
     keras.activations.relu: leaky_relu(0.0),
     keras.activations.leaky_relu: leaky_relu(0.2),
     keras.activations.relu6: increasing(tf.nn.relu6),
-    keras.activations.elu: increasing(tf.nn.elu),
-    keras.activations.selu: increasing(tf.nn.selu),
+    keras.activations.elu: elu(tf.nn.elu, 1.0),
+    keras.activations.selu: elu(tf.nn.selu, 1.7581),
     keras.activations.softplus: increasing(tf.math.softplus),
     keras.activations.exponential: increasing(tf.exp),
     keras.activations.hard_sigmoid: increasing(lambda x: tf.nn.relu6(x + 3.0) / 6.0),

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.ops import numpy as keras_operations
 
-from wasser_tf.certification.activations import ACTIVATIONS, increasing, leaky_relu
+from wasser_tf.certification.activations import ACTIVATIONS, elu, increasing, leaky_relu
 from wasser_tf.certification.transforms import Affine, MaxPooling, Transform
 from wasser_tf.models.potentials import TransportPotentials
 from wasser_tf.threat_model import ThreatModel
@@ -251,7 +251,7 @@ def _elu(call: Call) -> list[Transform]:
     alpha = float(call.layer.alpha)
     if alpha < 0:
         raise call.refuse("its alpha must be at least 0")
-    return [increasing(lambda x: tf.where(x > 0, x, alpha * tf.math.expm1(tf.minimum(x, 0.0))))]
+    return [elu(lambda x: tf.where(x > 0, x, alpha * tf.math.expm1(tf.minimum(x, 0.0))), alpha)]
 
 
 @rule(keras.layers.Activation)
