@@ -244,7 +244,7 @@ def _bisected_radii(run: _Context, model: Model) -> np.ndarray | None:
         "model": model.fingerprint,
         "attack": attacks.serialize(attack),
         "largest": largest,
-        "source": dataclasses.asdict(config.source),
+        **_origin(run),
     }
     found = _cached(run.folder / CELLS / safe_name(model.name) / "minimal_radius.json", key, make, run.stored_only)
     return None if found is None else np.array([float(radius) for radius in found])
@@ -275,11 +275,17 @@ def _sanity_checks(run: _Context, model: Model) -> list[Check]:
         "surrogate": other.fingerprint if other else None,
         "attack": attacks.serialize(attack),
         "radii": sorted(config.radii),
-        "source": dataclasses.asdict(config.source),
+        **_origin(run),
         "examples": count,
     }
     found = _cached(run.folder / CELLS / safe_name(model.name) / "sanity.json", key, make, run.stored_only)
     return [Check(**check) for check in found or []]
+
+
+def _origin(run: _Context) -> dict[str, Any]:
+    """Returns where the images come from, for the key of a cache; a path alone does not identify what was read."""
+    digest = run.sweep.images.digest
+    return {"source": run.config.source.to_json(), **({"digest": digest} if digest else {})}
 
 
 def _cached(path: pathlib.Path, key: dict[str, Any], make: Callable[[], Any], stored_only: bool) -> Any:
