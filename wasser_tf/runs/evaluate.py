@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wasser_tf import attacks
+from wasser_tf.data.selection import Selection
+from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.check import Check, worst_case_is_per_example
 from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.evaluation.examples import Examples
@@ -175,6 +177,7 @@ def _report_on(run: _Context, model: Model, verify_exact: int | None) -> ModelRe
     run.log(f"Scoring {model.name}")
     report = _score_cells(run, model, verify_exact)
     report.certified = run.certified.get(model.fingerprint)
+    report.top5 = _top5(model, run.sweep.images)
     if report.exact:
         run.log(summarize_exact_checks(report.exact.values()))
     if run.config.minimal_radius:
@@ -185,6 +188,13 @@ def _report_on(run: _Context, model: Model, verify_exact: int | None) -> ModelRe
     if run.config.sanity and (checks := _sanity_checks(run, model)):
         report.checks[:] = [*checks, worst_case_is_per_example(report.records)]
     return report
+
+
+def _top5(model: Model, images: Selection) -> float | None:
+    shape = getattr(model.classifier, "output_shape", None)
+    if not isinstance(shape, tuple) or not shape[-1] or shape[-1] <= 10:
+        return None
+    return metrics.top_accuracy(model.classifier, images.images, images.labels)
 
 
 def _score_cells(run: _Context, model: Model, verify_exact: int | None) -> ModelReport:

@@ -55,7 +55,12 @@ class TrainConfig(ImageFields):
 
     output_dir: str = setting("Folder of the results.", check=folder)
     attack: Attack = setting("The attack of WasserTrain. Its threat model is that of the run.", check=attack_object)
-    model: str = setting("Architecture of the classifier.", "lenet", choices=models.MODELS)
+    model: str = setting(
+        f"Architecture of the classifier: {', '.join(models.MODELS)}, or keras:NAME of keras.applications, such as "
+        "keras:MobileNetV2 (with weights: keras:NAME:weights=FILE).",
+        "lenet",
+        check=models.check_architecture,
+    )
     width: float = setting(
         "Factor on the number of channels and units of the hidden layers.", 1.0, check=number(above=0)
     )
