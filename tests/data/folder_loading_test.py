@@ -134,13 +134,13 @@ def test_bad_files_are_named_or_skipped(tmp_path):
     whole = data.load(root)
     _spoil(root)
     message = (
-        r"3 files of .*, which holds 24 images, cannot be used: cat/0.png \(not a PNG or JPEG image\); cat/2.png "
+        r"3 of the files in .*, which holds 24 images, cannot be used: cat/0.png \(not a PNG or JPEG image\); cat/2.png "
         r".*; notes.txt \(not a PNG or JPEG image in a folder of a class\)\. Repair .* or pass --bad_files=skip"
     )
     with pytest.raises(ValueError, match=message):
         data.load(root)
-    with pytest.warns(UserWarning, match="3 files of .* are skipped: cat/0.png"):
-        with pytest.warns(UserWarning, match=r"4 files of .* are skipped: .*cat/1.png \(Truncated"):
+    with pytest.warns(UserWarning, match="3 of the files in .* are skipped: cat/0.png"):
+        with pytest.warns(UserWarning, match=r"1 of the files in .* are skipped: cat/1.png \(Truncated"):
             rest = data.load(root, bad_files="skip")
     # Other files are in the splits where they were.
     for before, after in zip(whole[1:4], rest[1:4], strict=True):
@@ -149,7 +149,7 @@ def test_bad_files_are_named_or_skipped(tmp_path):
     assert sum(sizes(rest)) == 21
     for name in ("cat/0.png", "cat/2.png", "notes.txt"):
         (root / name).unlink()
-    with pytest.raises(ValueError, match="1 files of .* cannot be used: cat/1.png .Truncated"):
+    with pytest.raises(ValueError, match="1 of the files in .* cannot be used: cat/1.png .Truncated"):
         data.load(root)
 
 

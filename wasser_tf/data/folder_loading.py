@@ -70,7 +70,6 @@ def load_folder(
     check_available(4.0 * count * shape[0] * shape[1] * shape[2], f"The {count} images of {name}")
     digest = hashlib.sha256(json.dumps([shape, reading.crop, listing.class_names]).encode())
     loaded = {key: no_examples(shape) for key in SPLITS}
-    known = len(bad.reasons)
     for split in SPLITS:
         if split in divided:
             part, rows = divided[split]
@@ -78,8 +77,7 @@ def load_folder(
             chosen = [(row, file) for row, file in chosen if file.name not in bad.reasons]
             digest.update(split.encode())
             loaded[split] = _read(chosen, shape, reading, split == "train", bad, digest)
-    if len(bad.reasons) > known:
-        bad.report(reading)
+    bad.report(reading)
     for split, (_, rows) in divided.items():
         if len(rows) and not len(loaded[split].labels):
             raise ValueError(f"{name} has no readable image in its {split} split: add some, or choose another split.")
@@ -157,6 +155,7 @@ class _BadFiles:
     def __init__(self, root: pathlib.Path, count: int):
         self.root, self.count = root, count
         self.reasons: dict[str, str] = {}
+        self._reported: set[str] = set()
 
     def passes(self, file: ImageFile, outcome: Any) -> bool:
         """Returns whether a file was processed without an error, and notes the error otherwise."""
@@ -167,12 +166,14 @@ class _BadFiles:
         return not isinstance(outcome, Exception)
 
     def report(self, reading: ReadingOptions) -> None:
-        """Raises an error about the bad files, or warns if they are to be skipped."""
-        if not self.reasons:
+        """Raises an error about the bad files that were not reported yet, or warns if they are to be skipped."""
+        new = sorted((name, why) for name, why in self.reasons.items() if name not in self._reported)
+        if not new:
             return
-        shown = "; ".join(f"{name} ({why})" for name, why in sorted(self.reasons.items())[:_NAMED])
-        more = f"; and {len(self.reasons) - _NAMED} more" if len(self.reasons) > _NAMED else ""
-        text = f"{len(self.reasons)} files of {self.root}, which holds {self.count} images"
+        self._reported.update(self.reasons)
+        shown = "; ".join(f"{name} ({why})" for name, why in new[:_NAMED])
+        more = f"; and {len(new) - _NAMED} more" if len(new) > _NAMED else ""
+        text = f"{len(new)} of the files in {self.root}, which holds {self.count} images"
         if reading.bad_files == "refuse":
             raise ValueError(
                 f"{text}, cannot be used: {shown}{more}. Repair or remove them, or pass --bad_files=skip "
