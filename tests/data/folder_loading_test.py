@@ -134,7 +134,7 @@ def test_bad_files_are_named_or_skipped(tmp_path):
     whole = data.load(root)
     _spoil(root)
     message = (
-        r"3 of the files in .*, which holds 24 images, cannot be used: cat/0.png \(not a PNG or JPEG image\); cat/2.png "
+        r"3 of the files in .*, which .* 24 images, cannot be used: cat/0.png \(not a PNG or JPEG image\); cat/2.png "
         r".*; notes.txt \(not a PNG or JPEG image in a folder of a class\)\. Repair .* or pass --bad_files=skip"
     )
     with pytest.raises(ValueError, match=message):
