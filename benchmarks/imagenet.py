@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -149,8 +150,8 @@ def _activated(x: Any, weights: dict[str, np.ndarray], name: str) -> Any:
     return keras.layers.ReLU(6)(_normalized(x, weights, name))
 
 
-def _gradient_seconds(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the median seconds of the classifier's own gradient with respect to the images."""
+def _gradient_of(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
+    """Returns a function that times the classifier's own gradient with respect to the images, in seconds."""
 
     @tf.function(jit_compile=True)
     def gradient(batch: tf.Tensor) -> tf.Tensor:
@@ -160,13 +161,17 @@ def _gradient_seconds(model: keras.Model, images: np.ndarray, labels: np.ndarray
         return tape.gradient(loss, batch)
 
     batch = tf.constant(images)
-    taken = []
-    for _ in range(4):
-        begin = time.perf_counter()
-        gradient(batch).numpy()
-        taken.append(time.perf_counter() - begin)
-    # Without the first, which compiles.
-    return float(np.median(taken[1:]))
+    gradient(batch)
+
+    def median() -> float:
+        taken = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            gradient(batch).numpy()
+            taken.append(time.perf_counter() - begin)
+        return float(np.median(taken))
+
+    return median
 
 
 def measure(folder: pathlib.Path, names: tuple[str, ...] = ATTACKS) -> dict[str, Any]:
@@ -181,12 +186,13 @@ def measure(folder: pathlib.Path, names: tuple[str, ...] = ATTACKS) -> dict[str,
     stored = json.loads(path.read_text()) if path.exists() else {}
     found: dict[str, Any] = {"top1": int(correct.sum()), "top5": int(top.any(axis=1).sum()), "images": len(labels)}
     found["cells"] = stored.get("cells", {})
+    gradient = _gradient_of(model, images, labels)
     for name in names:
         made = spec.make_from_spec(name, ThreatModel(epsilon=_FIRST), {"seed": 0})
         for radius in sorted(RADII, key=lambda value: value != _FIRST):
             key = f"{name} {radius:g}"
             if key not in found["cells"]:
-                found["cells"][key] = _cell(made, model, images, labels, radius)
+                found["cells"][key] = _cell(made, model, images, labels, radius, gradient)
                 print(key, found["cells"][key], flush=True)
                 storage.write_json(path, found)
         del made
@@ -195,7 +201,12 @@ def measure(folder: pathlib.Path, names: tuple[str, ...] = ATTACKS) -> dict[str,
 
 
 def _cell(
-    attack: attacks.Attack, model: keras.Model, images: np.ndarray, labels: np.ndarray, radius: float
+    attack: attacks.Attack,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    radius: float,
+    gradient: Callable[[], float],
 ) -> dict[str, Any]:
     """Attacks all photographs at one radius, and times the call and the classifier's own gradient after it."""
     begin = time.perf_counter()
@@ -207,7 +218,7 @@ def _cell(
         "robust": int((~fooled).sum()),
         "feasible": int(feasible.sum()),
         "seconds": seconds,
-        "gradient": _gradient_seconds(model, images, labels),
+        "gradient": gradient(),
         "iterations": int(np.max(result.iterations)),
         "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
@@ -237,9 +248,9 @@ def write_page(found: dict[str, Any], path: pathlib.Path) -> None:
     lines += [
         "",
         "Cost of the attacks on all photographs, on two CPU cores that other processes shared: the seconds of the call "
-        "at ε = 0.001, and at the last other radius, which is compiled already if the run was not continued in between; "
-        "an iteration there as a multiple of the classifier's own gradient, timed after it; and the peak memory of the "
-        "process so far.",
+        "at ε = 0.001, and at the last other radius, which is compiled already if the run was not continued in "
+        "between; an iteration there as a multiple of the classifier's own gradient, timed after it; and the peak "
+        "memory of the process so far.",
         "",
         "| attack | first call, s | last call, s | iteration / gradient | peak, GB |",
         "| :-- | --: | --: | --: | --: |",

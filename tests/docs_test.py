@@ -48,7 +48,8 @@ def source_of(script):
         return None
     source = path.read_text() + (ROOT / "bin" / "_flags.py").read_text()
     if "_flags.define_config(TrainConfig" in path.read_text():
-        config = (ROOT / "wasser_tf" / "training" / "config.py").read_text()
+        folder = ROOT / "wasser_tf" / "training"
+        config = "".join((folder / name).read_text() for name in ("config.py", "image_fields.py"))
         source += " ".join(f'"{name}"' for name in re.findall(r"^    (\w+): [^=\n]+ = setting\(", config, flags=re.M))
     return source
 
