@@ -56,7 +56,8 @@ def source_of(script):
         path = ROOT / "wasser_tf" / "commands" / path.name
     source = path.read_text() + (ROOT / "wasser_tf" / "commands" / "_flags.py").read_text()
     if "_flags.define_config(TrainConfig" in path.read_text():
-        config = (ROOT / "wasser_tf" / "training" / "config.py").read_text()
+        folder = ROOT / "wasser_tf" / "training"
+        config = "".join((folder / name).read_text() for name in ("config.py", "image_fields.py"))
         source += " ".join(f'"{name}"' for name in re.findall(r"^    (\w+): [^=\n]+ = setting\(", config, flags=re.M))
     return source
 

@@ -8,7 +8,7 @@ import pytest
 
 from wasser_tf import RadiusSchedule, ThreatModel, attacks, data
 from wasser_tf.attacks import serialize
-from wasser_tf.data import Dataset
+from wasser_tf.data import Dataset, ReadingOptions
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.models import ModelOptions
@@ -25,10 +25,18 @@ from wasser_tf.serving.robustness import RobustnessProbe
 
 _BALL = ThreatModel(p=2.0, kernel_size=3, normalize_mass=False, capacity=2.0)
 _BALL_FLAGS = ["--p=2", "--kernel_size=3", "--nonormalize_mass", "--capacity=2"]
-_DATA_FLAGS = ["--dataset=mnist", "--data_dir=sets", "--download"]
+_READING_FLAGS = ["--image_size=12,10", "--crop=random", "--channels=3", "--class_names=a,b", "--bad_files=skip"]
+_READING = ReadingOptions(image_size=(12, 10), crop="random", channels=3, class_names=("a", "b"), bad_files="skip")
+_DATA_FLAGS = ["--dataset=mnist", "--data_dir=sets", "--download", *_READING_FLAGS]
 _SELECTION_FLAGS = ["--split=validation", "--num_examples=7", "--indices=places.npy"]
 _SOURCE = ImageSource(
-    dataset="mnist", data_dir="sets", download=True, split="validation", num_examples=7, indices="places.npy"
+    dataset="mnist",
+    data_dir="sets",
+    download=True,
+    split="validation",
+    num_examples=7,
+    indices="places.npy",
+    reading=_READING,
 )
 # What is given about a classifier.
 _MODEL_FLAGS = [
@@ -378,6 +386,7 @@ def test_predict(load, parse, spy, capsys, tmp_path):
     options = [
         "--server=h:1", "--model=m", "--protocol=rest_columns", "--version=2", "--signature=uint8", "--dataset=mnist",
         "--data_dir=sets", "--split=train", "--num_examples=4", "--batch_size=3", "--timeout=1.5", "--retries=6",
+        *_READING_FLAGS,
         f"--output={tmp_path / 'labels.csv'}",
     ]  # fmt: skip
     assert binary.new_flags == parse(*options) | {"images"}
@@ -392,7 +401,7 @@ def test_predict(load, parse, spy, capsys, tmp_path):
         version=2,
         signature="uint8",
         images=[],
-        source=ImageSource(dataset="mnist", data_dir="sets", split="train", num_examples=4),
+        source=ImageSource(dataset="mnist", data_dir="sets", split="train", num_examples=4, reading=_READING),
         batch_size=3,
         timeout=1.5,
         retries=6,

@@ -67,10 +67,13 @@ def test_load_refuses_bad_arguments(options, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mnsit", "no dataset 'mnsit' .did you mean mnist.*pass digits, or an image classification set"),
+        (
+            "mnsit",
+            "no dataset 'mnsit' .did you mean mnist.*pass digits, a folder of images, an .npz file, or an image class",
+        ),
         ("zzzzzz", "no dataset 'zzzzzz': pass digits"),
         ("kaggle:mnist", "no dataset 'kaggle:mnist'"),
-        ("../mnist", "no dataset '../mnist'"),
+        ("../mnist", r"There is no folder and no \.npz file \.\./mnist: give the path of one, or the name"),
         ("mnist/none", "tensorflow-datasets cannot build 'mnist/none': .*BuilderConfig none not found"),
         ("glue", "glue is not an image classification set"),
         ("mnist", "'mnist' is not in .*empty .looked for .*mnist.*: pass --download .* or --data_dir=.* holds mnist/"),
@@ -183,7 +186,7 @@ def test_the_size_of_held_out_splits_is_bounded(tmp_path, monkeypatch):
     _tiny("tiny_train_only", tmp_path)
     stored = {}
 
-    def read(builder, name, source, keys, shape):
+    def read(builder, name, source, keys, shape, reading, training):
         count = stored["count"]
         return data.Split(np.zeros((count, 1, 1, 1), np.float32), np.zeros(count, np.int32), np.arange(count))
 

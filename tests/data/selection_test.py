@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -82,3 +84,21 @@ def test_an_order_that_misses_images(tmp_path):
     np.save(tmp_path / "order.npy", np.arange(10))
     with pytest.raises(ValueError, match="each of the 400 examples"):
         ImageSource(original_index=str(tmp_path / "order.npy")).load()
+
+
+def test_a_source_is_read_back_from_its_values():
+    plain = ImageSource(dataset="mnist", num_examples=3)
+    # Without options for reading, the values are those of older versions, whose folders can be resumed.
+    assert "reading" not in plain.to_json() and ImageSource.from_json(plain.to_json()) == plain
+    read = ImageSource(reading=data.ReadingOptions(image_size=(3, 4), crop="center", class_names=("a", "b")))
+    values = json.loads(json.dumps(read.to_json()))
+    assert values["reading"] == {"image_size": [3, 4], "crop": "center", "class_names": ["a", "b"]}
+    assert ImageSource.from_json(values) == read
+
+
+def test_a_selection_has_the_digest_of_its_folder(tmp_path):
+    np.savez(tmp_path / "a.npz", x_test=np.zeros((4, 2, 2), np.uint8), y_test=np.arange(4) % 2)
+    source = ImageSource(dataset=str(tmp_path / "a.npz"), reading=data.ReadingOptions(image_size=(3, 3)))
+    selected = source.load()
+    assert selected.images.shape == (4, 3, 3, 1) and len(selected.digest) == 64
+    assert ImageSource(num_examples=1).load().digest is None

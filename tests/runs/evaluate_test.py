@@ -372,7 +372,7 @@ def test_one_attack_run(world, tmp_path, monkeypatch, capsys):
     stored = _json(folder / "report.json")
     assert stored.pop("schema") == "wasser_tf.attack_report/1"
     metadata = {
-        "wasser_tf": wasser_tf.__version__, "model_path": "some/m.keras", "source": dataclasses.asdict(source),
+        "wasser_tf": wasser_tf.__version__, "model_path": "some/m.keras", "source": source.to_json(),
         "threat_model_in_words": str(ThreatModel(epsilon=0.2)),
     }  # fmt: skip
     assert stored == storage.through_json({**metadata, **record.to_json()})

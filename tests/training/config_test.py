@@ -88,6 +88,11 @@ def test_the_defaults():
         "dataset": "digits",
         "data_dir": None,
         "download": False,
+        "image_size": None,
+        "crop": "none",
+        "channels": None,
+        "class_names": None,
+        "bad_files": "refuse",
         "validation_size": None,
         "model": "lenet",
         "width": 1.0,
@@ -144,6 +149,11 @@ _OTHERS = {
     "dataset": "mnist",
     "data_dir": "/data",
     "download": True,
+    "image_size": (3, 4),
+    "crop": "center",
+    "channels": 3,
+    "class_names": ("a", "b"),
+    "bad_files": "skip",
     "validation_size": 1,
     "model": "mlp",
     "width": 1e-3,
@@ -197,7 +207,7 @@ _PLACE = {"output_dir", "data_dir", "download", "distribute", "attack_chunk", "d
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])
 def test_the_identity_holds_exactly_the_fields_that_change_the_result(name):
-    others = {"momentum": {"optimizer": "sgd"}}.get(name, {})
+    others = {"momentum": {"optimizer": "sgd"}, "crop": {"image_size": (8, 8)}}.get(name, {})
     config = _config(attack=_FIXED, **others)
     other = _config(**{"attack": _FIXED, **others, name: _OTHERS[name]})
     assert (other.identity() == config.identity()) == (name in _PLACE)

@@ -21,6 +21,7 @@ from wasser_tf.commands._objects import make_attacks as make_attacks
 from wasser_tf.commands._objects import numbers as numbers
 from wasser_tf.commands._objects import threat_model as threat_model
 from wasser_tf.commands._run import run as run
+from wasser_tf.data.reading import BAD_FILES, CROPS, ReadingOptions
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.models import ModelOptions
 from wasser_tf.models.options import DATA_FORMATS, RETURNS
@@ -86,12 +87,57 @@ def define_data(dataset: str = "digits") -> None:
     flags.DEFINE_string(
         "dataset",
         dataset,
-        "The dataset: digits, or a name of tensorflow-datasets such as mnist, fashion_mnist or cifar10.",
+        "The dataset: digits; a folder of images (train/, validation/ and test/ with a folder for each class, or a "
+        "folder for each class); an .npz file (x_train, y_train, x_test, y_test); or a name of tensorflow-datasets, "
+        "such as mnist, fashion_mnist or cifar10.",
     )
     flags.DEFINE_string(
         "data_dir", None, "The folder of prepared datasets, such as the parent of mnist/ (default: that of TFDS)."
     )
     flags.DEFINE_bool("download", False, "Whether to download a missing dataset.")
+    define_reading()
+
+
+def define_reading() -> None:
+    """Defines the flags that specify how images are read (docs/how_to/datasets.md)."""
+    flags.DEFINE_list("image_size", None, "Height and width to resize images to, such as 224,224 (default: their own).")
+    flags.DEFINE_enum(
+        "crop",
+        "none",
+        CROPS,
+        "How images of another aspect ratio get that size: none changes the ratio; center and random crop, random only "
+        "training images.",
+    )
+    flags.DEFINE_enum("channels", None, ["1", "3"], "1 for greyscale, 3 for colour (default: that of the dataset).")
+    flags.DEFINE_list(
+        "class_names", None, "Names of the classes, in the order of the labels (default: those of the dataset)."
+    )
+    flags.DEFINE_enum(
+        "bad_files", "refuse", BAD_FILES, "Whether to refuse or skip unreadable and other files in a folder of images."
+    )
+
+
+def reading_values() -> dict[str, Any]:
+    """Returns the values of the flags of `define_reading`, by field of `ReadingOptions`.
+
+    Raises:
+      ValueError: --image_size is not two whole numbers.
+    """
+    size = FLAGS.image_size
+    if size is not None:
+        try:
+            size = tuple(int(side) for side in size)
+        except ValueError as error:
+            raise ValueError(
+                f"--image_size must be height and width, such as 224,224, got {','.join(size)}."
+            ) from error
+    return {
+        "image_size": size,
+        "crop": FLAGS.crop,
+        "channels": None if FLAGS.channels is None else int(FLAGS.channels),
+        "class_names": None if FLAGS.class_names is None else tuple(FLAGS.class_names),
+        "bad_files": FLAGS.bad_files,
+    }
 
 
 def define_classifier() -> None:
@@ -282,4 +328,5 @@ def image_source() -> ImageSource:
         num_examples=FLAGS.num_examples,
         indices=FLAGS.indices,
         original_index=FLAGS.original_index,
+        reading=ReadingOptions(**reading_values()),
     )

@@ -18,6 +18,7 @@ from wasser_tf.serving.certified import CertifiedProbe
 from wasser_tf.serving.export import export_classifier
 from wasser_tf.serving.robustness import RobustnessProbe
 from wasser_tf.threat_model import ThreatModel
+from wasser_tf.training import image_fields
 
 FLAGS = flags.FLAGS
 
@@ -83,8 +84,12 @@ def _class_names(card: dict) -> tuple[str, ...] | None:
     name = FLAGS.dataset or card.get("dataset")
     if name is None:
         return None
+    # The options with which the training run read its images.
+    trained = {} if FLAGS.dataset else card.get("training", {})
+    reading = {field: trained[field] for field in image_fields.READING if trained.get(field) is not None}
     try:
-        return data.load(name, data_dir=FLAGS.data_dir or card.get("data_dir"), splits=("test",)).class_names
+        folder = FLAGS.data_dir or card.get("data_dir")
+        return data.load(name, data_dir=folder, splits=("test",), **reading).class_names
     except ValueError as error:
         raise ValueError(
             f"The dataset with the class names is missing; give it, or the names in --class_names. {error}"

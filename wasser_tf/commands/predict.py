@@ -11,6 +11,7 @@ decodes, or .npy with uint8 values or floats in [0, 1].
 from absl import flags
 
 from wasser_tf.commands import _flags
+from wasser_tf.data import ReadingOptions
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.runs import predict
 from wasser_tf.runs.predict import PredictRun
@@ -27,11 +28,15 @@ flags.DEFINE_integer("version", None, "The version of the model (default: the la
 flags.DEFINE_string("signature", None, "The signature (default: chosen by the type of the images).")
 flags.DEFINE_list("images", [], "Image files: .png, .jpg or .npy.")
 flags.DEFINE_string(
-    "dataset", None, "A dataset to send instead of files: digits, or the name of a dataset of tensorflow-datasets."
+    "dataset",
+    None,
+    "A dataset to send instead of files: digits, a folder of images, an .npz file, or a name of tensorflow-datasets.",
 )
 flags.DEFINE_string(
     "data_dir", None, "The folder of prepared datasets, such as the parent of mnist/ (default: that of TFDS)."
 )
+_flags.define_reading()
+flags.adopt_module_key_flags(_flags)
 flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "The split of the dataset.")
 flags.DEFINE_integer(
     "num_examples", None, "Number of its images, counted from the first (default: all).", lower_bound=1
@@ -50,7 +55,11 @@ def main() -> None:
     source = None
     if FLAGS.dataset is not None:
         source = ImageSource(
-            dataset=FLAGS.dataset, data_dir=FLAGS.data_dir, split=FLAGS.split, num_examples=FLAGS.num_examples
+            dataset=FLAGS.dataset,
+            data_dir=FLAGS.data_dir,
+            split=FLAGS.split,
+            num_examples=FLAGS.num_examples,
+            reading=ReadingOptions(**_flags.reading_values()),
         )
     predictions = predict.run_predict(PredictRun(**{name: FLAGS[name].value for name in same}, source=source))
     if FLAGS.output is not None:

@@ -3,6 +3,7 @@ r"""Trains a standard classifier, then a robust one with WasserTrain, and compar
   wasser-tf train --dataset=digits --output_dir=runs/digits
   wasser-tf train --dataset=mnist --data_dir=… --epochs=5 --epsilon=0.3 --output_dir=runs/mnist
   wasser-tf train --dataset=digits --certified --epsilon=0.1 --epochs=0 --output_dir=runs/digits_certified
+  wasser-tf train --dataset=photos/ --image_size=64,64 --crop=center --epsilon=0.02 --output_dir=runs/photos
   wasser-tf train --flagfile=my.flags --output_dir=runs/digits --resume
   wasser-tf train --dataset=mnist --distribute=mirrored --batch_size=1024 --output_dir=runs/mnist
 
@@ -22,12 +23,15 @@ from wasser_tf.attacks import ATTACKS, Attack, spec
 from wasser_tf.commands import _flags
 from wasser_tf.reporting import comparison
 from wasser_tf.runs import train
+from wasser_tf.training import image_fields
 from wasser_tf.training.config import TrainConfig
 
 FLAGS = flags.FLAGS
 
 # Fields whose flags are defined here, because they are given as name:setting=value:….
 _ATTACKS = ("attack", "validation_attack")
+# Fields whose flags are those of _flags.define_data.
+_READING = image_fields.READING
 _HELP = {field.name: field.metadata["help"] for field in TrainConfig.__dataclass_fields__.values()}
 
 flags.DEFINE_string(
@@ -52,7 +56,7 @@ def main() -> None:
     """Runs the training that the flags describe and prints the table of the report."""
     _flags.import_modules()
     config = TrainConfig(
-        **_flags.config_values(TrainConfig, skip=_ATTACKS),
+        **{**_flags.config_values(TrainConfig, skip=(*_ATTACKS, *_READING)), **_flags.reading_values()},
         attack=_flags.make_attack(FLAGS.attack, _flags.threat_model(FLAGS.epsilon)),
         validation_attack=_validation_attack(),
     )

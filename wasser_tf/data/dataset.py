@@ -13,8 +13,9 @@ class Split(NamedTuple):
     Attributes:
       images: The images, float32 [n, H, W, C] in [0, 1].
       labels: The classes, int32 [n], from 0 to num_classes − 1.
-      index: The position of each example in the split that it was read from (in the order of scikit-learn or
-        tensorflow-datasets), int32 [n]. It identifies an image also if validation or test images are held out of train.
+      index: The position of each example in the split that it was read from, int32 [n], in the order of scikit-learn,
+        tensorflow-datasets, the names of files, or an array. It identifies an image also if validation or test images
+        are held out of train.
     """
 
     images: np.ndarray
@@ -32,6 +33,8 @@ class Dataset(NamedTuple):
       test: The split for reporting results.
       num_classes: The number of classes.
       class_names: The names of the classes, or None if the dataset has no names.
+      digest: A hash of the files that were read and of how they were read, for folders and .npz files; None where the
+        name identifies the dataset.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Dataset(NamedTuple):
     test: Split
     num_classes: int
     class_names: tuple[str, ...] | None
+    digest: str | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

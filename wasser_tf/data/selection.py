@@ -1,7 +1,7 @@
 """Selection of the images to attack: a split of a dataset, and a part of it by count, positions or another order."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ class Selection(NamedTuple):
       images: The images, float32 [n, H, W, C] in [0, 1].
       labels: The classes, int32 [n].
       class_names: The names of the classes, or None.
+      digest: The digest of the dataset, see `wasser_tf.data.Dataset`.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Selection(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...] | None
+    digest: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class ImageSource:
       indices: The file of the positions in the split to select, in that order, or None.
       original_index: The file with the number of each image of the split in another order, which the selection then
         follows, or None.
+      reading: The size, cropping, channels and classes of the images, and the treatment of bad files.
 
     Raises:
       ValueError: A field is out of its range, or both files are given.
@@ -53,6 +56,7 @@ class ImageSource:
     num_examples: int | None = None
     indices: str | None = None
     original_index: str | None = None
+    reading: data.ReadingOptions = data.ReadingOptions()
 
     def __post_init__(self) -> None:
         if self.split not in data.SPLITS:
@@ -64,6 +68,22 @@ class ImageSource:
                 "indices and original_index both determine the order of the images: give only one of them."
             )
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as plain Python values; `reading` only if it differs from its defaults."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        reading = values.pop("reading").to_json()
+        return {**values, "reading": reading} if reading else values
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "ImageSource":
+        """Returns the source of which `to_json` returned the values.
+
+        Raises:
+          ValueError: A value is out of its range.
+          TypeError: A field is unknown.
+        """
+        return cls(**{**values, "reading": data.ReadingOptions(**values.get("reading", {}))})
+
     def load(self) -> Selection:
         """Loads the images.
 
@@ -73,7 +93,13 @@ class ImageSource:
         # Files first, so that errors in them are reported before a large set is read.
         positions = None if self.indices is None else read_positions(self.indices)
         numbers = None if self.original_index is None else read_positions(self.original_index)
-        dataset = data.load(self.dataset, data_dir=self.data_dir, download=self.download, splits=(self.split,))
+        dataset = data.load(
+            self.dataset,
+            data_dir=self.data_dir,
+            download=self.download,
+            splits=(self.split,),
+            **dataclasses.asdict(self.reading),
+        )
         split: data.Split = getattr(dataset, self.split)
         count = len(split.labels)
         if count == 0:
@@ -101,7 +127,14 @@ class ImageSource:
                 )
             order = order[: self.num_examples]
         name = f"{self.dataset} {self.split}"
-        return Selection(name, order.astype(np.int32), split.images[order], split.labels[order], dataset.class_names)
+        return Selection(
+            name,
+            order.astype(np.int32),
+            split.images[order],
+            split.labels[order],
+            dataset.class_names,
+            dataset.digest,
+        )
 
 
 def read_positions(path: str) -> np.ndarray:

@@ -12,7 +12,10 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from wasser_tf.data.dataset import SPLITS, Dataset, Split, hold_out, no_examples, stratified_order
-from wasser_tf.runtime.arguments import check_fits, first_line
+from wasser_tf.data.reading import ReadingOptions
+from wasser_tf.data.sizing import fit, places_of, shape_after, with_channels
+from wasser_tf.runtime.arguments import first_line
+from wasser_tf.runtime.memory import check_available
 
 _USUAL_NAMES = ("mnist", "fashion_mnist", "kmnist", "emnist/letters", "svhn_cropped", "cifar10", "cifar100")
 _NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?")
@@ -25,7 +28,7 @@ def load_prepared(
     download: bool,
     splits: Sequence[str],
     validation_size: int | None,
-    image_size: tuple[int, int] | None,
+    reading: ReadingOptions,
 ) -> Dataset:
     """Loads a set of tensorflow-datasets; see `wasser_tf.data.load`, which checks the last three arguments."""
     builder, root = _find(name, data_dir)
@@ -33,14 +36,15 @@ def load_prepared(
     image_key, label_key = _image_and_label(builder, name)
     label = builder.info.features[label_key]
     shape = builder.info.features[image_key].shape
-    if image_size is not None:
-        shape = (*image_size, *shape[2:])
+    if reading.image_size is not None:
+        shape = (*reading.image_size, *shape[2:])
     if None in shape:
-        raise ValueError(f"The images of {name} differ in size: pass image_size=(height, width) to make them equal.")
+        raise ValueError(f"The images of {name} differ in size: pass image_size=(height, width) (--image_size=H,W).")
+    read_shape, shape = shape, shape_after(shape, reading, name)
     _prepare(builder, name, root, download)
 
-    def read(source: str) -> Split:
-        return _read(builder, name, source, (image_key, label_key), shape)
+    def read(source: str, training: bool = False) -> Split:
+        return _read(builder, name, source, (image_key, label_key), read_shape, reading, training)
 
     stored = builder.info.splits
     test_source = next((source for source in ("test", "validation") if source in stored), None)
@@ -54,15 +58,24 @@ def load_prepared(
     if from_train & set(splits):
         if "train" not in stored:
             raise ValueError(f"{name} has no train split, only {', '.join(stored)}: load it with splits=('test',).")
-        whole = read("train")
+        whole = read("train", "train" in splits)
         count = len(whole.labels)
         validation_count = 0 if own_validation else validation_size or min(count // 12, 5000)
         test_count = 0 if test_source else min(count // 6, 10000)
         order = stratified_order(whole.labels) if builder.info.disable_shuffling else np.arange(count)
         held = hold_out(whole, order, validation_count, test_count, name)
         parts.update({key: held[key] for key in from_train & set(splits)})
+        if reading.crop == "random" and "train" in splits and len(from_train & set(splits)) > 1:
+            # Images that are held out have their windows in the centre.
+            held = hold_out(read("train"), order, validation_count, test_count, name)
+            parts.update({key: held[key] for key in from_train & set(splits) - {"train"}})
     names = tuple(label.names) if len(label.names) == label.num_classes else None
-    return Dataset(name, **parts, num_classes=label.num_classes, class_names=names)
+    return Dataset(name, **parts, num_classes=label.num_classes, class_names=names, digest=None)
+
+
+def is_known(name: str) -> bool:
+    """Returns whether tensorflow-datasets itself has a set of that name, without access to the network."""
+    return re.split("[/:]", name)[0] in tfds.list_builders(with_community_datasets=False)
 
 
 def _find(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Any, Any]:
@@ -83,8 +96,8 @@ def _find(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Any, Any]
         close = difflib.get_close_matches(name, ["digits", *tfds.list_builders(with_community_datasets=False)])
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise ValueError(
-            f"There is no dataset {name!r}{hint}: pass digits, or an image classification set of tensorflow-datasets "
-            f"such as {', '.join(_USUAL_NAMES)}."
+            f"There is no dataset {name!r}{hint}: pass digits, a folder of images, an .npz file, or an image "
+            f"classification set of tensorflow-datasets such as {', '.join(_USUAL_NAMES)}."
         )
     return builder, root
 
@@ -143,20 +156,32 @@ def _image_and_label(builder: Any, name: str) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def _read(builder: Any, name: str, source: str, keys: tuple[str, str], shape: tuple[int, int, int]) -> Split:
-    """Reads a stored split in its order, as float32 images of the given shape in [0, 1]."""
+def _read(
+    builder: Any,
+    name: str,
+    source: str,
+    keys: tuple[str, str],
+    shape: tuple[int, int, int],
+    reading: ReadingOptions,
+    training: bool,
+) -> Split:
+    """Reads a stored split in its order, as float32 images in [0, 1]; `shape` is theirs before channels change."""
     features, count = builder.info.features, builder.info.splits[source].num_examples
     dtype = np.dtype(features[keys[0]].np_dtype)
     scale = np.float32(np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1)
-    needed = 4 * count * int(np.prod(shape, dtype=np.float64))
-    check_fits(needed, f"The {count} images of the {source} split of {name}", "choose a smaller image_size or split")
+    result = (*shape[:2], reading.channels or shape[2])
+    needed = 4 * count * int(np.prod(result, dtype=np.float64))
+    check_available(
+        needed, f"The {count} images of the {source} split of {name}", "choose a smaller image_size or split"
+    )
     resize = tuple(features[keys[0]].shape[:2]) != tuple(shape[:2])
+    places = places_of(count, reading.crop if training else "none")
 
-    def pick(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def pick(row: tf.Tensor, example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         image = example[keys[0]]
-        return tf.image.resize(image, shape[:2], antialias=True) if resize else image, example[keys[1]]
+        return fit(image, shape[:2], reading.crop, tf.gather(places, row)) if resize else image, example[keys[1]]
 
-    images, labels, done = np.empty((count, *shape), np.float32), np.empty(count, np.int32), 0
+    images, labels, done = np.empty((count, *result), np.float32), np.empty(count, np.int32), 0
     again = f"delete {builder.data_dir} and pass --download (download=True) to download the set again"
     try:
         # Only the two features in use are decoded. A cache would store everything twice.
@@ -166,8 +191,8 @@ def _read(builder: Any, name: str, source: str, keys: tuple[str, str], shape: tu
             read_config=tfds.ReadConfig(try_autocache=False),
             shuffle_files=False,
         )
-        for image, label in examples.map(pick).batch(_READ_BATCH).as_numpy_iterator():
-            images[done : done + len(label)] = image / scale
+        for image, label in examples.enumerate().map(pick).batch(_READ_BATCH).as_numpy_iterator():
+            images[done : done + len(label)] = with_channels(image / scale, reading.channels)
             labels[done : done + len(label)] = label
             done += len(label)
     except Exception as error:

@@ -95,7 +95,7 @@ class EvaluationRun:
         return {
             "wasser_tf": __version__,
             "models": dict(self.models),
-            "source": dataclasses.asdict(self.source),
+            "source": self.source.to_json(),
             "attacks": {label: attacks.serialize(attack) for label, attack in self.attacks.items()},
             "radii": list(self.radii),
             "sanity": self.sanity,
@@ -128,7 +128,7 @@ class EvaluationRun:
         values = read_document(path, Schema.EVALUATION_CONFIG)
         try:
             values.pop("wasser_tf")
-            values["source"] = ImageSource(**values["source"])
+            values["source"] = ImageSource.from_json(values["source"])
             values["attacks"] = {label: attacks.deserialize(config) for label, config in values["attacks"].items()}
             values["radii"] = tuple(values["radii"])
             values["options"] = ModelOptions(**values.pop("options", {}))

@@ -6,19 +6,24 @@ import os
 import numpy as np
 
 from wasser_tf import pretrained
+from wasser_tf.models.applications import is_application, parse_application, weights_file
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
     """Returns a hash of a classifier's files: two equal hashes belong to the same classifier.
 
     Args:
-      path: A file, a folder (all its files are hashed, with their relative paths), or "pretrained:NAME".
+      path: A file, a folder (all its files are hashed, with their relative paths), "pretrained:NAME" or
+        "keras:NAME:weights=FILE".
 
     Returns:
       The SHA-256 digest, 64 hexadecimal digits.
     """
-    root = pretrained.resolve(path)
     digest = hashlib.sha256()
+    if is_application(path):
+        digest.update(parse_application(str(path))[0].encode())
+        path = weights_file(str(path))
+    root = pretrained.resolve(path)
     for file in sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root]:
         digest.update(str(file.relative_to(root)).encode())
         with open(file, "rb") as stream:

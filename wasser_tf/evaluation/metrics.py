@@ -122,6 +122,23 @@ def predict_unchecked(
     return Predictions(classes, classes != labels, np.concatenate(loss))
 
 
+def top_accuracy(classifier: Callable[..., Any], images: np.ndarray, labels: np.ndarray, count: int = 5) -> float:
+    """Returns the share of the images whose class is among the `count` most probable ones.
+
+    Args:
+      classifier: A Keras model, or any callable (images, training=False) -> [n, classes].
+      images: Float [n, H, W, C] in [0, 1].
+      labels: Class indices, int32 [n].
+      count: The number of classes.
+    """
+    logits_fn = as_logits_fn(classifier, is_from_logits(classifier, images))
+    hits = 0
+    for start in range(0, len(images), 500):
+        logits = logits_fn(tf.constant(images[start : start + 500]))
+        hits += int(tf.reduce_sum(tf.cast(tf.math.in_top_k(labels[start : start + 500], logits, count), tf.int32)))
+    return hits / len(images)
+
+
 def is_from_logits(classifier: Callable[..., Any], images: np.ndarray) -> bool:
     """Returns whether a classifier returns logits: from its last layer if that is conclusive, else from its outputs.
 

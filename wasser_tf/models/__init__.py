@@ -1,6 +1,6 @@
 """Classifiers: architectures by name, and loading from files."""
 
-from wasser_tf.models.architectures import MODELS, blurred, build
+from wasser_tf.models.architectures import MODELS, blurred, build, check_architecture
 from wasser_tf.models.classifier import CanonicalClassifier, Classifier
 from wasser_tf.models.conversion import canonical_of
 from wasser_tf.models.layered import as_layers
@@ -23,6 +23,7 @@ __all__ = [
     "blurred",
     "build",
     "canonical_of",
+    "check_architecture",
     "load_classifier",
     "load_keras",
     "load_pretrained",

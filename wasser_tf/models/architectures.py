@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from wasser_tf.models.applications import PREFIX, build_application, is_application, parse_application
 from wasser_tf.runtime.arguments import check_fits, is_whole
 
 
@@ -23,7 +24,8 @@ def build(
     """Builds an untrained classifier.
 
     Args:
-      name: One of `MODELS`: "lenet", "lenet_wide", "resnet_small", "resnet_coarse", "resnet18", "mlp" or "linear".
+      name: One of `MODELS`: "lenet", "lenet_wide", "resnet_small", "resnet_coarse", "resnet18", "resnet18_large", "mlp"
+        or "linear"; or "keras:NAME" for a classifier of keras.applications, "keras:NAME:weights=FILE" with weights.
       image_shape: The height, width and number of channels of the images, whose values lie in [0, 1].
       num_classes: The number of classes.
       seed: The seed of the initial weights; None draws them from the global random state.
@@ -41,8 +43,7 @@ def build(
     >>> models.build("lenet", (8, 8, 1), 10, seed=0).count_params()
     22406
     """
-    if not isinstance(name, str) or name not in MODELS:
-        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}.")
+    check_architecture("model", name)
     triple = isinstance(image_shape, (tuple, list)) and len(image_shape) == 3
     if not triple or not all(is_whole(side, 1) for side in image_shape):
         raise ValueError(f"image_shape must be three whole numbers, height, width and channels, got {image_shape!r}.")
@@ -52,6 +53,9 @@ def build(
         raise ValueError(f"seed must be a whole number of at least 0, or None, got {seed!r}.")
     if not isinstance(width, numbers.Real) or isinstance(width, bool) or not 0 < width < math.inf:
         raise ValueError(f"width must be a finite number above 0, got {width!r}.")
+    if is_application(name):
+        shape = (int(image_shape[0]), int(image_shape[1]), int(image_shape[2]))
+        return build_application(name, shape, int(num_classes), seed=seed, width=width)
     pixels = math.prod(int(side) for side in image_shape)
     # The largest layer: one weight for each pixel and unit, or the widest convolution.
     units = {"linear": num_classes, "mlp": 64 * width}.get(name, width / 16 * 100 * width)
@@ -64,6 +68,22 @@ def build(
     layers = _Layers(seed, float(width))
     features = MODELS[name](image, layers)
     return keras.Model(image, layers.logits(int(num_classes))(features), name=name)
+
+
+def check_architecture(name: str, value: Any) -> None:
+    """Raises an error unless the value is the name of an architecture.
+
+    Args:
+      name: The name of the argument, for the message.
+      value: The value to check.
+
+    Raises:
+      ValueError: The value is neither one of `MODELS` nor a classifier of keras.applications.
+    """
+    if is_application(value):
+        parse_application(value)
+    elif not isinstance(value, str) or value not in MODELS:
+        raise ValueError(f"{name} must be one of {', '.join(MODELS)} or {PREFIX}NAME, got {value!r}.")
 
 
 def blurred(classifier: keras.Model, passes: int) -> keras.Model:
@@ -181,7 +201,20 @@ def _resnet18(image: Any, layers: _Layers) -> Any:
 
     Identity Mappings in Deep Residual Networks (He et al., 2016): four stages of two blocks, each stage twice as wide.
     """
-    x = layers.resnet_conv(64, 3)(_rescaled(image))
+    return _resnet18_body(layers.resnet_conv(64, 3)(_rescaled(image)), layers)
+
+
+def _resnet18_large(image: Any, layers: _Layers) -> Any:
+    """The same behind a stem for large images (64×64 and above), which reduces height and width to a quarter.
+
+    A 7×7 convolution as in ResNets for ImageNet; then average instead of max pooling, whose gradient XLA supports in
+    deterministic runs.
+    """
+    x = _norm_activation(layers.resnet_conv(64, 7, 2)(_rescaled(image)))
+    return _resnet18_body(keras.layers.AveragePooling2D(3, 2, padding="same")(x), layers)
+
+
+def _resnet18_body(x: Any, layers: _Layers) -> Any:
     for stage in range(4):
         for block in range(2):
             x = _residual(x, layers, 64 * 2**stage, strides=2 if stage and not block else 1)
@@ -226,6 +259,7 @@ MODELS: dict[str, Callable[[Any, _Layers], Any]] = {
     "resnet_small": _resnet_small,
     "resnet_coarse": _resnet_coarse,
     "resnet18": _resnet18,
+    "resnet18_large": _resnet18_large,
     "mlp": _mlp,
     "linear": _linear,
 }

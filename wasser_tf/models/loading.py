@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf import pretrained
+from wasser_tf.models.applications import is_application, load_application
 from wasser_tf.models.architectures import build
 from wasser_tf.models.saved_model import SavedModelClassifier
 from wasser_tf.runtime import storage
@@ -93,7 +94,8 @@ def load_classifier(
 
     Args:
       path: A .keras or .h5 file (of a classifier, or of a `WasserTrain` around it), a published .npz checkpoint, the
-        directory of a SavedModel (or of its numbered versions, of which the last is loaded), or "pretrained:NAME".
+        directory of a SavedModel (or of its numbered versions, of which the last is loaded), "pretrained:NAME", or
+        "keras:NAME:weights=FILE" for a classifier of keras.applications.
       signature: The signature of a SavedModel to call.
       output: The output of a SavedModel to return. For Keras models, `Classifier` chooses the output.
 
@@ -103,6 +105,8 @@ def load_classifier(
     Raises:
       ValueError: The file is missing, truncated, of another kind, or needs code that is not registered.
     """
+    if is_application(path):
+        return load_application(str(path))
     path = pretrained.resolve(path if isinstance(path, str) else as_path("The classifier", path))
     if not path.exists():
         raise ValueError(f"There is no file {path}: give the path of {_NEEDED}.")

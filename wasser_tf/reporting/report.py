@@ -53,6 +53,7 @@ class ModelReport:
         and neither their median nor their histogram is shown.
       certified: The certificates, of the same images; None without a certification.
       pictures: Examples to draw, by radius.
+      top5: The natural top-5 accuracy, of classifiers with more than 10 classes.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ModelReport:
     bisected: bool = False
     certified: Certified | None = None
     pictures: dict[float, Pictures] = dataclasses.field(default_factory=dict)
+    top5: float | None = None
 
     def add(
         self,
@@ -158,6 +160,7 @@ def _to_json(model: ModelReport) -> dict[str, Any]:
         "gradient_masking": gradient_masking(model.checks),
         "minimal_radius_median": _median(radii) if model.bisected else None,
         "minimal_radius": [float(radius) for radius in radii],
+        **({} if model.top5 is None else {"natural_top5_accuracy": model.top5}),
         **({} if model.certified is None else {"certified": model.certified.to_json()}),
     }
 
@@ -283,7 +286,8 @@ def overview(model: ModelReport) -> str:
     rows = [[label, *(percent(cells[label, radius]) for radius in radii)] for label in labels]
     header = ["robust accuracy", *(f"ε = {radius:g}" for radius in radii)]
     warnings = "".join(f"\n{line}\n" for line in [*tables.flagged_lines(model.records), *_warnings(model.checks)])
-    return f"Natural accuracy {percent(natural)}.\n\n{tables.markdown_table(header, rows)}{warnings}"
+    top5 = "" if model.top5 is None else f" (top 5: {percent(model.top5)})"
+    return f"Natural accuracy {percent(natural)}{top5}.\n\n{tables.markdown_table(header, rows)}{warnings}"
 
 
 def _minimal_radius_line(radii: np.ndarray) -> str:

@@ -133,7 +133,7 @@ def run_attack(config: AttackRun) -> Record:
             "wasser_tf": __version__,
             "model_path": config.model,
             **config.options.to_json(),
-            "source": dataclasses.asdict(config.source),
+            "source": config.source.to_json(),
             "threat_model_in_words": str(config.attack.threat_model),
             **record.to_json(),
         }

@@ -91,7 +91,7 @@ class CertificationRun:
         return {
             "wasser_tf": __version__,
             "models": dict(self.models),
-            "source": dataclasses.asdict(self.source),
+            "source": self.source.to_json(),
             "threat_model": self.threat_model.rules.get_config(),
             "radii": list(self.radii),
             "method": self.method,

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wasser_tf import attacks
+from wasser_tf.data.selection import Selection
+from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.check import Check, worst_case_is_per_example
 from wasser_tf.evaluation.config import EvaluationRun
 from wasser_tf.evaluation.examples import Examples
@@ -175,6 +177,7 @@ def _report_on(run: _Context, model: Model, verify_exact: int | None) -> ModelRe
     run.log(f"Scoring {model.name}")
     report = _score_cells(run, model, verify_exact)
     report.certified = run.certified.get(model.fingerprint)
+    report.top5 = _top5(model, run.sweep.images)
     if report.exact:
         run.log(summarize_exact_checks(report.exact.values()))
     if run.config.minimal_radius:
@@ -185,6 +188,13 @@ def _report_on(run: _Context, model: Model, verify_exact: int | None) -> ModelRe
     if run.config.sanity and (checks := _sanity_checks(run, model)):
         report.checks[:] = [*checks, worst_case_is_per_example(report.records)]
     return report
+
+
+def _top5(model: Model, images: Selection) -> float | None:
+    shape = getattr(model.classifier, "output_shape", None)
+    if not isinstance(shape, tuple) or not shape[-1] or shape[-1] <= 10:
+        return None
+    return metrics.top_accuracy(model.classifier, images.images, images.labels)
 
 
 def _score_cells(run: _Context, model: Model, verify_exact: int | None) -> ModelReport:
@@ -244,7 +254,7 @@ def _bisected_radii(run: _Context, model: Model) -> np.ndarray | None:
         "model": model.fingerprint,
         "attack": attacks.serialize(attack),
         "largest": largest,
-        "source": dataclasses.asdict(config.source),
+        **_origin(run),
     }
     found = _cached(run.folder / CELLS / safe_name(model.name) / "minimal_radius.json", key, make, run.stored_only)
     return None if found is None else np.array([float(radius) for radius in found])
@@ -275,11 +285,17 @@ def _sanity_checks(run: _Context, model: Model) -> list[Check]:
         "surrogate": other.fingerprint if other else None,
         "attack": attacks.serialize(attack),
         "radii": sorted(config.radii),
-        "source": dataclasses.asdict(config.source),
+        **_origin(run),
         "examples": count,
     }
     found = _cached(run.folder / CELLS / safe_name(model.name) / "sanity.json", key, make, run.stored_only)
     return [Check(**check) for check in found or []]
+
+
+def _origin(run: _Context) -> dict[str, Any]:
+    """Returns where the images come from, for the key of a cache; a path alone does not identify what was read."""
+    digest = run.sweep.images.digest
+    return {"source": run.config.source.to_json(), **({"digest": digest} if digest else {})}
 
 
 def _cached(path: pathlib.Path, key: dict[str, Any], make: Callable[[], Any], stored_only: bool) -> Any:

@@ -110,6 +110,7 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
     folder = pathlib.Path(config.output_dir).expanduser()
     run_folder.check_run_folder(folder, config)
     dataset = load_dataset(config, distribution)
+    run_folder.check_dataset(folder, config, dataset.digest)
     first, robust = build_models(config, dataset, distribution)
     certified = build_certified(config, dataset, distribution)
     # Not compiled, so that its file, as that of the other, holds no optimiser.
@@ -119,7 +120,7 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
         # Once more, for a run may have begun and ended here since.
         run_folder.check_run_folder(folder, config)
         run_folder.clear_run_folder(folder, config)
-        write_document(folder / CONFIG, Schema.TRAINING_CONFIG, _metadata(config))
+        write_document(folder / CONFIG, Schema.TRAINING_CONFIG, _metadata(config, dataset))
         log(f"Devices: {', '.join(device.name for device in tf.config.list_logical_devices())}")
         if distribution.num_replicas > 1:
             log(f"{distribution.num_replicas} replicas, {config.batch_size // distribution.num_replicas} images each")
@@ -146,7 +147,11 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
         export_saved_model(best, folder / run_folder.SAVED_MODEL)
         compared = _compare(classifiers, config, dataset)
         drawn = comparison.save_figures(folder, compared, config.middle_radius, dataset.class_names)
-        metadata = {**_metadata(config), "best_epoch": best_epoch, "seconds": round(time.monotonic() - started, 1)}
+        metadata = {
+            **_metadata(config, dataset),
+            "best_epoch": best_epoch,
+            "seconds": round(time.monotonic() - started, 1),
+        }
         table = ""
         if certified is not None:
             brackets = certified_report.brackets_of(compared, config.threat_model, log)
@@ -191,12 +196,7 @@ def load_dataset(config: TrainConfig, distribution: Distribution) -> Dataset:
       ValueError: The dataset is missing, the batch size does not fit it or the replicas, or its images are too small
         for the augmentation.
     """
-    dataset = data.load(
-        config.dataset,
-        data_dir=config.data_dir,
-        download=config.download,
-        validation_size=config.validation_size,
-    )
+    dataset = config.load_images()
     if config.batch_size > len(dataset.train.labels):
         raise ValueError(f"batch_size must be at most the {len(dataset.train.labels)} training images.")
     if config.batch_size % distribution.num_replicas:
@@ -257,11 +257,12 @@ def _compare(classifiers: dict[str, keras.Model], config: TrainConfig, dataset: 
     )
 
 
-def _metadata(config: TrainConfig) -> dict[str, Any]:
+def _metadata(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
     return {
         "config": config.identity(),
         "deterministic": config.deterministic,
         "data_dir": config.data_dir,
+        **({run_folder.DATASET_DIGEST: dataset.digest} if dataset.digest else {}),
         "commit": provenance.commit(),
         # Of another training there is none, whatever the rules of its report.
         "threat_model": config.threat_model.get_config() if config.attack.in_wasserstein_ball else None,

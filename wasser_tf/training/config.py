@@ -22,6 +22,7 @@ from wasser_tf.training.field_checks import (
     whole,
     whole_or_none,
 )
+from wasser_tf.training.image_fields import ImageFields
 from wasser_tf.training.schedules import SPEC, Schedule, check_schedule_text, parse_schedule
 from wasser_tf.training.setting import document_fields, setting
 from wasser_tf.training.warm_start import check_warm_start
@@ -36,7 +37,7 @@ _PLACE = ("data_dir", "download", "output_dir", "resume", "overwrite", "distribu
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(ImageFields):
     """The settings of a training run: standard training, WasserTrain from its result, and an evaluation of both.
 
     Each field is declared once, with its default, its range and its description; the flags of bin/train.py are derived
@@ -54,15 +55,12 @@ class TrainConfig:
 
     output_dir: str = setting("Folder of the results.", check=folder)
     attack: Attack = setting("The attack of WasserTrain. Its threat model is that of the run.", check=attack_object)
-    dataset: str = setting("Name of the dataset, as in `wasser_tf.data.load`.", "digits")
-    data_dir: str | None = setting("Folder of the prepared datasets, as in `wasser_tf.data.load`.", None)
-    download: bool = setting("Whether to download a dataset that is not in the folder.", False)
-    validation_size: int | None = setting(
-        "Number of training images held out for validation (default: a twelfth, at most 5000; 200 of the digits).",
-        None,
-        check=whole_or_none,
+    model: str = setting(
+        f"Architecture of the classifier: {', '.join(models.MODELS)}, or keras:NAME of keras.applications, such as "
+        "keras:MobileNetV2 (with weights: keras:NAME:weights=FILE).",
+        "lenet",
+        check=models.check_architecture,
     )
-    model: str = setting("Architecture of the classifier.", "lenet", choices=models.MODELS)
     width: float = setting(
         "Factor on the number of channels and units of the hidden layers.", 1.0, check=number(above=0)
     )
@@ -232,6 +230,7 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             if field.metadata["check"] is not None:
                 field.metadata["check"](field.name, getattr(self, field.name))
+        self.normalize_reading()
         augmentation.check_suits(self.augment, self.dataset)
         object.__setattr__(self, "radii", as_radii(self.radii))
         self._check_attacks()
@@ -299,6 +298,7 @@ class TrainConfig:
             "attack": attacks.serialize(self.attack),
             "validation_attack": validation,
             "radii": list(self.radii),
+            **self.plain_lists(),
         }
 
 

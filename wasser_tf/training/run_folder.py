@@ -9,6 +9,8 @@ from wasser_tf.runtime import storage
 from wasser_tf.runtime.run_files import CONFIG, REPORT, REPORT_TEXT
 from wasser_tf.training.config import TrainConfig
 
+# The key of config.json.
+DATASET_DIGEST = "dataset_digest"
 HISTORY, CHECKPOINTS = "history.csv", "checkpoints"
 STANDARD, BEST, SAVED_MODEL = "standard.keras", "best.keras", "best_saved_model"
 CERTIFIED, BRACKET = "certified.keras", "bracket.png"
@@ -62,6 +64,26 @@ def check_run_folder(folder: pathlib.Path, config: TrainConfig) -> None:
         raise ValueError(
             f"--resume needs the flags of the run in {folder}, but these differ: {'; '.join(differing)}. Give the same "
             "flags, another --output_dir, or --overwrite."
+        )
+
+
+def check_dataset(folder: pathlib.Path, config: TrainConfig, digest: str | None) -> None:
+    """Raises an error if a run is to be resumed with other images than those it began with.
+
+    Args:
+      folder: The output folder, which need not exist.
+      config: The settings of the run.
+      digest: The digest of the dataset as loaded, see `wasser_tf.data.Dataset`.
+
+    Raises:
+      ValueError: The files of the dataset were changed since the run began.
+    """
+    if not config.resume or not (folder / CONFIG).exists():
+        return
+    if storage.read_json(folder / CONFIG).get(DATASET_DIGEST) != digest:
+        raise ValueError(
+            f"--resume needs the images of the run in {folder}, but the files of {config.dataset} have changed: "
+            "restore them, give another --output_dir, or --overwrite."
         )
 
 
