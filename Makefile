@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 OUTPUT_DIR ?= runs/demo
-EXTRAS ?= test,art,foolbox,torch,tensorboard,hub
+EXTRAS_extras ?= test,art,foolbox,torch,tensorboard,hub
+EXTRAS_docs ?= docs
 
 BIN := .venv/bin
 ENV := .venv/.installed
@@ -11,7 +12,7 @@ ENV := .venv/.installed
 EDITABLE := --config-settings editable_mode=compat
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-extras dist mutants bench lock clean
+.PHONY: help env demo test test-extras docs dist mutants bench lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,15 +43,18 @@ test: env  ## Lint, type check, run the tests and the docstrings' examples (12 m
 
 # The extras are in an environment of their own, so that .venv contains only what is locked. It finds the packages of .venv
 # through a path file.
-.venv-extras/.installed: $(ENV) pyproject.toml
-	$(BIN)/python -m venv .venv-extras
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(.venv-extras/bin/python -c \
+.venv-%/.installed: $(ENV) pyproject.toml
+	$(BIN)/python -m venv .venv-$*
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(.venv-$*/bin/python -c \
 	  'import sysconfig; print(sysconfig.get_path("purelib"))')/of_venv.pth"
-	.venv-extras/bin/python -m pip install --disable-pip-version-check --quiet $(EDITABLE) -e '.[$(EXTRAS)]'
+	.venv-$*/bin/python -m pip install --disable-pip-version-check --quiet $(EDITABLE) -e '.[$(EXTRAS_$*)]'
 	@touch $@
 
 test-extras: .venv-extras/.installed  ## Test the bridges to other libraries, in .venv-extras (PyTorch and others, 6 GB)
 	.venv-extras/bin/python -m pytest -q -rs tests_extras
+
+docs: .venv-docs/.installed  ## Build the documentation site in build/site and run its tutorials (minutes)
+	.venv-docs/bin/python site/build.py
 
 dist: env  ## Build the sdist and the wheel, check them, and run the commands in a fresh environment (5 minutes)
 	rm -rf dist build/*.egg-info build/lib
@@ -76,5 +80,5 @@ lock:  ## Resolve requirements.lock again (needs uv; all other targets need only
 	  --extra test --extra serving pyproject.toml -o requirements.lock
 
 clean:  ## Remove .venv, runs/ and the caches
-	rm -rf .venv .venv-extras runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-extras .venv-docs runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

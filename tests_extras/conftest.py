@@ -55,13 +55,20 @@ def to_torch(network, channels=1):
         if isinstance(layer, keras.layers.Conv2D):
             kernel, bias = layer.get_weights()
             (size, _), (stride, _) = layer.kernel_size, layer.strides
-            part = torch.nn.Conv2d(*kernel.shape[2:], size, stride, padding=(size - 1) // 2)
+            padding = (size - 1) // 2 if layer.padding == "same" else 0
+            part = torch.nn.Conv2d(*kernel.shape[2:], size, stride, padding=padding)
             weights = kernel.transpose(3, 2, 0, 1)
         elif isinstance(layer, keras.layers.Dense):
             kernel, bias = layer.get_weights()
             part, weights = torch.nn.Linear(*kernel.shape), kernel.T
         elif isinstance(layer, keras.layers.Flatten):
             parts.append(ChannelsLast())
+            continue
+        elif isinstance(layer, keras.layers.InputLayer):
+            continue
+        elif isinstance(layer, keras.layers.ZeroPadding2D):
+            (top, bottom), (left, right) = layer.padding
+            parts.append(torch.nn.ZeroPad2d((left, right, top, bottom)))
             continue
         else:
             raise ValueError(f"to_torch does not know {layer}.")

@@ -44,8 +44,8 @@ class HostClassifier:
         """Returns the outputs, float32 [n, classes], of images [n, …] in the format of the other library."""
         del training
         images = tf.cast(tf.convert_to_tensor(images), tf.float32)
-        outputs = self._differentiable(images)
-        return tf.ensure_shape(outputs, [images.shape[0], self.num_classes(tuple(images.shape[1:]))])
+        classes = self.num_classes(tuple(images.shape[1:]))
+        return tf.ensure_shape(self._differentiable(images), [images.shape[0], classes])
 
     def num_classes(self, image_shape: tuple[int, ...]) -> int:
         """Returns the number of outputs for images of a shape; the classifier is called once to count them.
@@ -54,7 +54,9 @@ class HostClassifier:
           ValueError: The classifier does not return [n, classes].
         """
         if image_shape not in self._classes:
-            outputs = np.asarray(self.forward(np.zeros((1, *image_shape), np.float32)))
+            # Outside of the graph that is being built, because the other library may be TensorFlow.
+            with tf.init_scope():
+                outputs = np.asarray(self.forward(np.zeros((1, *image_shape), np.float32)))
             if outputs.ndim != 2:
                 raise ValueError(f"The classifier must return [n, classes], got {outputs.shape} for one image.")
             self._classes[image_shape] = outputs.shape[1]
@@ -69,10 +71,12 @@ class HostClassifier:
             return np.asarray(self.backward(images, weights), np.float32)
 
         @tf.custom_gradient
-        def outputs_of(images: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-            def gradient(weights: tf.Tensor) -> tf.Tensor:
+        def outputs_of(images: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+            def gradient(weights: tf.Tensor, variables: Any = None) -> Any:
                 found = tf.numpy_function(backward, [images, weights], tf.float32, stateful=False)
-                return tf.ensure_shape(found, images.shape)
+                found = tf.ensure_shape(found, images.shape)
+                # Eagerly, TensorFlow sees the variables of a model of TensorFlow. Only images get gradients.
+                return found if variables is None else (found, [None] * len(variables))
 
             # Not stateful: equal inputs have equal outputs, and an output that is not used is not computed.
             outputs = tf.numpy_function(forward, [images], tf.float32, stateful=False)

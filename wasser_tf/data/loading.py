@@ -23,9 +23,10 @@ def load(
 
     The digits are the 1,797 images of 8×8 pixels of scikit-learn: 1,197 for training, 200 for validation and 400 for
     test, with the classes in proportion. For other names, in the order of tensorflow-datasets:
-      - validation is that of the set, or the last 1/12 of train (at most 5,000: the last 5,000 of MNIST's 60,000);
-      - test is that of the set, otherwise its validation split, otherwise the last 1/6 of train (at most 10,000).
-        Sets that are stored unshuffled are divided with the classes in proportion instead.
+
+    - validation is that of the set, or the last 1/12 of train (at most 5,000: the last 5,000 of MNIST's 60,000);
+    - test is that of the set, otherwise its validation split, otherwise the last 1/6 of train (at most 10,000).
+      Sets that are stored unshuffled are divided with the classes in proportion instead.
 
     Args:
       name: "digits", or the name of an image classification set of tensorflow-datasets, "set", "set/config" or

@@ -62,9 +62,8 @@ def compile_whole_graph(classifier: Any) -> bool:
 
 
 def _calls_python(classifier: Any) -> bool:
-    return getattr(
-        classifier.model if isinstance(classifier, CanonicalClassifier) else classifier, "calls_python", False
-    )
+    model = classifier.model if isinstance(classifier, CanonicalClassifier) else classifier
+    return getattr(model, "calls_python", False)
 
 
 def _pools_by_max(layer: Any) -> bool:
