@@ -126,7 +126,7 @@ def _public_names() -> str:
     rows = ["| `wasser_tf.` | defined in |", "| :-- | :-- |"]
     for module, names in re.findall(r"^from (wasser_tf[\w.]*) import ([\w, ]+)$", source, re.M):
         for name in names.split(", "):
-            if module != "wasser_tf" and "check_" not in name:
+            if module != "wasser_tf" and "check_" not in name and name != "__version__":
                 room = module.split(".")[1]
                 page = f"[{module}]({room}.md)" if room in ROOMS else module
                 rows.append(f"| `{name}` | {page} |")
@@ -150,10 +150,10 @@ def leaderboard_page() -> str:
         f'<script type="application/json" id="leaderboard-entries">{data}</script>\n<script>\n{script}</script>'
     )
     intro = (
-        "# Leaderboard\n\nSelect a heading to sort a table by it, and a classifier to draw it alone. Robust accuracy: "
-        "the share of test images that no attack fooled, an upper bound. Certified accuracy, where one is given: the "
-        "share that provably withstands every attack. The true robust accuracy is between the two lines. How the numbers "
-        "were made: [results](docs/results/leaderboard.md).\n\n"
+        "# Leaderboard\n\nAccuracies in %. Select a heading to sort a table by it, and a classifier to draw it alone. "
+        "Robust accuracy: the share of test images that no attack fooled, an upper bound. Certified accuracy, where "
+        "one is given: the share that provably withstands every attack; the true robust accuracy is between the two. How "
+        "the numbers were made: [results](docs/results/leaderboard.md).\n\n"
     )
     return f"{intro}````{{raw}} html\n{html}\n````\n"
 

@@ -89,18 +89,16 @@ def _escaped(line: str) -> str:
             part = part.replace("\\", "\\\\")
             part = re.sub(r"([*|])", r"\\\1", part)
             parts[place] = re.sub(r"_(?=\W|$)", r"\\_", part)
-    # A literal must not touch a letter.
-    return re.sub(r"``(\w)", r"``\\ \1", "".join(_joined(parts)))
+    return "".join(_separated(parts))
 
 
-def _joined(parts: list[str]) -> list[str]:
-    """Separates a literal from a word before and after it."""
-    joined: list[str] = []
-    for place, part in enumerate(parts):
-        if place % 2 and joined and joined[-1] and re.search(r"\w$", joined[-1]):
-            joined.append("\\ ")
-        joined.append(part)
-    return joined
+def _separated(parts: list[str]) -> list[str]:
+    """Separates literals, which have the odd places, from words before and after them."""
+    for place in range(1, len(parts), 2):
+        before = "\\ " if re.search(r"\w$", parts[place - 1]) else ""
+        after = "\\ " if re.match(r"\w", parts[place + 1]) else ""
+        parts[place] = f"{before}{parts[place]}{after}"
+    return parts
 
 
 def setup(app: Any) -> None:
