@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 OUTPUT_DIR ?= runs/demo
+EXTRAS_extras ?= test,art,foolbox,torch,tensorboard,hub
+EXTRAS_docs ?= docs
 
 BIN := .venv/bin
 ENV := .venv/.installed
@@ -10,10 +12,10 @@ ENV := .venv/.installed
 EDITABLE := --config-settings editable_mode=compat
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test mutants bench lock clean
+.PHONY: help env demo test test-extras docs dist mutants bench lock clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(ENV)  ## Build .venv with Python 3.11 to 3.13 (to choose the interpreter: make env PYTHON=python3.12)
 
@@ -39,6 +41,29 @@ test: env  ## Lint, type check, run the tests and the docstrings' examples (12 m
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -rs --numprocesses=2 --dist=loadscope --no-loadscope-reorder --durations=10
 
+# The extras are in an environment of their own, so that .venv contains only what is locked. It finds the packages of .venv
+# through a path file.
+.venv-%/.installed: $(ENV) pyproject.toml
+	$(BIN)/python -m venv .venv-$*
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(.venv-$*/bin/python -c \
+	  'import sysconfig; print(sysconfig.get_path("purelib"))')/of_venv.pth"
+	.venv-$*/bin/python -m pip install --disable-pip-version-check --quiet $(EDITABLE) -e '.[$(EXTRAS_$*)]'
+	@touch $@
+
+test-extras: .venv-extras/.installed  ## Test the bridges to other libraries, in .venv-extras (PyTorch and others, 6 GB)
+	.venv-extras/bin/python -m pytest -q -rs tests_extras
+
+docs: .venv-docs/.installed  ## Build the documentation site in build/site and run its tutorials (minutes)
+	.venv-docs/bin/python site/build.py
+
+dist: env  ## Build the sdist and the wheel, check them, and run the commands in a fresh environment (5 minutes)
+	rm -rf dist build/*.egg-info build/lib
+	test -x build/tools/bin/twine || { $(BIN)/python -m venv build/tools && \
+	  build/tools/bin/python -m pip install --disable-pip-version-check --quiet build twine; }
+	build/tools/bin/python -m build --outdir dist
+	build/tools/bin/twine check --strict dist/*
+	$(BIN)/python reliability/fresh_install.py dist/*.whl
+
 # Cosmic Ray is not in requirements.lock, because only this target needs it. A smaller sample:
 # make mutants MUTANTS='--paths=wasser_tf/attacks --sample=20'
 mutants: env  ## Mutate 100 lines of wasser_tf/ and count the mutants that the tests kill (about an hour on one core)
@@ -55,5 +80,5 @@ lock:  ## Resolve requirements.lock again (needs uv; all other targets need only
 	  --extra test --extra serving pyproject.toml -o requirements.lock
 
 clean:  ## Remove .venv, runs/ and the caches
-	rm -rf .venv runs build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-extras .venv-docs runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

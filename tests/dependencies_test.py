@@ -1,9 +1,11 @@
 """Dependencies: pinned by hash, consistent and licensed. The tests use no network."""
 
 import importlib.metadata
+import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 from benchmarks import licences
 
@@ -43,3 +45,26 @@ def test_every_licence_is_known_permissive_and_listed():
         assert not re.search(r"\bA?GPL|\bLGPL|proprietary", said, re.IGNORECASE), f"{entry.name}: {said!r}"
     listed = re.findall(r"^\| ([\w.-]+) \|", licences.PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(listed) - {"package"} == {entry.name for entry in licences.locked()}
+
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+_INSTALL = (_ROOT / "docs" / "how_to" / "install.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_cpu_only_tensorflow_names_every_dependency():
+    documented = re.findall(r"'([\w-]+>=[^']+)'", _INSTALL)
+    assert sorted(documented) == sorted(
+        each.replace("tensorflow>=", "tensorflow-cpu>=") for each in _PROJECT["dependencies"]
+    )
+
+
+def test_the_page_names_every_extra():
+    documented = re.findall(r"^\| `(\w+)` \|", _INSTALL, re.MULTILINE)
+    # The extra for mutation testing is of use in a clone only.
+    assert sorted(documented) == sorted(set(_PROJECT["optional-dependencies"]) - {"mutation"})
+
+
+def test_the_version_is_in_one_place():
+    assert "version" in _PROJECT["dynamic"] and "version" not in _PROJECT
+    assert not re.search(r"^version:", (_ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)

@@ -27,6 +27,7 @@ ROOMS = (
     "publishing",
     "runs",
     "paper",
+    "bridges",
     "commands",
     "__main__",
 )

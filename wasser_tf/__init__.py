@@ -8,6 +8,7 @@ check_keras_backend()
 # ruff: noqa: E402
 from wasser_tf import attacks
 from wasser_tf.attacks import AttackResult, Ensemble, MirrorAscent, RadiusSchedule, WasserAttack
+from wasser_tf.bridges.torch import from_torch
 from wasser_tf.certification.prover import certify
 from wasser_tf.certification.result import CertificationResult
 from wasser_tf.certification.smoothed import Smoothed
@@ -38,5 +39,6 @@ __all__ = [
     "WasserTrain",
     "attacks",
     "certify",
+    "from_torch",
     "load_pretrained",
 ]

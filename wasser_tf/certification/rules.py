@@ -1,8 +1,10 @@
 """What each Keras layer is to a prover: the registry `RULES`, to which a new layer is one function.
 
-    @rule(MyLayer)
-    def _my_layer(call: Call) -> list[Transform]:
-        return [Affine(…)]
+```python
+@rule(MyLayer)
+def _my_layer(call: Call) -> list[Transform]:
+    return [Affine(…)]
+```
 
 A rule is looked up by the exact class: a subclass may compute something else. Weights are read when bounds are
 computed, not when the rule is, and so are trained or exported like those of the classifier itself.

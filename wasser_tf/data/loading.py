@@ -34,10 +34,11 @@ def load(
     of PNG and JPEG files for each class, or only a folder for each class. An .npz file holds x_train, y_train, x_test
     and y_test (and x_validation, y_validation), uint8, uint16 or floats in [0, 1]. For other names, in the order of
     tensorflow-datasets:
-      - validation is that of the set, or the last 1/12 of train (at most 5,000: the last 5,000 of MNIST's 60,000);
-      - test is that of the set, otherwise its validation split, otherwise the last 1/6 of train (at most 10,000).
-        Sets that are stored unshuffled are divided with the classes in proportion instead, as are folders and .npz
-        files.
+
+    - validation is that of the set, or the last 1/12 of train (at most 5,000: the last 5,000 of MNIST's 60,000);
+    - test is that of the set, otherwise its validation split, otherwise the last 1/6 of train (at most 10,000).
+      Sets that are stored unshuffled are divided with the classes in proportion instead, as are folders and .npz
+      files.
 
     Args:
       name: "digits"; the path of a folder or an .npz file; or the name of an image classification set of

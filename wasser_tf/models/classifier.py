@@ -70,7 +70,10 @@ class Classifier(ClassifierOptions):
     def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns float32 logits [n, classes] of float32 images [n, H, W, C] in [0, 1], in inference mode."""
         images = tf.convert_to_tensor(images)
-        return self.canonical(tuple(images.shape[1:]))(images, training=training)
+        shape = tuple(images.shape[1:])
+        # Of these images the order is known, whatever the order of the model.
+        given = self if self.image_shape else dataclasses.replace(self, image_shape=shape)
+        return given.canonical(shape)(images, training=training)
 
 
 class CanonicalClassifier:

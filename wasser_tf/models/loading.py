@@ -1,5 +1,6 @@
 """Loading of classifiers: .keras files, SavedModels, published checkpoints and pretrained classifiers."""
 
+import importlib.util
 import json
 import math
 import os
@@ -23,6 +24,8 @@ from wasser_tf.runtime.arguments import as_path, check_fits, first_line, physica
 # Layers of a published checkpoint, and the layers of our LeNet with the same kernels and biases.
 _PUBLISHED_LAYERS = {"conv1": "conv1", "conv2": "conv2", "dense1": "dense1", "dense2": "logits"}
 _NEEDED = "a .keras or .h5 file, a published .npz checkpoint, the directory of a SavedModel or pretrained:NAME"
+# The address of a classifier on the Hugging Face hub: hf://user/name.
+HUB_PREFIX = "hf://"
 _LINEAR_OR_NOT = {keras.activations.linear: True, keras.activations.softmax: False, keras.activations.sigmoid: False}
 
 
@@ -68,13 +71,15 @@ def load_pretrained(name: str) -> keras.Model:
     """Loads a pretrained classifier of the package; `wasser_tf.pretrained.card` returns its robust accuracies.
 
     Args:
-      name: One of `wasser_tf.pretrained.names()`, such as "mnist_wassertrain".
+      name: One of `wasser_tf.pretrained.names()`, such as "mnist_wassertrain", or "hf://user/name" for a classifier on
+        the Hugging Face hub (`wasser_tf.bridges.hub` uploads them).
 
     Returns:
       The classifier, from images [n, H, W, C] in [0, 1] to logits [n, classes].
 
     Raises:
-      ValueError: The name is unknown; the message lists the known names.
+      ImportError: The name is of the hub, and huggingface_hub is not installed.
+      ValueError: The name is unknown; the message lists the known names. Or the hub has no such classifier.
 
     Example:
     >>> import wasser_tf
@@ -82,9 +87,25 @@ def load_pretrained(name: str) -> keras.Model:
     >>> classifier.input_shape, classifier.output_shape
     ((None, 28, 28, 1), (None, 10))
     """
+    if name.startswith(HUB_PREFIX):
+        return _load_from_hub(name)
     classifier = load_classifier(pretrained.path_of(name))
     assert isinstance(classifier, keras.Model)  # noqa: S101 (a .keras file holds no other)
     return classifier
+
+
+def _load_from_hub(address: str) -> keras.Model:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise ImportError(
+            f"{address} needs huggingface_hub, which is not installed: install it with pip install 'wasser_tf[hub]'."
+        )
+    try:
+        return keras.saving.load_model(address, compile=False, safe_mode=True)
+    except Exception as error:  # Of the hub, of the network, or of a file.
+        raise ValueError(
+            f"{address} cannot be loaded ({type(error).__name__}: {first_line(error)}): check the name, the network, "
+            "and your login if the repository is private."
+        ) from error
 
 
 def load_classifier(

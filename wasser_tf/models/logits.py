@@ -53,11 +53,17 @@ def compile_whole_graph(classifier: Any) -> bool:
 
     On a CPU a convolution in an XLA loop runs three times slower than outside of it, so XLA compiles only the transport
     steps in the loop. The same holds on a GPU for classifiers with max pooling if operations must be deterministic,
-    because XLA has no deterministic gradient of max pooling and TensorFlow has one.
+    because XLA has no deterministic gradient of max pooling and TensorFlow has one. Classifiers of other libraries
+    compute in Python (wasser_tf/bridges/), which XLA cannot compile.
     """
-    if not tf.config.list_logical_devices("GPU"):
+    if not tf.config.list_logical_devices("GPU") or _calls_python(classifier):
         return False
     return not (is_op_determinism_enabled() and _pools_by_max(classifier))
+
+
+def _calls_python(classifier: Any) -> bool:
+    model = classifier.model if isinstance(classifier, CanonicalClassifier) else classifier
+    return getattr(model, "calls_python", False)
 
 
 def _pools_by_max(layer: Any) -> bool:

@@ -15,6 +15,7 @@ module (such as a random generator), or of the globals of a library, are not det
 import dataclasses
 import functools
 import hashlib
+import pathlib
 import sys
 import sysconfig
 import types
@@ -179,13 +180,16 @@ def _names_used(code: types.CodeType) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=4096)
 def _of_a_library(module: str | None) -> bool:
     """Returns whether a module belongs to Python, an installed package or wasser_tf, which do not change."""
-    package = (module or "__main__").partition(".")[0]
+    package = (module if isinstance(module, str) else "__main__").partition(".")[0]
     if package == "__main__":
         return False
     if package in ("wasser_tf", *sys.stdlib_module_names):
         return True
     file = getattr(sys.modules.get(package), "__file__", None) or ""
-    return file.startswith((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
+    if file.startswith((sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))):
+        return True
+    # Packages of the user, of the system, or of an environment that a path file adds.
+    return not {"site-packages", "dist-packages"}.isdisjoint(pathlib.PurePath(file).parts)
 
 
 @functools.cache

@@ -56,12 +56,13 @@ def make_signatures(
     Returns:
       The signatures by name. All but `logits` return probabilities and logits [n, classes], class_id [n] and label [n]
       (`robustness` returns class_id, label, margin, radius and flagged instead):
-        serving_default: "image", float32 [n, H, W, C] in [0, 1];
-        uint8: "image", uint8 [n, H, W, C];
-        encoded: "image_bytes", PNG or JPEG files [n], resized to H×W; only with 1 or 3 channels;
-        robustness: as serving_default;
-        logits: "image", returns only logits and accepts any values: for attacks, whose iterates may leave [0, 1].
-        certified: as serving_default; returns only class_id, label and the certified radius.
+
+      - serving_default: "image", float32 [n, H, W, C] in [0, 1];
+      - uint8: "image", uint8 [n, H, W, C];
+      - encoded: "image_bytes", PNG or JPEG files [n], resized to H×W; only with 1 or 3 channels;
+      - robustness: as serving_default;
+      - logits: "image", returns only logits and accepts any values: for attacks, whose iterates may leave [0, 1].
+      - certified: as serving_default; returns only class_id, label and the certified radius.
     """
     # All signatures share one function, so that its graph is stored once.
     classify = tf.function(

@@ -1,0 +1,140 @@
+"""PyTorch modules as classifiers: the same logits, gradients and examples as the same network in Keras."""
+
+import os
+import pathlib
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import wasser_tf
+from tests_extras.conftest import channels_first, to_torch
+from wasser_tf import Ensemble, MirrorAscent, ThreatModel, WasserAttack, data, models
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'wasser_tf[torch]'")
+
+
+def test_logits_and_gradients_are_those_of_keras(classifier, module, images):
+    given = wasser_tf.from_torch(module)
+
+    def both(function, batch):
+        batch = tf.constant(batch)
+        with tf.GradientTape() as tape:
+            tape.watch(batch)
+            logits = function(batch)
+            loss = tf.reduce_sum(tf.nn.log_softmax(logits)[:, 3])
+        return logits.numpy(), tape.gradient(loss, batch).numpy()
+
+    ours, theirs = both(given, images), both(classifier, images)
+    np.testing.assert_allclose(ours[0], theirs[0], atol=1e-4)
+    np.testing.assert_allclose(ours[1], theirs[1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        MirrorAscent(ThreatModel(epsilon=0.1), iterations=20),
+        WasserAttack(ThreatModel(epsilon=0.1), iterations=20),
+        Ensemble(ThreatModel(epsilon=0.1), iterations=10),
+    ],
+    ids=lambda attack: attack.name,
+)
+def test_the_same_images_are_fooled_as_in_keras(classifier, module, images, labels, attack):
+    given = wasser_tf.from_torch(module)
+    ours = attack(given, channels_first(images), labels)
+    theirs = attack(classifier, images, labels)
+    assert ours.adversarial.shape == (48, 1, 8, 8) and ours.feasibility.feasible().all()
+    assert 0 < theirs.success.mean() < 1
+    np.testing.assert_array_equal(ours.success, theirs.success)
+    with torch.no_grad():
+        predicted = module(torch.tensor(ours.adversarial)).argmax(1).numpy()
+    np.testing.assert_array_equal(predicted != labels, ours.success)
+
+
+def test_another_range_is_respected(module, images, labels):
+    scaled = torch.nn.Sequential(Scale(1 / 255), module)
+    attack = MirrorAscent(ThreatModel(epsilon=0.1), iterations=10)
+    plain = attack(wasser_tf.from_torch(module), channels_first(images), labels)
+    ours = attack(wasser_tf.from_torch(scaled, input_range=(0, 255)), 255 * channels_first(images), labels)
+    np.testing.assert_allclose(ours.adversarial, 255 * plain.adversarial, atol=0.05)
+    assert ours.adversarial.min() >= 0 and ours.adversarial.max() <= 255
+
+
+class Scale(torch.nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values):
+        return values * self.factor
+
+
+def test_probabilities_are_recognised(module, images, labels):
+    attack = MirrorAscent(ThreatModel(epsilon=0.1), iterations=10)
+    given = wasser_tf.from_torch(torch.nn.Sequential(module, torch.nn.Softmax(1)))
+    assert given.describe((1, 8, 8)).returns == "probabilities"
+    assert attack(given, channels_first(images), labels).success.any()
+
+
+def test_the_module_keeps_its_mode_and_gets_no_gradients(module, images, labels):
+    whole = torch.nn.Sequential(torch.nn.Dropout(0.9), torch.nn.BatchNorm2d(1), module)
+    whole.train()
+    whole[1].eval()
+    given = wasser_tf.from_torch(whole)
+    attack = MirrorAscent(ThreatModel(epsilon=0.1), iterations=3)
+    # Without dropout, which is random: twice the same.
+    ours, again = (attack(given, channels_first(images), labels).adversarial for _ in range(2))
+    np.testing.assert_array_equal(ours, again)
+    assert whole.training and whole[0].training and not whole[1].training and module.training
+    assert all(parameter.grad is None for parameter in whole.parameters())
+
+
+def test_changed_weights_count_at_once(module, images, labels):
+    given = wasser_tf.from_torch(module)
+    attack = MirrorAscent(ThreatModel(epsilon=0.1), iterations=3)
+    assert not attack(given, channels_first(images), labels, radius=0.0).success.all()
+    with torch.no_grad():
+        module[-1].bias[:] = torch.where(torch.arange(10) == 3, 1e3, 0.0)
+    np.testing.assert_array_equal(attack(given, channels_first(images), labels, radius=0.0).success, labels != 3)
+
+
+def test_double_precision(module, images, labels):
+    given = wasser_tf.from_torch(module.double())
+    assert MirrorAscent(ThreatModel(epsilon=0.2), iterations=5)(given, channels_first(images), labels).success.any()
+
+
+def test_minimal_radii_and_smoothing(module, images, labels):
+    from wasser_tf.evaluation.minimal_radius import minimal_radii
+
+    given = wasser_tf.from_torch(module)
+    attack = MirrorAscent(ThreatModel(), iterations=10)
+    found = minimal_radii(attack, given, channels_first(images[:8]), labels[:8], largest=0.5, resolution=0.1)
+    assert found.adversarial.shape == (8, 1, 8, 8) and (found.radius < 0.5).any()
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(ValueError, match=r"module must be a torch.nn.Module, got function"):
+        wasser_tf.from_torch(len.__class__ and (lambda images: images))
+
+
+@pytest.mark.skipif(not os.environ.get("WASSER_TF_SHARED_DATA"), reason="WASSER_TF_SHARED_DATA is not set")
+def test_mnist_lenet_has_the_same_robust_images():
+    folder = pathlib.Path(os.environ["WASSER_TF_SHARED_DATA"])
+    network = models.load_published(sorted(folder.glob("checkpoints/**/*standard*.npz"))[0])
+    test = data.load("mnist", data_dir=folder / "tfds", splits=("test",)).test
+    images, labels = test.images[:128], test.labels[:128]
+    attack = MirrorAscent(ThreatModel(epsilon=0.2), iterations=20)
+    routes = {
+        "keras": (network, images),
+        "torch": (wasser_tf.from_torch(to_torch(network)), channels_first(images)),
+    }
+    results, seconds = {}, {}
+    for name, (classifier, batch) in routes.items():
+        attack(classifier, batch, labels)
+        started = time.perf_counter()
+        results[name] = attack(classifier, batch, labels)
+        seconds[name] = time.perf_counter() - started
+    print({name: f"{value:.2f} s" for name, value in seconds.items()}, results["keras"].success.mean())
+    np.testing.assert_array_equal(results["torch"].success, results["keras"].success)
+    assert 0 < results["keras"].success.mean() < 1

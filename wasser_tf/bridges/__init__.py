@@ -1,0 +1,1 @@
+"""Bridges to other libraries, one module a library; each imports its library only when it is used."""
