@@ -481,7 +481,7 @@ def test_reproduce_by_default(load, parse, spy):
     parse("--output_dir=out")
     run = spy(binary, "reproduce", [])
     binary.main()
-    experiments = ["table1", "fig1", "fig3", "fig4", "fig5", "beyond"]
+    experiments = ["table1", "fig1", "fig3", "fig4", "fig5", "beyond", "certified"]
     wanted = Reproduction(experiments=experiments, dataset="digits", output_dir="out", preset=FULL["digits"])
     (made,) = run.only[0]
     assert dataclasses.replace(made, options=wanted.options) == wanted and made.options.to_json() == {}

@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from wasser_tf import ThreatModel, models
+from wasser_tf import ThreatModel, certify, models
 from wasser_tf.evaluation.metrics import Scores
 from wasser_tf.evaluation.record import Record
+from wasser_tf.paper import certified as certified_module
 from wasser_tf.paper import drawings, experiments
 from wasser_tf.paper.context import ExperimentContext, Reproduction
 from wasser_tf.paper.presets import QUICK
@@ -73,6 +74,41 @@ def context(tmp_path, monkeypatch):
 
     monkeypatch.setattr(made, "evaluation", evaluation)
     return made
+
+
+def test_certified_has_both_sides_of_every_classifier_and_smoothing(context, monkeypatch):
+    asked = []
+
+    def certified_radii(name, method):
+        asked.append((name, method))
+        # The second image of "pgd" contradicts its smallest radius that fooled, 0.2.
+        return np.array([0.0, 0.3 if name == "pgd" else 0.1, 0.5])
+
+    monkeypatch.setattr(context, "certified_radii", certified_radii)
+    monkeypatch.setattr(certified_module, "_packaged", lambda dataset: [f"{dataset}_packaged"])
+    monkeypatch.setattr(certified_module, "fingerprint", lambda path: f"mark of {path}")
+    made = certified_module.certified(context)
+    names = ["standard", "pgd", "wasser_train", "other", "digits_packaged"]
+    assert asked == [*((name, "ibp") for name in names), ("standard", "smoothing")]
+    assert made.settings["classifiers"]["digits_packaged"] == "mark of pretrained:digits_packaged"
+    assert made.settings["methods"]["standard, smoothed"] == "smoothing"
+    rows = {(row["classifier"], row["epsilon"]): row for row in made.rows}
+    first, last = (context.config.preset.radii[place] for place in (0, -1))
+    # At 0 the share not fooled is the natural accuracy.
+    assert rows["other", 0.0]["not_fooled"] == pytest.approx(2 / 3)
+    assert rows["other", first]["certified"] == pytest.approx(sum(r >= first for r in (0.1, 0.5)) / 3)
+    assert rows["other", last]["not_fooled"] == pytest.approx(sum(r > last for r in (0.2, np.inf)) / 3)
+    assert rows["standard, smoothed", first]["not_fooled"] is None
+    assert "Contradiction" in made.table and "pgd: 1" in made.table and made.num_images == 3
+    assert (context.folder / "certified.png").stat().st_size > 10_000
+
+
+def test_certified_radii_are_those_of_the_prover(context):
+    ball = context.attack("wasser_attack").threat_model.with_epsilon(max(context.config.preset.radii))
+    images = context.source(context.config.preset.num_examples).load()
+    wanted = certify(context.classifier("pgd"), images.images, images.labels, ball, method="ibp")
+    np.testing.assert_array_equal(context.certified_radii("pgd", "ibp"), wanted.radius)
+    assert wanted.radius.max() > 0
 
 
 def test_figures_show_raw_and_feasible_scores_without_the_worst_case(context, monkeypatch):

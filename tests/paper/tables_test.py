@@ -102,7 +102,7 @@ def test_table1(tmp_path, monkeypatch):
     assert made.settings["classifiers"]["mine"] == "print of mine.keras"
     assert (
         list(experiments.EXPERIMENTS)
-        == ["table1", "fig1", "fig3", "fig4", "fig5", "beyond"]
+        == ["table1", "fig1", "fig3", "fig4", "fig5", "beyond", "certified"]
         == list(results_page.NAMES)
     )
     assert all(make.__name__ == name for name, make in experiments.EXPERIMENTS.items())

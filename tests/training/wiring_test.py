@@ -403,6 +403,7 @@ def test_output_dir_and_every_other_field_are_covered(record, usual, tmp_path):
     # Schedules are covered in loop_test.py, certified training in tests/runs/certified_run_test.py.
     elsewhere = {"output_dir", "resume", "overwrite", "initial", "epsilon_schedule", "omega_schedule"}
     elsewhere |= {"certified", "certified_epochs", "certified_epsilon", "certified_schedule", "certified_random_radius"}
+    elsewhere.add("certified_exponent")
     elsewhere |= {"kappa", "kappa_schedule", "box_fraction", "potentials", "hidden_units"}
     assert {field.name for field in dataclasses.fields(TrainConfig)} == elsewhere | {
         name for fields, _ in _WIRES for name in fields

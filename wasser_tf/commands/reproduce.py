@@ -5,12 +5,13 @@ r"""Reproduces the tables and figures of the paper (WasserTrain, ICASSP 2022), w
     --pgd=wong_pgd_sinkhorn.npz --wasser_train=pretrained:mnist_wassertrain --output_dir=runs/paper_mnist
 
 The experiments:
-  table1  natural accuracy
-  fig1    examples in the ℓ∞ ball and in the Wasserstein ball
-  fig3    natural accuracy by epoch, for several ω
-  fig4    attacks on the standard classifier
-  fig5    the paper's attacks on both adversarially trained classifiers
-  beyond  all classifiers under all attacks, with feasible examples
+  table1     natural accuracy
+  fig1       examples in the ℓ∞ ball and in the Wasserstein ball
+  fig3       natural accuracy by epoch, for several ω
+  fig4       attacks on the standard classifier
+  fig5       the paper's attacks on both adversarially trained classifiers
+  beyond     all classifiers under all attacks, with feasible examples
+  certified  certified accuracy and accuracy under attack of all classifiers, the packaged ones too
 
 A classifier that is not given is trained. --input_range, --data_format, --output, --returns and --signature describe
 those that are given. After an interruption, the same command resumes.

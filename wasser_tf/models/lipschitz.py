@@ -13,6 +13,8 @@ _UNIT = 2.0**-24
 _MOST_OFFSETS = 200
 # XLA takes a second to compile, and is not worth it for kernels of fewer numbers.
 _SMALL = 2**16
+# Rounds before potentials are divided by their constant.
+_ROUNDS = 3
 
 
 def window_offsets(
@@ -63,6 +65,8 @@ def lipschitz_constants(kernel: tf.Tensor, p: float, kernel_size: int | None) ->
 def project(kernel: tf.Tensor, p: float, kernel_size: int | None) -> tf.Tensor:
     """Returns potentials with Lip(φ_k) ≤ 1, close to given ones, which are returned almost unchanged if they have it.
 
+    A few rounds of `approach` come first, and leave little for the division by the constant.
+
     Args:
       kernel: φ, float32 [H, W, C, K].
       p: The exponent of the ground cost.
@@ -71,13 +75,28 @@ def project(kernel: tf.Tensor, p: float, kernel_size: int | None) -> tf.Tensor:
     Returns:
       The potentials. Lip ≤ 1 holds for the rounded numbers, exactly.
     """
-    # Two programs: XLA would fuse them, and compute the middle anew for each of the differences that read it.
-    between, divided = (_middle, _scaled) if math.prod(kernel.shape) <= _SMALL else (_compiled_middle, _compiled_scaled)
-    return divided(between(kernel, p, kernel_size), p, kernel_size)
+    for _ in range(_ROUNDS):
+        kernel = approach(kernel, p, kernel_size)
+    divided = _scaled if math.prod(kernel.shape) <= _SMALL else _compiled_scaled
+    return divided(kernel, p, kernel_size)
+
+
+def approach(kernel: tf.Tensor, p: float, kernel_size: int | None) -> tf.Tensor:
+    """Returns the middle of the infimal and the supremal convolution with the ground cost over the window.
+
+    Only values that violate Lip ≤ 1 change. What violates it afterwards does so over paths of several windows, by a
+    few percent of what it was.
+
+    Args:
+      kernel: φ, float32 [H, W, C, K].
+      p: The exponent of the ground cost.
+      kernel_size: The side of the window, or None for the whole image.
+    """
+    # A program of its own: XLA would fuse it with `_scaled`, and compute it anew for each difference that reads it.
+    return (_middle if math.prod(kernel.shape) <= _SMALL else _compiled_middle)(kernel, p, kernel_size)
 
 
 def _middle(kernel: tf.Tensor, p: float, kernel_size: int | None) -> tf.Tensor:
-    """Returns the middle of the infimal and the supremal convolution with the ground cost over the window."""
     height, width = kernel.shape[:2]
     offsets = window_offsets(kernel.shape, p, kernel_size)
     lowest = highest = kernel
@@ -106,7 +125,10 @@ _compiled_scaled = tf.function(_scaled, jit_compile=True, autograph=False)
 
 @keras.saving.register_keras_serializable(package="wasser_tf")
 class UnitLipschitz(keras.constraints.Constraint):
-    """Keeps `scale` × a kernel [H, W, C, K] at Lip ≤ 1: see `project`."""
+    """Keeps `scale` × a kernel [H, W, C, K] close to Lip ≤ 1, after each step: see `approach`.
+
+    The division by the constant, which `project` ends with, would lower all slopes by the steepest one, in each step.
+    """
 
     def __init__(self, p: float, kernel_size: int | None, scale: float = 1.0):
         """Creates the constraint.
@@ -119,9 +141,9 @@ class UnitLipschitz(keras.constraints.Constraint):
         self.p, self.kernel_size, self.scale = p, kernel_size, scale
 
     def __call__(self, w: Any) -> tf.Tensor:
-        """Returns the projected weight."""
+        """Returns the weight after one round."""
         weight = tf.convert_to_tensor(w)
-        return project(self.scale * weight, self.p, self.kernel_size) / self.scale
+        return approach(self.scale * weight, self.p, self.kernel_size) / self.scale
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

@@ -88,6 +88,13 @@ def build_provable(
     return keras.Model(image, logits, name="provable")
 
 
+def project_potentials(classifier: keras.Model) -> None:
+    """Calls `TransportPotentials.project` of each such layer of a classifier."""
+    for layer in classifier.layers:
+        if isinstance(layer, TransportPotentials):
+            layer.project()
+
+
 def adapt_potentials(classifier: keras.Model, images: Any, seed: int = 0) -> None:
     """Calls `TransportPotentials.adapt` of each such layer that reads the images.
 

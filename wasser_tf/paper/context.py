@@ -6,7 +6,9 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from wasser_tf import attacks
+import numpy as np
+
+from wasser_tf import attacks, pretrained
 from wasser_tf.attacks import Attack
 from wasser_tf.data.selection import ImageSource, Selection
 from wasser_tf.evaluation.config import EvaluationRun
@@ -14,8 +16,10 @@ from wasser_tf.evaluation.fingerprint import safe_name
 from wasser_tf.models import ModelOptions
 from wasser_tf.paper.classifiers import ClassifierTrainer
 from wasser_tf.paper.presets import Preset
-from wasser_tf.paper.published_numbers import ROLES
+from wasser_tf.paper.published_numbers import ROLES, WASSER
 from wasser_tf.reporting.report import ModelReport
+from wasser_tf.runs.certifiers import SmoothingSettings
+from wasser_tf.runs.certify import CertificationRun, run_certification
 from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runs.evaluate import run_evaluation
 from wasser_tf.threat_model import ThreatModel
@@ -117,7 +121,7 @@ class ExperimentContext:
         root = pathlib.Path(config.output_dir).expanduser()
         self.config, self.log = config, log
         self.folder = root / OUTPUTS
-        self._evaluations = root / "evaluations"
+        self._evaluations, self._certificates = root / "evaluations", root / "certificates"
         self.trainer = ClassifierTrainer(
             folder=root / "training",
             dataset=config.dataset,
@@ -130,8 +134,13 @@ class ExperimentContext:
         )
 
     def path(self, name: str) -> str:
-        """Returns the path of a classifier by role, or by its name in `others`; trains it first if necessary."""
-        return self.config.others[name] if name in self.config.others else self.trainer.path(name, self.log)
+        """Returns the path of a classifier by role, by its name in `others`, or by the name of a packaged one.
+
+        A role's classifier that is not given is trained first.
+        """
+        if name in self.config.others:
+            return self.config.others[name]
+        return self.trainer.path(name, self.log) if name in ROLES else f"{pretrained.PREFIX}{name}"
 
     def options_of(self, name: str) -> ModelOptions:
         """Returns what is given about a classifier by role or name: nothing where it is trained here."""
@@ -175,6 +184,30 @@ class ExperimentContext:
         settings: dict[str, Any] = {} if preset.attack_iterations is None else {"iterations": preset.attack_iterations}
         settings.update(preset.attack_settings.get(name, {}))
         return attacks.make(name, ThreatModel(epsilon=0.0), seed=self.config.seed, **settings)
+
+    def certified_radii(self, name: str, method: str) -> np.ndarray:
+        """Certifies a classifier on the attacked images. Stored results are reused.
+
+        Args:
+          name: As for `path`.
+          method: As for `wasser_tf.certify`.
+
+        Returns:
+          The largest radius proved for each image, [n]; 0 where the answer is wrong.
+        """
+        preset = self.config.preset
+        run = CertificationRun(
+            models={name: self.path(name)},
+            source=self.source(preset.num_examples),
+            threat_model=self.attack(WASSER).threat_model,
+            radii=preset.radii,
+            output_dir=str(self._certificates / f"{safe_name(name)}_{method}"),
+            method=method,
+            smoothing=SmoothingSettings(seed=self.config.seed),
+            options=self.options_of(name),
+            allow_chance_accuracy=self.config.allow_chance_accuracy or not self._is_given(name),
+        )
+        return run_certification(run, resume=True, log=self.log)[name].certified
 
     def evaluation(self, name: str, attack_names: Sequence[str]) -> ModelReport:
         """Evaluates a classifier under attacks at all radii of the preset. Stored results are reused.

@@ -13,6 +13,7 @@ from wasser_tf import attacks, data
 from wasser_tf.evaluation import fingerprint, metrics
 from wasser_tf.evaluation.record import WORST_CASE, Record
 from wasser_tf.paper import drawings
+from wasser_tf.paper.certified import certified
 from wasser_tf.paper.context import ExperimentContext
 from wasser_tf.paper.drawings import Attacked
 from wasser_tf.paper.experiment_output import ExperimentOutput, pivot
@@ -194,6 +195,7 @@ EXPERIMENTS: dict[str, Callable[[ExperimentContext], ExperimentOutput]] = {
     "fig4": fig4,
     "fig5": fig5,
     "beyond": beyond,
+    "certified": certified,
 }
 
 

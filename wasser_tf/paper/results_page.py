@@ -8,7 +8,7 @@ from wasser_tf.reporting.tables import markdown_table
 from wasser_tf.runtime import storage
 
 # The order of the outputs on the page.
-NAMES = ("table1", "fig1", "fig3", "fig4", "fig5", "beyond")
+NAMES = ("table1", "fig1", "fig3", "fig4", "fig5", "beyond", "certified")
 NOTES = "notes.md"
 
 

@@ -8,6 +8,9 @@ import numpy as np
 from wasser_tf.reporting import drawing, tables
 from wasser_tf.threat_model import ThreatModel
 
+# Panels in a row of a picture.
+_PANELS = 4
+
 
 class Bracket(NamedTuple):
     """Radii of one classifier's images from both sides.
@@ -114,8 +117,12 @@ def save_bracket(
     values = [side for bracket in brackets.values() for side in bracket if side is not None]
     finite = np.concatenate([side[np.isfinite(side)] for side in values])
     end = max_radius or float(finite.max(initial=0)) or 1.0
-    figure = drawing.new_figure(max(6.4, 4.2 * len(brackets)), 4.4)
-    axes = figure.subplots(1, len(brackets), sharey=True, squeeze=False)[0]
+    rows, columns = -(-len(brackets) // _PANELS), min(_PANELS, len(brackets))
+    figure = drawing.new_figure(max(6.4, 4.2 * columns), 0.4 + 4.0 * rows)
+    grid_of_axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    axes = grid_of_axes.ravel()[: len(brackets)]
+    for axis in grid_of_axes.ravel()[len(brackets) :]:
+        axis.set_visible(False)
     for axis, (name, bracket) in zip(axes, brackets.items(), strict=True):
         places = np.unique(np.concatenate([side[side <= end] for side in bracket if side is not None] + [[0.0, end]]))
         certified = np.array([100 * bracket.certified_share(place) for place in places])
@@ -133,7 +140,8 @@ def save_bracket(
         drawing.radius_axis(axis, threat_model)
         axis.set_xlim(0, end)
         axis.legend(fontsize=9, frameon=False, loc="upper right")
-    drawing.percent_axis(axes[0], "share of images [%]")
+    for axis in grid_of_axes[:, 0]:
+        drawing.percent_axis(axis, "share of images [%]")
     counts = {len(bracket.certified) for bracket in brackets.values()}
     words = drawing.caption(threat_model, counts.pop() if len(counts) == 1 else None)
     drawing.save_figure(figure, path, title, words)

@@ -10,6 +10,7 @@ from wasser_tf.attacks.base import Attack
 from wasser_tf.certification.differentiable import DifferentiableBounds
 from wasser_tf.models.inputs import check_arrays, check_images, num_classes
 from wasser_tf.models.logits import as_logits_fn
+from wasser_tf.models.provable import project_potentials
 from wasser_tf.models.step_checks import check_step_labels, failed_requirements
 from wasser_tf.runtime.arguments import check_bool, check_number
 from wasser_tf.threat_model import ThreatModel
@@ -181,13 +182,16 @@ class CertifiedTrain(NaturalAndAdversarial):
         return self.classifier(inputs, training=training)
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains the classifier, as `keras.Model.fit` does.
+        """Trains the classifier, as `keras.Model.fit` does. After each epoch, potentials have Lip ≤ 1 exactly.
 
         Raises:
           ValueError: The images or labels do not suit the classifier.
         """
         check_arrays(self.classifier, x, y)
-        first = [] if self._curriculum is None else [self._curriculum.callback(self._schedules, self.steps_per_epoch)]
+        project = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: project_potentials(self.classifier))
+        first: list[keras.callbacks.Callback] = [project]
+        if self._curriculum is not None:
+            first.append(self._curriculum.callback(self._schedules, self.steps_per_epoch))
         given = fit_arguments(super().fit, (x, y, *args), kwargs, first, self._adversarial.directions)
         for name in ("x", "validation_data"):
             given.arguments[name] = checks.checked_dataset(self, given.arguments.get(name))

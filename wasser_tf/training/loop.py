@@ -12,6 +12,7 @@ from wasser_tf import data, models
 from wasser_tf.attacks import Attack, MirrorAscent
 from wasser_tf.data import Dataset, augmentation
 from wasser_tf.models.logits import compile_whole_graph
+from wasser_tf.models.provable import project_potentials
 from wasser_tf.runtime import interruption
 from wasser_tf.training import loss, optimizer, run_folder
 from wasser_tf.training.callbacks import CertifiedValidation, EpochTable, RobustValidation
@@ -223,6 +224,9 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
             log(f"{title}: epoch {checkpoint.best_epoch} is kept, which {why}")
     if kept is not classifier:
         classifier.set_weights(kept.get_weights())
+    if isinstance(trained, CertifiedTrain):
+        # An average of rounded potentials may exceed Lip = 1.
+        project_potentials(classifier)
     distribution.synchronize(classifier.variables)
     return checkpoint.best_epoch if checkpoint else 0
 
