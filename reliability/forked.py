@@ -88,6 +88,8 @@ def binary(name: str, arguments: Sequence[str]) -> Callable[[], object]:
     def work() -> None:
         path = _ROOT / "bin" / f"{name}.py"
         sys.argv = [str(path), *arguments]
+        # As Python does for a script, for what the binaries import from their folder.
+        sys.path.insert(0, str(path.parent))
         runpy.run_path(str(path), run_name="__main__")
 
     return work

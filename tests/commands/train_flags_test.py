@@ -113,6 +113,7 @@ _TRAIN = [
     ("--certified_epsilon=0.25", {"certified_epsilon": 0.25}),
     ("--certified_schedule=linear:0:0.3:10epochs", {"certified_schedule": "linear:0:0.3:10epochs"}),
     ("--certified_random_radius", {"certified_random_radius": True}),
+    ("--certified_exponent=0.7", {"certified_exponent": 0.7}),
     ("--kappa=0.5", {"kappa": 0.5}),
     ("--kappa_schedule=linear:1:0:5steps", {"kappa_schedule": "linear:1:0:5steps"}),
     ("--box_fraction=0.5", {"box_fraction": 0.5}),
