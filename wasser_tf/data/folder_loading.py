@@ -15,7 +15,7 @@ import tensorflow as tf
 from wasser_tf.data.dataset import SPLITS, Dataset, Split, no_examples
 from wasser_tf.data.decode import Header, decode_image, read_header
 from wasser_tf.data.division import check_classes, divide
-from wasser_tf.data.folder import ImageFile, list_folder
+from wasser_tf.data.folder import ImageFile, Listing, list_folder
 from wasser_tf.data.reading import ReadingOptions
 from wasser_tf.data.sizing import fit, places_of, with_channels
 from wasser_tf.runtime.arguments import first_line
@@ -57,15 +57,9 @@ def load_folder(
     divided = divide(labels, splits, validation_size, name)
     check_classes(labels, divided, listing.class_names, name)
     needed = {part for part, _ in divided.values()}
-    # Otherwise a split that is loaded alone could have other channels or another size.
-    scanned = needed if reading.channels and reading.image_size else set(listing.parts)
     bad = _BadFiles(root, sum(map(len, listing.parts.values())))
     bad.reasons.update(dict.fromkeys(listing.alien, "not a PNG or JPEG image in a folder of a class"))
-    files = [file for part in SPLITS if part in scanned for file in listing.parts[part]]
-    headers = _each(read_header, [file.path for file in files])
-    found = [header for file, header in zip(files, headers, strict=True) if bad.passes(file, header)]
-    bad.report(reading)
-    shape = _shape_of(found, [file for file in files if file.name not in bad.reasons], reading, name)
+    shape = _scan(listing, needed, reading, name, bad)
     count = sum(len(rows) for _, rows in divided.values())
     check_available(4.0 * count * shape[0] * shape[1] * shape[2], f"The {count} images of {name}")
     digest = hashlib.sha256(json.dumps([shape, reading.crop, listing.class_names]).encode())
@@ -88,6 +82,19 @@ def load_folder(
         class_names=listing.class_names,
         digest=digest.hexdigest(),
     )
+
+
+def _scan(
+    listing: Listing, needed: set[str], reading: ReadingOptions, name: str, bad: "_BadFiles"
+) -> tuple[int, int, int]:
+    """Reads the headers of the files; returns the height, width and channels that the images get."""
+    # Otherwise a split that is loaded alone could have other channels or another size.
+    scanned = needed if reading.channels and reading.image_size else set(listing.parts)
+    files = [file for part in SPLITS if part in scanned for file in listing.parts[part]]
+    headers = _each(read_header, [file.path for file in files])
+    found = [header for file, header in zip(files, headers, strict=True) if bad.passes(file, header)]
+    bad.report(reading)
+    return _shape_of(found, [file for file in files if file.name not in bad.reasons], reading, name)
 
 
 def _shape_of(
