@@ -101,6 +101,13 @@ def test_bounds_hold_for_merged_branches(sample, ball):
     check(randomised(keras.Model(inputs, LAYERS.Dense(3)(LAYERS.Flatten()(z)))), sample, ball)
 
 
+def test_bounds_hold_for_two_towers(sample, ball):
+    inputs = keras.Input(SHAPE)
+    towers = [LAYERS.Conv2D(2, 2)(LAYERS.Conv2D(2, 2)(inputs)) for _ in range(2)]
+    hidden = [LAYERS.ReLU()(LAYERS.Dense(3)(LAYERS.Flatten()(LAYERS.ReLU()(tower)))) for tower in towers]
+    check(randomised(keras.Model(inputs, LAYERS.Dense(3)(LAYERS.Add()([*hidden, hidden[0]])))), sample, ball)
+
+
 @pytest.mark.parametrize("name", ["linear", "mlp", "lenet"])
 def test_the_packages_models_behind_their_blur(name, sample, ball):
     check(blurred(build(name, (6, 6, 1), 3, seed=0), 2), sample, ball)
