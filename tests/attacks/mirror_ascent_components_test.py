@@ -342,3 +342,21 @@ def test_the_start_is_within_a_twentieth_of_the_first_budget(monkeypatch):
     problem = attack.problem(curved, tf.constant(IMAGES), tf.constant(LABELS), tf.constant(radius))
     attack._start(tf.zeros_like(problem.images), problem)
     np.testing.assert_allclose(seen[0], 0.05 * radius * IMAGES.sum(axis=(1, 2, 3)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("iterations", "step_size"), [(1, None), (54, None), (10, 3.0)])
+def test_step_sizes_follow_the_budget_up_to_a_bound(iterations, step_size):
+    attack = MirrorAscent(ThreatModel(**RULES), iterations=iterations, step_size=step_size)
+    images = np.concatenate([IMAGES[:1], IMAGES[:1], np.zeros_like(IMAGES[:1])])
+    # The second budget binds nothing, and the third image has no mass: both have the multiplier 0.
+    radius = tf.constant([0.01, 1e6, 0.1])
+    problem = attack.problem(curved, tf.constant(images), tf.constant(LABELS), radius=radius)
+    for iteration in (0, iterations - 1):
+        found = attack._step_size(tf.constant(iteration), problem)
+        decay = min(2 / iterations, 1) ** (iteration / iterations)
+        if step_size is not None:
+            assert float(found) == pytest.approx(step_size * decay)
+            continue
+        multiplier = np.array([math.log(4 / 0.01 - 4), 0.3, 0.3])
+        wanted = 78 / math.sqrt(iterations + 10) * decay / np.sqrt(multiplier)
+        np.testing.assert_allclose(found.numpy().ravel(), wanted, rtol=1e-5)

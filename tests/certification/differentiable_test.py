@@ -28,7 +28,14 @@ def skip_to_the_logits():
     return keras.Model(inputs, L.Add()([L.Dense(3)(hidden), L.Dense(3, use_bias=False)(flat)]))
 
 
-@pytest.fixture(params=[branched, skip_to_the_logits], ids=lambda make: make.__name__)
+def skip_over_a_layer():
+    inputs = keras.Input(SHAPE)
+    early = L.Dense(6, activation="relu")(L.Flatten()(inputs))
+    late = L.Dense(6)(L.Dense(6, activation="relu")(early))
+    return keras.Model(inputs, L.Dense(3)(L.Add()([late, early])))
+
+
+@pytest.fixture(params=[branched, skip_to_the_logits, skip_over_a_layer], ids=lambda make: make.__name__)
 def classifier(request):
     keras.utils.set_random_seed(1)
     model = request.param()

@@ -25,6 +25,14 @@ def test_without_smoothing_the_loss_equals_that_of_keras():
     assert float(again(_LABELS, _LOGITS)) == float(loss.make_loss(0.1)(_LABELS, _LOGITS))
 
 
+def test_name_and_reduction_are_those_given():
+    made = loss.make_loss(0.1)
+    assert (made.name, made.reduction) == ("smoothed_crossentropy", "sum_over_batch_size")
+    own = type(made).from_config({**made.get_config(), "name": "mine", "reduction": "sum"})
+    assert (own.name, own.reduction, own.label_smoothing) == ("mine", "sum", 0.1)
+    assert float(own(_LABELS, _LOGITS)) == pytest.approx(6 * float(made(_LABELS, _LOGITS)), rel=1e-6)
+
+
 def test_wasser_train_knows_that_it_takes_logits():
     classifier = models.build("linear", (8, 8, 1), 10)
     model = WasserTrain(classifier, MirrorAscent(ThreatModel(epsilon=0.1), iterations=1))

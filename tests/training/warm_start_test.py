@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import wasser_tf
 from wasser_tf import MirrorAscent, WasserTrain, models
+from wasser_tf.training import warm_start
 from wasser_tf.training.checkpoint import Checkpoint
 from wasser_tf.transport.exact import wasserstein_distance
 
@@ -102,3 +103,20 @@ def test_unsupported_warm_starts_are_refused(images, labels):
             model.fit({"image": images, "number": numbers}, labels, verbose=0)
     with pytest.raises(ValueError, match="got the keys"):
         model.fit({"picture": images}, labels, verbose=0)
+
+
+def test_the_memory_of_the_potentials_is_that_of_all_images(monkeypatch):
+    asked = []
+    monkeypatch.setattr(warm_start, "check_fits", lambda *given: asked.append(given))
+    layer = warm_start.WarmStart(7, 0.5)
+    layer.build((None, 4, 5, 3))
+    ((size, what, remedy),) = asked
+    # Two bytes a number.
+    assert size == 2 * 7 * 4 * 5 * 3 == layer._potentials.shape.num_elements() * 2
+    assert "warm_start" in what and "without warm_start" in remedy and layer._potentials.dtype == "float16"
+
+
+@pytest.mark.parametrize("num_examples", [0, 1.5, None, True])
+def test_the_number_of_images_must_be_whole(num_examples):
+    with pytest.raises(ValueError, match="num_examples must be the number of training images, got .*: pass len"):
+        warm_start.WarmStart(num_examples, 0.5)
