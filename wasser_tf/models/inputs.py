@@ -89,7 +89,7 @@ def check_radius(radius: Any, count: int) -> np.ndarray:
     """
     try:
         radius = np.asarray(radius, np.float32)
-    except (TypeError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"radius must be one number or one for each image, got {radius!r}.") from error
     if radius.shape not in ((), (1,), (count,)):
         raise ValueError(f"radius must be one number or one for each of the {count} images, got shape {radius.shape}.")

@@ -19,7 +19,7 @@ from wasser_tf import data
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.data import Dataset, Split, augmentation
 from wasser_tf.evaluation.comparison import Comparison, compare
-from wasser_tf.reporting import bracket, comparison
+from wasser_tf.reporting import bracket, comparison, tables
 from wasser_tf.runs import certified_report
 from wasser_tf.runs.trained_files import export_saved_model, save_classifier
 from wasser_tf.runtime import provenance, storage
@@ -152,7 +152,13 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
             brackets = certified_report.brackets_of(compared, config.threat_model, log)
             table = bracket.bracket_table(brackets, config.radii)
             drawn.append(folder / run_folder.BRACKET)
-            bracket.save_bracket(drawn[-1], brackets, threat_model=config.threat_model, title=f"{config.dataset} test")
+            bracket.save_bracket(
+                drawn[-1],
+                brackets,
+                threat_model=config.threat_model,
+                title=f"{config.dataset} test",
+                warnings=tables.flagged_lines(compared.records),
+            )
             metadata["brackets"] = certified_report.bracket_shares(brackets, config.radii)
             text = f"{text}\n## Certified and not fooled\n\n{table}\n![Bracket]({run_folder.BRACKET})\n"
         comparison.save_report(folder, compared, metadata, text)
