@@ -152,13 +152,11 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
             brackets = certified_report.brackets_of(compared, config.threat_model, log)
             table = bracket.bracket_table(brackets, config.radii)
             drawn.append(folder / run_folder.BRACKET)
-            bracket.save_bracket(
-                drawn[-1],
-                brackets,
-                threat_model=config.threat_model,
-                title=f"{config.dataset} test",
-                warnings=tables.flagged_lines(compared.records),
-            )
+            options: dict[str, Any] = {
+                "threat_model": config.threat_model,
+                "warnings": tables.flagged_lines(compared.records),
+            }
+            bracket.save_bracket(drawn[-1], brackets, title=f"{config.dataset} test", **options)
             metadata["brackets"] = certified_report.bracket_shares(brackets, config.radii)
             text = f"{text}\n## Certified and not fooled\n\n{table}\n![Bracket]({run_folder.BRACKET})\n"
         comparison.save_report(folder, compared, metadata, text)
