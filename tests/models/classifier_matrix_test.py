@@ -4,13 +4,23 @@ import warnings
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from reliability import generated
-from wasser_tf import Classifier, MirrorAscent, ThreatModel
+from wasser_tf import Classifier, ThreatModel, attacks
 
-ATTACK = MirrorAscent(ThreatModel(epsilon=0.01, kernel_size=3), iterations=2, polish=0)
+# The cheapest to compile that follows gradients and looks at losses: every form is another classifier.
+ATTACK = attacks.make("frank_wolfe", ThreatModel(epsilon=0.01, kernel_size=3), iterations=1)
 # Integers have no gradients where a model within casts to them, or where a signature takes them.
 REFUSED = {("nested", "uint8"), ("saved_model", "uint8")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graphs_as_traced():
+    """Switches off TensorFlow's optimisation of graphs, which takes longer than running each of them once."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_pictures_show_images_that_all_classifiers_get_right(compared, drawn, tm
             "threat_model": ball, "title": f"{name} under random plan", "class_names": ["a", "b"],
         }  # fmt: skip
     (path, curves), options = drawn[2]
-    assert path == tmp_path / "success.png" and options == {"threat_model": ball, "num_images": 4}
+    assert path == tmp_path / "success.png" and options == {"threat_model": ball, "num_images": 4, "warnings": []}
     assert curves == {"old": ((0.0, 0.1, 0.4), [0.25, 0.5, 1.0]), "new": ((0.0, 0.1, 0.4), [0.25, 0.25, 0.5])}
 
 

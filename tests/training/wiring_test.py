@@ -210,8 +210,9 @@ def _built(model="linear", seed=0, width=1.0):
     return {"build": {(model, (8, 8, 1), 10, ("seed", seed), ("width", width))}}
 
 
-def _loaded(name="digits", data_dir=None, download=False, validation_size=None):
-    options = {"data_dir": data_dir, "download": download, "validation_size": validation_size}
+def _loaded(name="digits", **changes):
+    options = {"data_dir": None, "download": False, "validation_size": None, "image_size": None, "crop": "none"}
+    options |= {"channels": None, "class_names": None, "bad_files": "refuse", **changes}
     return {"data": (name, *sorted(options.items()))}
 
 
@@ -243,6 +244,11 @@ _WIRES = [
     ({"data_dir": "/data"}, {**_loaded(data_dir="/data"), "report.data_dir": "/data"}),
     ({"download": True}, _loaded(download=True)),
     ({"validation_size": 12}, _loaded(validation_size=12)),
+    ({"image_size": (8, 8)}, _loaded(image_size=(8, 8))),
+    ({"image_size": (8, 8), "crop": "center"}, _loaded(image_size=(8, 8), crop="center")),
+    ({"channels": 1}, _loaded(channels=1)),
+    ({"class_names": tuple("abcdefghij")}, _loaded(class_names=tuple("abcdefghij"))),
+    ({"bad_files": "skip"}, _loaded(bad_files="skip")),
     ({"model": "mlp"}, _built("mlp")),
     ({"width": 0.5}, _built(width=0.5)),
     ({"blur": 2}, {"blur": {2}}),

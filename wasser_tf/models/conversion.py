@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from wasser_tf.models.classifier import CanonicalClassifier, Classifier
 from wasser_tf.models.description import Description
+from wasser_tf.models.inputs import as_array
 from wasser_tf.models.inspection import input_spec
 
 
@@ -44,7 +45,7 @@ def prepare_images(classifier: Any, images: Any, from_logits: bool | None = None
     """
     if isinstance(classifier, CanonicalClassifier) or not callable(classifier):
         return PreparedImages(classifier, True, images, lambda found: found)
-    array = np.asarray(images)
+    array = as_array("images", images)
     spec = input_spec(getattr(classifier, "model", classifier) if isinstance(classifier, Classifier) else classifier)
     expected = {4} if spec is None else {4, len(spec[0])}
     if array.ndim not in expected or len(array) == 0 or not np.issubdtype(array.dtype, np.number):

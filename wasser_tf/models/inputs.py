@@ -32,13 +32,13 @@ def check_batch(classifier: Any, images: Any, labels: Any) -> tuple[np.ndarray, 
     """
     if not callable(classifier):
         raise ValueError(f"The classifier must be callable, as a Keras model is, got {type(classifier).__name__}.")
-    images, labels = np.asarray(images), np.asarray(labels)
+    images, labels = as_array("images", images), as_array("labels", labels)
     if images.ndim != 4:
         raise ValueError(f"images must have shape [n, height, width, channels], got {images.shape}.")
     if len(images) == 0:
         raise ValueError(f"images must hold at least one image, got an empty batch of shape {images.shape}.")
     if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(f"images must be floats in [0, 1], got {images.dtype}; divide 8-bit images by 255.")
+        raise ValueError(f"images must be floats in [0, 1], got {images.dtype}; {_as_floats(images.dtype)}.")
     _check_channels_last(classifier, images.shape)
     if not np.isfinite(images).all():
         raise ValueError("images must be finite, got NaN or Inf.")
@@ -51,6 +51,33 @@ def check_batch(classifier: Any, images: Any, labels: Any) -> tuple[np.ndarray, 
             "wasser_tf.Classifier(model, input_range=(0, 255))."
         )
     return images.astype(np.float32), check_labels(labels, len(images), num_classes(classifier))
+
+
+def as_array(name: str, given: Any) -> np.ndarray:
+    """Converts what a user gave to an array.
+
+    Raises:
+      ValueError: It is nested lists of unequal lengths.
+    """
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array whose rows have equal shapes, got rows of several.") from error
+
+
+def _as_floats(dtype: Any) -> str:
+    """Returns how to convert images of a dtype that is none of NumPy's floats."""
+    if np.issubdtype(dtype, np.integer):
+        return "divide 8-bit images by 255"
+    return "convert them, as by np.asarray(images).astype(np.float32)"
+
+
+def _first_of(labels: np.ndarray) -> str:
+    """Returns the first label that is not a whole number, for a message."""
+    first = labels.flat[0]
+    if np.issubdtype(labels.dtype, np.floating):
+        first = labels[~np.isfinite(labels) | (labels != np.round(labels))].flat[0]
+    return repr(first.item() if isinstance(first, np.generic) else first)
 
 
 def check_labels(labels: np.ndarray, count: int, classes: int | None) -> np.ndarray:
@@ -74,7 +101,9 @@ def check_labels(labels: np.ndarray, count: int, classes: int | None) -> np.ndar
     if not np.issubdtype(labels.dtype, np.integer):
         whole = np.issubdtype(labels.dtype, np.floating) and np.isfinite(labels).all()
         if not whole or not np.array_equal(labels, np.round(labels)):
-            raise ValueError(f"labels must be whole numbers, got {labels.dtype}.")
+            raise ValueError(
+                f"labels must be whole numbers, got {labels.dtype} {_first_of(labels)}: number the classes from 0."
+            )
     if labels.min() < 0 or (classes is not None and labels.max() >= classes):
         allowed = "0 or more" if classes is None else f"0 to {classes - 1}, as the classifier has {classes} classes"
         raise ValueError(f"labels must be {allowed}, got {labels.min()} to {labels.max()}.")
@@ -89,7 +118,7 @@ def check_radius(radius: Any, count: int) -> np.ndarray:
     """
     try:
         radius = np.asarray(radius, np.float32)
-    except (TypeError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"radius must be one number or one for each image, got {radius!r}.") from error
     if radius.shape not in ((), (1,), (count,)):
         raise ValueError(f"radius must be one number or one for each of the {count} images, got shape {radius.shape}.")
@@ -98,26 +127,39 @@ def check_radius(radius: Any, count: int) -> np.ndarray:
     return np.broadcast_to(radius, [count]).astype(np.float32)
 
 
-def check_arrays(classifier: keras.Model, x: Any, y: Any) -> None:
+def check_arrays(classifier: keras.Model, x: Any, y: Any, loss: Any = None) -> None:
     """Checks the arguments of `fit` and `evaluate`, if they are arrays or tensors.
 
     Args:
       classifier: The classifier.
       x: Images [N, H, W, C], or a dataset, which is not checked.
       y: Labels [N], [N, 1] or, one-hot or soft, [N, classes].
+      loss: The loss of `compile`, if there is one.
 
     Raises:
       ValueError: The images or labels do not suit the classifier.
     """
     if isinstance(x, (np.ndarray, tf.Tensor)) and y is None:
         raise ValueError(LABELS_NEEDED)
+    if isinstance(x, (np.ndarray, tf.Tensor)) and isinstance(y, (list, tuple)):
+        raise ValueError(f"y must be an array of labels, got a {type(y).__name__}: pass np.asarray(y).")
     if isinstance(x, (np.ndarray, tf.Tensor)) and isinstance(y, (np.ndarray, tf.Tensor)):
         y = np.asarray(y)
+        if y.ndim == 2 and y.shape[-1] > 1 and _takes_indices(loss):
+            raise ValueError(
+                f"The loss takes class indices [{len(y)}], got rows {y.shape}: pass y.argmax(axis=1), or compile with "
+                "keras.losses.CategoricalCrossentropy."
+            )
         if y.ndim == 2 and y.shape[-1] != 1:
             check_label_rows(y)
         if len(np.shape(x)) == 4:
             refuse_other_inputs(classifier, tuple(np.shape(x)[1:]))
         check_batch(classifier, x, y if y.ndim == 1 or y.shape[-1] == 1 else y.argmax(axis=-1))
+
+
+def _takes_indices(loss: Any) -> bool:
+    sparse = keras.losses.SparseCategoricalCrossentropy, keras.losses.sparse_categorical_crossentropy
+    return loss in ("sparse_categorical_crossentropy", sparse[1]) or isinstance(loss, sparse[0])
 
 
 def refuse_other_inputs(classifier: Any, shape: tuple[int, ...] | None = None) -> None:
@@ -168,7 +210,7 @@ def check_images(x: Any) -> tf.Tensor:
         shape = getattr(x, "shape", type(x).__name__)
         raise ValueError(f"Batches must be images [B, H, W, C] with H, W and C known at compile time, got {shape}.")
     if not x.dtype.is_floating:
-        raise ValueError(f"images must be floats in [0, 1], got {x.dtype.name}; divide 8-bit images by 255.")
+        raise ValueError(f"images must be floats in [0, 1], got {x.dtype.name}; {_as_floats(x.dtype.as_numpy_dtype)}.")
     x = tf.cast(x, tf.float32)
     # False for NaN.
     return require(tf.reduce_all((x >= 0) & (x <= 1)), _PIXELS, x)

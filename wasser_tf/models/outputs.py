@@ -12,11 +12,13 @@ _UNBOUNDED = ("BiasAdd", "MatMul", "BatchMatMulV2", "Einsum", "Add", "AddV2", "A
 
 def choose_output(found: Look, given: str | int | None) -> Output:
     """Returns the output with the classes."""
+    if not found.outputs:
+        raise ValueError("The classifier returns no outputs: it must return [n, classes], logits or probabilities.")
     if given is None and len(found.outputs) == 1:
-        return _checked_shape(found.outputs[0])
+        return _checked(found.outputs[0], found.num_images)
     for place, candidate in enumerate(found.outputs):
         if given is not None and given in (candidate.name, candidate.key, place, str(place)):
-            return _checked_shape(candidate)
+            return _checked(candidate, found.num_images)
     names = ", ".join(f"{one.name} {['n', *one.values.shape[1:]]}".replace("'", "") for one in found.outputs)
     raise ValueError(
         f"The classifier has {len(found.outputs)} output{'s' if len(found.outputs) > 1 else ''}: {names}"
@@ -26,13 +28,19 @@ def choose_output(found: Look, given: str | int | None) -> Output:
     )
 
 
-def _checked_shape(output: Output) -> Output:
+def _checked(output: Output, num_images: int) -> Output:
     values = output.values
-    if values.ndim not in (1, 2) or (values.ndim == 2 and values.shape[1] < 1):
+    if values.ndim not in (1, 2) or len(values) != num_images or (values.ndim == 2 and values.shape[1] < 1):
         raise ValueError(
             f"The classifier must return [n, classes] with at least 2 classes, or [n, 1], got {values.shape} for "
-            f"{len(values)} images."
+            f"{num_images} images: return one row for each image."
         )
+    if not (np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)):
+        # What TensorFlow has and NumPy has not, such as bfloat16, is of kind V.
+        if values.dtype.kind != "V":
+            raise ValueError(
+                f"The classifier must return numbers, got {values.dtype}: return logits or probabilities, [n, classes]."
+            )
     return output
 
 

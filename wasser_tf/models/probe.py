@@ -48,6 +48,7 @@ class Look(NamedTuple):
       inline: Whether the classifier was traced as it is, and not by AutoGraph or eagerly.
       differentiable: Whether its outputs depend on its images by differentiable operations; not looked at, and True,
         where it takes any batch size.
+      num_images: The number of images that the outputs belong to.
     """
 
     outputs: tuple[Output, ...]
@@ -56,6 +57,7 @@ class Look(NamedTuple):
     channels_first: bool | None
     inline: bool
     differentiable: bool = True
+    num_images: int = _IMAGES
 
 
 _looks: "weakref.WeakKeyDictionary[Any, dict[Any, tuple[Structure, Look]]]" = weakref.WeakKeyDictionary()
@@ -109,6 +111,7 @@ def _look(model: Any, image_shape: tuple[int, ...], batch_size: int | None) -> L
         return _look_at_graph(model, random, count, batch_size is not None)
     except Exception:  # Whatever a model of someone else's raises while it is traced.
         outputs = _call(model, tf.constant(np.resize(random, (count, *image_shape))))
+        _check_graph(model, (count, *image_shape))
     named = _named(model, outputs)
     return Look(
         tuple(Output(key, name, np.asarray(value), None, "", False) for key, name, value in named),
@@ -116,6 +119,7 @@ def _look(model: Any, image_shape: tuple[int, ...], batch_size: int | None) -> L
         (0.0, 0.0),
         None,
         False,
+        num_images=count,
     )
 
 
@@ -164,6 +168,7 @@ def _look_at_graph(model: Any, images: np.ndarray, count: int, fixed: bool) -> L
         seen["channels_first"],
         True,
         seen.get("differentiable", True),
+        len(values) * count,
     )
 
 
@@ -181,6 +186,23 @@ def _call(model: Callable[..., Any], images: tf.Tensor) -> Any:
         raise ValueError(
             f"The classifier cannot be called with images of shape {tuple(images.shape)} ({first_line(error)}): give "
             "it images of the shape it was built for."
+        ) from error
+
+
+def _check_graph(model: Callable[..., Any], shape: tuple[int, ...]) -> None:
+    """Checks that a classifier can be part of a graph, where attacks call it.
+
+    Raises:
+      ValueError: It cannot.
+    """
+    try:
+        tf.function(lambda images: model(images, training=False)).get_concrete_function(
+            tf.TensorSpec(shape, tf.float32)
+        )
+    except Exception as error:  # Whatever a model of the user's raises while it is traced.
+        raise ValueError(
+            f"The classifier cannot be traced as a TensorFlow graph ({first_line(error)}): compute its outputs by "
+            "operations of TensorFlow or keras.ops, not of NumPy, so that they have gradients."
         ) from error
 
 

@@ -174,13 +174,14 @@ def beyond(context: ExperimentContext) -> ExperimentOutput:
         threat_model=threat_model,
         title="Robust accuracy, the worst case over all attacks",
         max_radius=max(context.config.preset.radii),
+        warnings=tables.flagged_lines(records),
     )
     rows = [_row(record) for record in records]
     return ExperimentOutput(
         name="beyond",
         title="Beyond the paper: robust accuracy of feasible examples",
         rows=rows,
-        table=pivot(rows, ["classifier", "attack"], "epsilon", "robust_accuracy", ".2%"),
+        table=pivot(rows, ["classifier", "attack"], "epsilon", "robust_accuracy", ".2%") + _flagged(records),
         num_images=records[0].num_images,
         threat_model=_words(records[0]),
         settings=_settings(context, classifiers, records),
@@ -223,7 +224,7 @@ def _curves(
         name=name,
         title=title,
         rows=rows,
-        table="\n".join(parts),
+        table="\n".join(parts) + _flagged(records),
         num_images=records[0].num_images,
         threat_model=_words(records[0]),
         settings=_settings(context, classifiers, records),
@@ -256,6 +257,11 @@ def _row(record: Record) -> dict[str, Any]:
 
 def _words(record: Record) -> str:
     return tables.threat_model_caption(record.threat_model)
+
+
+def _flagged(records: Sequence[Record]) -> str:
+    """Returns the warnings about flagged images, which follow the table of their numbers."""
+    return "".join(f"\n{line}\n" for line in tables.flagged_lines(records))
 
 
 def _settings(context: ExperimentContext, classifiers: Sequence[str], records: Sequence[Record]) -> dict[str, Any]:

@@ -114,6 +114,9 @@ def _warnings(model: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
     found = [flagged_in_words(flagged, records[0]["num_images"])] if flagged else []
     if masked := model.get("gradient_masking"):
         found.append(f"Gradient masking is likely ({', '.join(masked)}): do not trust the robust accuracy.")
+    weak = [check["name"] for check in model.get("sanity", ()) if check["passed"] is False and not check["masking"]]
+    if weak:
+        found.append(f"The attack is not at its strongest ({', '.join(weak)}): the robust accuracy may be lower.")
     return {"warnings": found} if found else {}
 
 

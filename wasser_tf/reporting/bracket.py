@@ -100,6 +100,7 @@ def save_bracket(
     threat_model: ThreatModel | None = None,
     title: str = "",
     max_radius: float | None = None,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Draws the share certified and the share not fooled against ε, and shades the undecided between them.
 
@@ -109,6 +110,7 @@ def save_bracket(
       threat_model: Written below; its epsilon is not.
       title: Written above.
       max_radius: Where the axis ends; at the largest finite radius by default.
+      warnings: Sentences about numbers that may mislead, written into the caption.
 
     Raises:
       ValueError: There is nothing to draw.
@@ -143,7 +145,7 @@ def save_bracket(
     for axis in grid_of_axes[:, 0]:
         drawing.percent_axis(axis, "share of images [%]")
     counts = {len(bracket.certified) for bracket in brackets.values()}
-    words = drawing.caption(threat_model, counts.pop() if len(counts) == 1 else None)
+    words = drawing.caption(threat_model, counts.pop() if len(counts) == 1 else None, warnings)
     drawing.save_figure(figure, path, title, words)
 
 

@@ -34,7 +34,9 @@ def comparison_table(comparison: Comparison) -> str:
         values = [column[number] for column in columns]
         gain = [f"{100 * (values[1] - values[0]):+.1f}"] if len(values) == 2 else []
         rows.append([label, *(percent(value, 1) for value in values), *gain])
-    return tables.markdown_table(header, rows)
+    # The table is printed alone too.
+    warnings = "".join(f"\n{line}\n" for line in tables.flagged_lines(comparison.records))
+    return tables.markdown_table(header, rows) + warnings
 
 
 def save_figures(
@@ -82,7 +84,13 @@ def save_figures(
     curves = {
         name: (radii, [1 - accuracy for accuracy in _accuracies(comparison, name)]) for name in comparison.evaluations
     }
-    figures.save_success_curves(paths[-1], curves, threat_model=threat_model, num_images=len(split.labels))
+    figures.save_success_curves(
+        paths[-1],
+        curves,
+        threat_model=threat_model,
+        num_images=len(split.labels),
+        warnings=tables.flagged_lines(comparison.records),
+    )
     return paths
 
 
@@ -99,10 +107,9 @@ def save_report(folder: str | os.PathLike[str], comparison: Comparison, metadata
       OSError: A file cannot be written.
     """
     folder = pathlib.Path(folder)
-    flagged = "".join(f"\n{line}\n" for line in tables.flagged_lines(comparison.records))
     storage.write_text(
         folder / run_files.REPORT_TEXT,
-        f"{text}\n{comparison_table(comparison)}{flagged}\n## All scores\n\n{tables.to_markdown(comparison.records)}",
+        f"{text}\n{comparison_table(comparison)}\n## All scores\n\n{tables.to_markdown(comparison.records)}",
     )
     records = [record.to_json() for record in comparison.records]
     run_files.write_document(

@@ -157,11 +157,14 @@ def clear_axes(axis: Any) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def caption(threat_model: ThreatModel | None, num_images: int | None) -> str:
-    """Returns a caption with the threat model and the number of images, as far as they are known."""
-    if threat_model is None:
-        return "" if num_images is None else f"{num_images} images."
-    return threat_model_caption(threat_model.get_config(), num_images)
+def caption(threat_model: ThreatModel | None, num_images: int | None, warnings: Sequence[str] = ()) -> str:
+    """Returns a caption with the threat model and the number of images, as far as they are known, and the warnings."""
+    if threat_model is not None:
+        words = threat_model_caption(threat_model.get_config(), num_images)
+    else:
+        words = "" if num_images is None else f"{num_images} images."
+    # Captions are plain text; in Markdown warnings are bold.
+    return "\n".join(filter(None, [words, *(line.strip("*") for line in warnings)]))
 
 
 def check_some(given: Sequence[Any] | Mapping[str, Any], name: str) -> None:

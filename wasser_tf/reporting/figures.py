@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from wasser_tf.evaluation.record import WORST_CASE, Record
-from wasser_tf.reporting import drawing
+from wasser_tf.reporting import drawing, tables
 from wasser_tf.threat_model import ThreatModel
 
 
@@ -85,6 +85,7 @@ def save_success_curves(
     threat_model: ThreatModel | None = None,
     num_images: int | None = None,
     title: str = "",
+    warnings: Sequence[str] = (),
 ) -> None:
     """Draws success rates against the radius ε.
 
@@ -94,6 +95,7 @@ def save_success_curves(
       threat_model: The threat model, written into the caption without its epsilon.
       num_images: The number of images, written into the caption.
       title: The title.
+      warnings: Sentences about numbers that may mislead, written into the caption.
 
     Raises:
       ValueError: There are no curves.
@@ -107,7 +109,7 @@ def save_success_curves(
     drawing.percent_axis(axis, "attack success rate [%]")
     drawing.radius_axis(axis, threat_model)
     axis.legend(fontsize=9, frameon=False, loc="best")
-    drawing.save_figure(figure, path, title, drawing.caption(threat_model, num_images))
+    drawing.save_figure(figure, path, title, drawing.caption(threat_model, num_images, warnings))
 
 
 def save_panels(path: drawing.Path, records: Sequence[Record], *, title: str = "") -> None:
@@ -160,8 +162,9 @@ def save_panels(path: drawing.Path, records: Sequence[Record], *, title: str = "
     for axis in panels.ravel():
         drawing.radius_axis(axis, threat_model)
     drawing.legend_above(figure, success, title or records[0].model)
+    flagged = "".join(f"\n{line.strip('*')}" for line in tables.flagged_lines(records))
     raw = "\nAbove: feasible examples. Below: raw examples, before rounding; dotted: the capacity."
-    drawing.save_figure(figure, path, "", drawing.caption(threat_model, records[0].num_images) + raw)
+    drawing.save_figure(figure, path, "", drawing.caption(threat_model, records[0].num_images) + raw + flagged)
 
 
 def save_radius_histogram(
@@ -171,6 +174,7 @@ def save_radius_histogram(
     threat_model: ThreatModel | None = None,
     title: str = "",
     bins: int = 30,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Draws a histogram of the minimal radii of each classifier's images.
 
@@ -181,6 +185,7 @@ def save_radius_histogram(
       threat_model: The threat model, written into the caption without its epsilon.
       title: The title.
       bins: The number of bars.
+      warnings: Sentences about numbers that may mislead, written into the caption.
 
     Raises:
       ValueError: There is no classifier.
@@ -208,7 +213,7 @@ def save_radius_histogram(
     counts = {len(values) for values in radii.values()}
     note = "0: misclassified without an attack. Dashed: the median.\n"
     drawing.save_figure(
-        figure, path, title, note + drawing.caption(threat_model, counts.pop() if len(counts) == 1 else None)
+        figure, path, title, note + drawing.caption(threat_model, counts.pop() if len(counts) == 1 else None, warnings)
     )
 
 
@@ -219,6 +224,7 @@ def save_accuracy_curves(
     threat_model: ThreatModel | None = None,
     title: str = "",
     max_radius: float | None = None,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Draws robust accuracy against ε, computed from minimal radii: the share of images that are not fooled at ε.
 
@@ -230,6 +236,7 @@ def save_accuracy_curves(
       threat_model: The threat model, written into the caption without its epsilon.
       title: The title.
       max_radius: The end of the curves; the largest finite radius by default.
+      warnings: Sentences about numbers that may mislead, written into the caption.
 
     Raises:
       ValueError: There is no classifier.
@@ -253,4 +260,6 @@ def save_accuracy_curves(
     axis.set_xlim(0, 1.03 * end)
     axis.legend(fontsize=9, frameon=False, loc="best")
     counts = {len(values) for values in radii.values()}
-    drawing.save_figure(figure, path, title, drawing.caption(threat_model, counts.pop() if len(counts) == 1 else None))
+    drawing.save_figure(
+        figure, path, title, drawing.caption(threat_model, counts.pop() if len(counts) == 1 else None, warnings)
+    )

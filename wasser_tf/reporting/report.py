@@ -192,21 +192,26 @@ def _draw(
             [0.0, *last],
             [1 - model.records[0].natural_accuracy, *(record.feasible.success_rate for record in last.values())],
         )
-    options: dict[str, Any] = {"threat_model": threat_model, "num_images": len(images.labels)}
+    shared: dict[str, Any] = {
+        "threat_model": threat_model,
+        "warnings": [line for model in reports for line in _named_warnings(model)],
+    }
     path = place(f"Success: {strongest}", "success")
-    figures.save_success_curves(path, curves, title=f"Success on {images.name}: {strongest}", **options)
+    figures.save_success_curves(
+        path, curves, num_images=len(images.labels), title=f"Success on {images.name}: {strongest}", **shared
+    )
     if all(model.bisected for model in reports):
         path = place("Minimal radii", "minimal_radius")
         title = f"Minimal radii on {images.name}: the least cost that fooled"
-        figures.save_radius_histogram(path, radii, threat_model=threat_model, title=title)
+        figures.save_radius_histogram(path, radii, title=title, **shared)
     path = place("Robust accuracy", "robust_accuracy")
     figures.save_accuracy_curves(
-        path, radii, threat_model=threat_model, title=f"Robust accuracy on {images.name}", max_radius=largest or None
+        path, radii, title=f"Robust accuracy on {images.name}", max_radius=largest or None, **shared
     )
     if brackets := _brackets(reports):
         path = place("Certified and not fooled", "bracket")
         title = f"Certified and not fooled on {images.name}"
-        save_bracket(path, brackets, threat_model=threat_model, title=title, max_radius=largest or None)
+        save_bracket(path, brackets, title=title, max_radius=largest or None, **shared)
     if images.images.shape[-1] in (1, 3):
         for model in reports:
             for radius, pictures in model.pictures.items():
@@ -314,6 +319,12 @@ def _warnings(checks: Sequence[Check]) -> list[str]:
     if weak:
         lines.append(f"**The attack is not at its strongest ({', '.join(weak)}): the robust accuracy may be lower.**")
     return lines
+
+
+def _named_warnings(model: ModelReport) -> list[str]:
+    """Returns the warnings of a model for captions of several models."""
+    checks = (f"{model.name}: {line.strip('*')}" for line in _warnings(model.checks))
+    return [*tables.flagged_lines(model.records), *checks]
 
 
 def _exact_table(model: ModelReport) -> str:

@@ -19,7 +19,7 @@ from wasser_tf import data
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.data import Dataset, Split, augmentation
 from wasser_tf.evaluation.comparison import Comparison, compare
-from wasser_tf.reporting import bracket, comparison
+from wasser_tf.reporting import bracket, comparison, tables
 from wasser_tf.runs import certified_report
 from wasser_tf.runs.trained_files import export_saved_model, save_classifier
 from wasser_tf.runtime import provenance, storage
@@ -157,7 +157,11 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
             brackets = certified_report.brackets_of(compared, config.threat_model, log)
             table = bracket.bracket_table(brackets, config.radii)
             drawn.append(folder / run_folder.BRACKET)
-            bracket.save_bracket(drawn[-1], brackets, threat_model=config.threat_model, title=f"{config.dataset} test")
+            options: dict[str, Any] = {
+                "threat_model": config.threat_model,
+                "warnings": tables.flagged_lines(compared.records),
+            }
+            bracket.save_bracket(drawn[-1], brackets, title=f"{config.dataset} test", **options)
             metadata["brackets"] = bracket.bracket_shares(brackets, config.radii)
             note = bracket.contradiction_note(brackets)
             text = f"{text}\n## Certified and not fooled\n\n{table}\n{note}![Bracket]({run_folder.BRACKET})\n"

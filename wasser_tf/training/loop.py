@@ -220,12 +220,11 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
     if checkpoint:
         checkpoint.restore_best()
         if checkpoint.best_epoch:
-            why = "is the best on the validation split" if config.keep == "best" else "is the last"
-            log(f"{title}: epoch {checkpoint.best_epoch} is kept, which {why}")
+            why = "the best on the validation split" if config.keep == "best" else "the last"
+            log(f"{title}: epoch {checkpoint.best_epoch} is kept, which is {why}")
     if kept is not classifier:
         classifier.set_weights(kept.get_weights())
-    if isinstance(trained, CertifiedTrain):
-        # An average of rounded potentials may exceed Lip = 1.
+        # An average of potentials may exceed Lip = 1.
         project_potentials(classifier)
     distribution.synchronize(classifier.variables)
     return checkpoint.best_epoch if checkpoint else 0
@@ -242,8 +241,8 @@ def _callbacks(
     callbacks: list[keras.callbacks.Callback] = [] if prepared.average is None else [prepared.average]
     folder, checkpoint = context.folder, prepared.checkpoint
     if folder is None or checkpoint is None:
-        stop = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: interruption.raise_if_requested())
-        return [*callbacks, stop]
+        asked = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: interruption.raise_if_requested())
+        return [*callbacks, asked]
     earlier = list(context.history)
 
     def write(*_: Any) -> None:

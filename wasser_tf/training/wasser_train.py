@@ -256,7 +256,7 @@ class WasserTrain(NaturalAndAdversarial):
             starts, datasets batch by batch (except pixel values in a step compiled by XLA, which cannot raise errors).
         """
         images, numbers = checks.images_and_numbers(x)
-        check_arrays(self.classifier, images, y)
+        check_arrays(self.classifier, images, y, getattr(self, "loss", None))
         if self._warm_start is not None:
             self._warm_start.check(numbers, images)
         first = [] if self._curriculum is None else [self._curriculum.callback(self._schedules, self.steps_per_epoch)]
@@ -272,7 +272,7 @@ class WasserTrain(NaturalAndAdversarial):
         Raises:
           ValueError: As for `fit`.
         """
-        check_arrays(self.classifier, checks.images_and_numbers(x)[0], y)
+        check_arrays(self.classifier, checks.images_and_numbers(x)[0], y, getattr(self, "loss", None))
         with failed_requirements():
             return super().evaluate(checks.checked_dataset(self, x), y, *args, **kwargs)
 
