@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from wasser_tf import MirrorAscent, ThreatModel, attacks, data, models
 from wasser_tf.attacks import RandomPlan, WasserAttack
-from wasser_tf.data import augmentation
+from wasser_tf.data import ReadingOptions, augmentation
 from wasser_tf.reporting import comparison
 from wasser_tf.runs import train as train_run
 from wasser_tf.training import loop, run_folder
@@ -210,8 +210,9 @@ def _built(model="linear", seed=0, width=1.0):
     return {"build": {(model, (8, 8, 1), 10, ("seed", seed), ("width", width))}}
 
 
-def _loaded(name="digits", data_dir=None, download=False, validation_size=None):
-    options = {"data_dir": data_dir, "download": download, "validation_size": validation_size}
+def _loaded(name="digits", **changes):
+    usual = {"data_dir": None, "download": False, "validation_size": None, **vars(ReadingOptions())}
+    options = {**usual, **changes}
     return {"data": (name, *sorted(options.items()))}
 
 
@@ -243,6 +244,11 @@ _WIRES = [
     ({"data_dir": "/data"}, {**_loaded(data_dir="/data"), "report.data_dir": "/data"}),
     ({"download": True}, _loaded(download=True)),
     ({"validation_size": 12}, _loaded(validation_size=12)),
+    ({"image_size": (8, 8)}, _loaded(image_size=(8, 8))),
+    ({"crop": "center", "image_size": (8, 8)}, _loaded(crop="center", image_size=(8, 8))),
+    ({"channels": 1}, _loaded(channels=1)),
+    ({"class_names": ["a", "b"]}, _loaded(class_names=("a", "b"))),
+    ({"bad_files": "skip"}, _loaded(bad_files="skip")),
     ({"model": "mlp"}, _built("mlp")),
     ({"width": 0.5}, _built(width=0.5)),
     ({"blur": 2}, {"blur": {2}}),
