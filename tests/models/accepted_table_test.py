@@ -12,14 +12,14 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from tests.binaries import conftest as binaries
+from tests.commands import conftest as commands
 from wasser_tf import Classifier, ThreatModel, WasserTrain, attacks, models
 from wasser_tf.data.selection import Selection
 from wasser_tf.models import ModelOptions
 from wasser_tf.runs.classifiers import load_checked
 
 L = keras.layers
-load = binaries.load
+load = commands.load
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "how_to" / "bring_your_own_model.md"
 IMAGES = np.random.default_rng(0).uniform(size=(4, 6, 6, 1)).astype(np.float32)
 COLOUR = np.random.default_rng(1).uniform(size=(4, 6, 6, 3)).astype(np.float32)

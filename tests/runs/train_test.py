@@ -144,7 +144,7 @@ def test_the_report_begins_with_the_settings(tmp_path):
     assert "with an adaptive radius, ω" in _introduced(tmp_path, "lenet", 3, attack=adaptive)
     other = LinfPGD(ThreatModel(epsilon=0.1))
     assert f"no Wasserstein attack ({other.ball()}), ω" in _introduced(tmp_path, "lenet", 3, attack=other)
-    assert train._metadata(_config(tmp_path, attack=other))["threat_model"] is None
+    assert train._metadata(_config(tmp_path, attack=other), data.load())["threat_model"] is None
 
 
 def test_a_worker_that_is_not_the_chief_trains_the_same_and_writes_nothing(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from wasser_tf import MirrorAscent, ThreatModel, attacks, data, models
 from wasser_tf.attacks import RandomPlan, WasserAttack
-from wasser_tf.data import augmentation
+from wasser_tf.data import ReadingOptions, augmentation
 from wasser_tf.reporting import comparison
 from wasser_tf.runs import train as train_run
 from wasser_tf.training import loop, run_folder
@@ -211,8 +211,8 @@ def _built(model="linear", seed=0, width=1.0):
 
 
 def _loaded(name="digits", **changes):
-    options = {"data_dir": None, "download": False, "validation_size": None, "image_size": None, "crop": "none"}
-    options |= {"channels": None, "class_names": None, "bad_files": "refuse", **changes}
+    usual = {"data_dir": None, "download": False, "validation_size": None, **vars(ReadingOptions())}
+    options = {**usual, **changes}
     return {"data": (name, *sorted(options.items()))}
 
 
@@ -245,9 +245,9 @@ _WIRES = [
     ({"download": True}, _loaded(download=True)),
     ({"validation_size": 12}, _loaded(validation_size=12)),
     ({"image_size": (8, 8)}, _loaded(image_size=(8, 8))),
-    ({"image_size": (8, 8), "crop": "center"}, _loaded(image_size=(8, 8), crop="center")),
+    ({"crop": "center", "image_size": (8, 8)}, _loaded(crop="center", image_size=(8, 8))),
     ({"channels": 1}, _loaded(channels=1)),
-    ({"class_names": tuple("abcdefghij")}, _loaded(class_names=tuple("abcdefghij"))),
+    ({"class_names": ["a", "b"]}, _loaded(class_names=("a", "b"))),
     ({"bad_files": "skip"}, _loaded(bad_files="skip")),
     ({"model": "mlp"}, _built("mlp")),
     ({"width": 0.5}, _built(width=0.5)),
