@@ -152,7 +152,7 @@ def leaderboard_page() -> str:
     intro = (
         "# Leaderboard\n\nAccuracies in %. Select a heading to sort a table by it, and a classifier to draw it alone. "
         "Robust accuracy: the share of test images that no attack fooled, an upper bound. Certified accuracy, where "
-        "one is given: the share that provably withstands every attack; the true robust accuracy is between the two. How "
+        "one is given: the share that provably withstands every attack; the true robust accuracy is between both. How "
         "the numbers were made: [results](docs/results/leaderboard.md).\n\n"
     )
     return f"{intro}````{{raw}} html\n{html}\n````\n"
