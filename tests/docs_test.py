@@ -13,7 +13,7 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"(?:python3?|python -m|wasser-tf) (?P<path>[\w/.]+)(?P<rest>[^\n]*)")
 FLAG = re.compile(r"(?<![\w-])--(\w+)")
 # Of absl, for every binary.
-COMMON = {"flagfile", "help", "verbosity"}
+COMMON = {"flagfile", "help", "quiet", "verbosity"}
 
 
 def pages():

@@ -117,3 +117,8 @@ def test_errors_name_the_program(command, program, tmp_path):
     done = run(*command, *given, cwd=ROOT)
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(f"{program}: ")
     assert "Traceback" not in done.stderr
+
+
+def test_every_command_has_a_flag_for_silence():
+    done = run(str(ROOT / "bin" / "average.py"), "--help", cwd=ROOT)
+    assert "--[no]quiet: Whether to print results and warnings only" in done.stdout

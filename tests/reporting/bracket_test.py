@@ -20,8 +20,9 @@ def saved(monkeypatch):
 
 def test_contradictions_are_counted_image_by_image():
     assert BOTH.contradictions() == 0 and PROVED.contradictions() == 0
+    # Certified at 0.3 includes plans of radius 0.3. A wrong answer has the radii 0.
     wrong = Bracket(np.array([0.0, 0.3, 0.3, 0.3, np.inf]), np.array([-1.0, 0.2, 0.3, 0.1, 0.5]))
-    assert wrong.contradictions() == 3
+    assert wrong.contradictions() == 4
     assert PROVED.not_fooled_share(9.0) == 1.0 and PROVED.certified_share(0.5) == 0.5
 
 

@@ -92,7 +92,7 @@ def test_the_text_names_methods_pictures_and_contradictions(written, drawn):
     assert options["threat_model"] == more["threat_model"] == BALL
     assert one == folder / "figures" / "radii_a.png" and radii is brackets["a"] and more["title"] == "a on d test"
     folder, _ = written(np.array([0.05, 0.0, 0.1]))
-    assert "**Images fooled within their certified radius: {'a': 2}. Something is" in (folder / "report.md").read_text()
+    assert "**Contradiction: images fooled within their certified radius (a: 2)." in (folder / "report.md").read_text()
 
 
 def test_certificates_are_read_back(written):

@@ -1,5 +1,6 @@
 import pytest
 
+from wasser_tf.runtime import progress as progress_module
 from wasser_tf.runtime.progress import Progress, duration
 
 
@@ -47,3 +48,14 @@ def test_the_estimate_is_the_mean_time_without_the_first_part():
 )
 def test_durations(seconds, words):
     assert duration(seconds) == words
+
+
+def test_progress_can_be_turned_off(capsys):
+    try:
+        progress_module.set_quiet(True)
+        progress_module.show_progress("not shown")
+        assert progress_module.is_quiet()
+    finally:
+        progress_module.set_quiet(False)
+    progress_module.show_progress("shown", end="")
+    assert capsys.readouterr().out == "shown"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from wasser_tf.runtime import interruption, provenance
+from wasser_tf.runtime import interruption, progress, provenance
 
 FLAGS = flags.FLAGS
 
@@ -22,6 +22,10 @@ def run(main: Callable[[], None], goes_on: str = "give the same command again") 
       goes_on: How to go on with a run that was stopped.
     """
     program = os.path.basename(sys.argv[0])
+    if "quiet" not in FLAGS:
+        flags.DEFINE_bool("quiet", False, "Whether to print results and warnings only, without progress.")
+        # --help lists the flags of the program.
+        FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS["quiet"])
 
     def guarded(arguments: Sequence[str]) -> None:
         if len(arguments) > 1:
@@ -30,6 +34,7 @@ def run(main: Callable[[], None], goes_on: str = "give the same command again") 
         if not FLAGS["verbosity"].present:
             # tensorflow-datasets warns of its own deprecations.
             logging.set_verbosity(logging.ERROR)
+        progress.set_quiet(FLAGS.quiet)
         # Now, for the checkout may move on before a long run writes what it ran from.
         provenance.commit()
         try:

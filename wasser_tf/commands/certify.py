@@ -21,6 +21,7 @@ from wasser_tf.evaluation.config import parse_models
 from wasser_tf.reporting.bracket import bracket_table
 from wasser_tf.runs.certifiers import SmoothingSettings
 from wasser_tf.runs.certify import CertificationRun, run_certification
+from wasser_tf.runtime.progress import show_progress
 
 FLAGS = flags.FLAGS
 
@@ -86,9 +87,7 @@ def main() -> None:
         options=_flags.model_options(),
         allow_chance_accuracy=FLAGS.allow_chance_accuracy,
     )
-    brackets = run_certification(
-        config, resume=FLAGS.resume, overwrite=FLAGS.overwrite, log=lambda line: print(line, flush=True)
-    )
+    brackets = run_certification(config, resume=FLAGS.resume, overwrite=FLAGS.overwrite, log=show_progress)
     print(f"\n{bracket_table(brackets, radii)}")
     print(f"Written: {FLAGS.output_dir}/report.md")
 

@@ -17,6 +17,7 @@ from wasser_tf.commands import _flags
 from wasser_tf.evaluation.config import EvaluationRun, parse_models
 from wasser_tf.reporting.report import overview
 from wasser_tf.runs.evaluate import run_evaluation
+from wasser_tf.runtime.progress import show_progress
 
 FLAGS = flags.FLAGS
 
@@ -80,7 +81,7 @@ def main() -> None:
         allow_chance_accuracy=FLAGS.allow_chance_accuracy,
         verify_exact=FLAGS.verify_examples if FLAGS.verify_exact else None,
         certification=FLAGS.certification,
-        log=lambda line: print(line, flush=True),
+        log=show_progress,
     )
     for report in reports:
         print(f"\n{report.name}\n{overview(report)}")

@@ -21,6 +21,7 @@ from wasser_tf.commands import _flags
 from wasser_tf.evaluation.config import parse_models
 from wasser_tf.publishing import leaderboard
 from wasser_tf.runs.leaderboard import add_to_leaderboard, certify_entries
+from wasser_tf.runtime.progress import show_progress
 
 FLAGS = flags.FLAGS
 
@@ -37,7 +38,7 @@ def main() -> None:
     if FLAGS.models:
         board = _flags.board()
         for name, path in parse_models(FLAGS.models).items():
-            found = add_to_leaderboard(board, name, path, FLAGS.description, log=lambda line: print(line, flush=True))
+            found = add_to_leaderboard(board, name, path, FLAGS.description, log=show_progress)
             print(f"\n{leaderboard.leaderboard_table([found])}")
     elif FLAGS.certification:
         print(f"Certified: {', '.join(certify_entries(FLAGS.results_dir, FLAGS.certification))}")

@@ -11,6 +11,7 @@ from absl import flags
 
 from wasser_tf.commands import _flags
 from wasser_tf.runs import publish
+from wasser_tf.runtime.progress import show_progress
 
 FLAGS = flags.FLAGS
 
@@ -32,7 +33,7 @@ def main() -> None:
     config = publish.Publication(
         run=FLAGS.run, name=FLAGS.name, board=_flags.board(), file=FLAGS.file, overwrite=FLAGS.overwrite
     )
-    path = publish.publish(config, FLAGS.description, log=lambda line: print(line, flush=True))
+    path = publish.publish(config, FLAGS.description, log=show_progress)
     print(f"\n{path.with_suffix('.md').read_text(encoding='utf-8')}\nWritten: {path} and its card")
 
 

@@ -32,6 +32,7 @@ from wasser_tf.paper.classifiers import RECIPES
 from wasser_tf.paper.experiments import EXPERIMENTS
 from wasser_tf.paper.published_numbers import ROLES
 from wasser_tf.paper.reproduce import Reproduction, reproduce
+from wasser_tf.runtime.progress import show_progress
 
 FLAGS = flags.FLAGS
 
@@ -91,7 +92,7 @@ def main() -> None:
         options=_flags.model_options(),
         allow_chance_accuracy=FLAGS.allow_chance_accuracy,
     )
-    written = reproduce(config, log=lambda line: print(line, flush=True))
+    written = reproduce(config, log=show_progress)
     print("Written:\n" + "\n".join(f"  {path}" for path in written))
 
 

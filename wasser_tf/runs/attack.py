@@ -18,6 +18,7 @@ from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.arguments import is_whole
 from wasser_tf.runtime.output_folder import check_output_dir
+from wasser_tf.runtime.progress import show_progress
 from wasser_tf.runtime.run_files import EXAMPLES, REPORT, Schema, write_document
 from wasser_tf.version import __version__
 
@@ -118,7 +119,7 @@ def run_attack(config: AttackRun) -> Record:
         # Checked again under the lock, because another run may have used the folder in the meantime.
         check_output_dir(folder, (EXAMPLES, REPORT), config.overwrite)
         storage.remove_leftovers(folder)
-        sweep.run((lambda line: print(line, flush=True)) if config.verbose else None)
+        sweep.run(show_progress if config.verbose else None)
         (cell,) = sweep.results(model, radius)
         record = make_record(
             config.attack,

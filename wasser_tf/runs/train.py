@@ -23,6 +23,7 @@ from wasser_tf.reporting import bracket, comparison, tables
 from wasser_tf.runs import certified_report
 from wasser_tf.runs.trained_files import export_saved_model, save_classifier
 from wasser_tf.runtime import provenance, storage
+from wasser_tf.runtime.progress import is_quiet
 from wasser_tf.runtime.run_files import CONFIG, Schema, write_document
 from wasser_tf.training import run_folder
 from wasser_tf.training.certified_phase import build_certified
@@ -257,7 +258,7 @@ def _compare(classifiers: dict[str, keras.Model], config: TrainConfig, dataset: 
         dataset_name=f"{config.dataset} test",
         from_logits=True,
         log=log,
-        verbose=sys.stdout.isatty(),
+        verbose=sys.stdout.isatty() and not is_quiet(),
     )
 
 

@@ -3,6 +3,38 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Turns the progress of runs off or on for this process; results and warnings are still printed.
+
+    Args:
+      quiet: Whether `show_progress` prints nothing.
+    """
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Returns whether the progress of runs is turned off."""
+    return _quiet
+
+
+def show_progress(line: str, end: str = "\n") -> None:
+    """Prints a line of progress at once, also into a file or a pipe, unless progress is turned off.
+
+    Args:
+      line: The line.
+      end: What follows it.
+
+    Example:
+    >>> show_progress("3 of 4 attacks")
+    3 of 4 attacks
+    """
+    if not _quiet:
+        print(line, end=end, flush=True)
+
 
 class Progress:
     """Counts the parts of a run and estimates the time left from the durations of parts of the same kind.

@@ -12,6 +12,7 @@ from wasser_tf.attacks.losses import cross_entropy
 from wasser_tf.certification.differentiable import DifferentiableBounds
 from wasser_tf.data import Split
 from wasser_tf.models.logits import as_logits_fn
+from wasser_tf.runtime.progress import show_progress
 from wasser_tf.threat_model import ThreatModel
 
 _PREDICT_BATCH = 500
@@ -164,7 +165,7 @@ class EpochTable(keras.callbacks.Callback):
         if now - max(self._last_report, self._started) > _SECONDS_BETWEEN[self._terminal]:
             self._last_report = now
             step = f"{self._number()}  step {batch + 1}/{self.params['steps']}"
-            print(f"\r{step}" if self._terminal else step, end="" if self._terminal else "\n", flush=True)
+            show_progress(f"\r{step}" if self._terminal else step, end="" if self._terminal else "\n")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Prints the line of the epoch."""
@@ -182,7 +183,7 @@ class EpochTable(keras.callbacks.Callback):
         self._print(*cells, f"{time.monotonic() - self._started:7.1f}")
 
     def _print(self, *cells: str) -> None:
-        print(("\r" if self._terminal else "") + "  ".join(cells), flush=True)
+        show_progress(("\r" if self._terminal else "") + "  ".join(cells))
 
     def _number(self) -> str:
         return f"{self._epoch + 1}/{self._epochs}".rjust(7)

@@ -14,6 +14,7 @@ from wasser_tf.data import Dataset, augmentation
 from wasser_tf.models.logits import compile_whole_graph
 from wasser_tf.models.provable import project_potentials
 from wasser_tf.runtime import interruption
+from wasser_tf.runtime.progress import show_progress
 from wasser_tf.training import loss, optimizer, run_folder
 from wasser_tf.training.callbacks import CertifiedValidation, EpochTable, RobustValidation
 from wasser_tf.training.certified_phase import certified_classifier_of
@@ -298,5 +299,5 @@ def _nan_guard(
 
 
 def log(message: str) -> None:
-    """Prints a line and flushes the output, which may be a file or a pipe."""
-    print(message, flush=True)
+    """Prints a line at once, also into a file or a pipe, unless progress is turned off."""
+    show_progress(message)
