@@ -37,19 +37,20 @@ def test_intervals_of_an_affine_map_by_hand():
     np.testing.assert_allclose(high, [[3.5 / 2 + 0.5, 3 / 2 - 0.25], [0.5 / 4 + 0.5, 4 / 4 - 0.25]])
 
 
+@pytest.mark.parametrize("inputs", [INPUT, Interval(-INPUT.upper, -INPUT.lower)], ids=["positive", "negative"])
 @pytest.mark.parametrize("bound", [None, 10.0])
-def test_roundings_widen_an_affine_map_by_the_allowance(bound):
+def test_roundings_widen_an_affine_map_by_the_allowance(bound, inputs):
     options = {} if bound is None else {"offset_bound": lambda dtype: tf.fill([2], tf.constant(bound, dtype))}
     terms = 5
-    exact, found = affine().interval([INPUT], MASS), affine(terms, **options).interval([INPUT], MASS)
+    exact, found = affine().interval([inputs], MASS), affine(terms, **options).interval([inputs], MASS)
     relative = arithmetic.gamma(terms, tf.float64)
     magnitude = np.array([[1.0, 3.0, 1.0], [1.0, 1.0, 2.0]]) @ np.abs(KERNEL)
     # The magnitude of an interval by its centre and radius is that of its farther end.
     wanted = relative * (magnitude + (np.abs(OFFSET) if bound is None else bound))
     np.testing.assert_allclose(exact.lower - found.lower, wanted, rtol=1e-6)
     np.testing.assert_allclose(found.upper - exact.upper, wanted, rtol=1e-6)
-    np.testing.assert_allclose(affine(terms, **options).error([INPUT], MASS), wanted, rtol=1e-6)
-    assert affine().error([INPUT], MASS) is None
+    np.testing.assert_allclose(affine(terms, **options).error([inputs], MASS), wanted, rtol=1e-6)
+    assert affine().error([inputs], MASS) is None
 
 
 def test_sums_that_may_overflow_in_float32_are_unbounded():
