@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from wasser_tf.certification.bounds import METHODS
+from wasser_tf.certification.arguments import METHODS
 from wasser_tf.certification.prover import SMOOTHING
 from wasser_tf.data.selection import ImageSource, Selection
 from wasser_tf.evaluation.fingerprint import array_digest, fingerprint, safe_name
