@@ -204,7 +204,7 @@ def _certified(
             cell = {field: getattr(result, field).tolist() for field in fields}
             cell |= {"method": result.method, "confidence": result.confidence, "seconds": time.perf_counter() - begin}
             storage.write_json(path, {"key": key, **cell})
-            log(f"{name}, {method}: {min(rows.stop, len(labels))} of {len(labels)} images certified")
+            log(f"{name}, {method}: {min(rows.stop, len(labels))} of {len(labels)} images done")
             interruption.raise_if_requested()
         cell = storage.read_json(path)
         seconds += cell["seconds"]
