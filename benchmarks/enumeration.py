@@ -18,7 +18,8 @@ import scipy.optimize
 import scipy.sparse
 import tensorflow as tf
 
-from wasser_tf.certification.bounds import METHODS, Bounds
+from wasser_tf.certification.arguments import METHODS
+from wasser_tf.certification.bounds import Bounds
 from wasser_tf.certification.network import Network
 from wasser_tf.threat_model import ThreatModel
 

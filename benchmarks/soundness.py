@@ -2,7 +2,8 @@
 
     python -m benchmarks.soundness --folder=runs/soundness --data_dir=… --method=ibp --num_examples=1000
 
-Mirror ascent attacks each image with a positive certified radius, at that radius, from several starts. The folder holds
+Mirror ascent attacks each image with a positive certified radius, at that radius, from several starts; `--also` adds
+other attacks, such as `--also=frank_wolfe:iterations=50,random_plan`. The folder holds
 a file of results for each classifier and chunk of images, so an interrupted run resumes, and report.json and report.md
 of all that the folder holds. The exit status is 1 if an attack succeeded.
 """
@@ -18,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from wasser_tf import models, pretrained
-from wasser_tf.attacks import MirrorAscent
+from wasser_tf.attacks import Attack, MirrorAscent, make
+from wasser_tf.attacks.spec import parse_spec
 from wasser_tf.certification.prover import Prover
 from wasser_tf.data.selection import ImageSource, Selection
 from wasser_tf.evaluation.fingerprint import fingerprint, safe_name
@@ -62,6 +64,7 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--resolution", type=float, default=1e-5, help="of the certified radii")
     parser.add_argument("--restarts", type=int, default=6)
     parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--also", default="", help="further attacks at the same radii, as name:setting=value")
     parser.add_argument("--chunk", type=int, default=250, help="images at a time; a file of results holds as many")
     return parser.parse_args()
 
@@ -81,6 +84,7 @@ def _run(given: argparse.Namespace, path: str, images: Selection) -> dict[str, A
         "resolution": given.resolution,
         "restarts": given.restarts,
         "iterations": given.iterations,
+        **({"also": given.also} if given.also else {}),
     }
     try:
         classifier = models.load_classifier(path)
@@ -88,7 +92,11 @@ def _run(given: argparse.Namespace, path: str, images: Selection) -> dict[str, A
         checked, labels = prover.check(images.images, images.labels)
     except ValueError as error:
         return _store(given, path, {**key, "images": images.name, "refused": str(error), "fooled": 0})
-    adversary = MirrorAscent(ThreatModel(epsilon=given.epsilon), restarts=given.restarts, iterations=given.iterations)
+    ball = ThreatModel(epsilon=given.epsilon)
+    adversaries = [MirrorAscent(ball, restarts=given.restarts, iterations=given.iterations)]
+    for text in filter(None, given.also.split(",")):
+        name, settings = parse_spec(text)
+        adversaries.append(make(name, ball, **settings))
     parts = []
     for start in range(0, len(labels), given.chunk):
         rows = slice(start, start + given.chunk)
@@ -96,7 +104,7 @@ def _run(given: argparse.Namespace, path: str, images: Selection) -> dict[str, A
         cell = given.folder / "cells" / f"{safe_name(path)}-{start:06d}-{content.hexdigest()[:12]}.json"
         if not cell.exists():
             storage.make_folder(cell.parent)
-            storage.write_json(cell, _attacked(given, classifier, prover, adversary, checked[rows], labels[rows]))
+            storage.write_json(cell, _attacked(given, classifier, prover, adversaries, checked[rows], labels[rows]))
         parts.append(storage.read_json(cell))
     radius = np.array([float(value) for part in parts for value in part["radius"]])
     proved = radius > 0
@@ -119,11 +127,11 @@ def _attacked(
     given: argparse.Namespace,
     classifier: Any,
     prover: Prover,
-    adversary: MirrorAscent,
+    adversaries: list[Attack],
     images: np.ndarray,
     labels: np.ndarray,
 ) -> dict[str, Any]:
-    """Certifies images and attacks those with a positive radius at that radius."""
+    """Certifies images and attacks those with a positive radius at it; counts the images that any attack fooled."""
     begin = time.perf_counter()
     result = prover.certify(images, labels, given.method, given.resolution)
     certified = time.perf_counter()
@@ -133,8 +141,11 @@ def _attacked(
         few = -(-given.chunk // 5)
         rows = np.resize(proved, given.chunk if len(proved) > few else few)
         radius = np.minimum(result.radius[rows], _LARGEST)
-        tried = adversary(classifier, images[rows], labels[rows], radius=radius)
-        fooled = int(np.asarray(tried.success)[: len(proved)].sum())
+        success = np.zeros(len(proved), bool)
+        for adversary in adversaries:
+            tried = adversary(classifier, images[rows], labels[rows], radius=radius)
+            success |= np.asarray(tried.success)[: len(proved)]
+        fooled = int(success.sum())
     return {
         "radius": result.radius.tolist(),
         "correct": result.correct.tolist(),
@@ -147,7 +158,8 @@ def _attacked(
 def _store(given: argparse.Namespace, path: str, row: dict[str, Any]) -> dict[str, Any]:
     row = {"classifier": path.rpartition("/")[2], **row}
     storage.make_folder(given.folder / "rows")
-    storage.write_json(given.folder / "rows" / f"{safe_name(row['classifier'])}-{given.method}.json", row)
+    file = f"{safe_name(row['classifier'])}-{given.method}{'-also' if given.also else ''}.json"
+    storage.write_json(given.folder / "rows" / file, row)
     return row
 
 
@@ -156,11 +168,23 @@ def _write(given: argparse.Namespace) -> None:
     rows = [storage.read_json(path) for path in sorted((given.folder / "rows").glob("*.json"))]
     report = {"rows": rows, "commit": provenance.commit(), "command": provenance.command()}
     storage.write_json(given.folder / "report.json", report)
-    header = ["classifier", "method", "images", "natural", "radius > 0", "their median", "largest", "fooled", "seconds"]
+    header = [
+        "classifier",
+        "method",
+        "attacks",
+        "images",
+        "natural",
+        "radius > 0",
+        "their median",
+        "largest",
+        "fooled",
+        "seconds",
+    ]
     table = [
         [
             row["classifier"],
             row["method"],
+            ", ".join(["mirror_ascent", *(text.partition(":")[0] for text in row.get("also", "").split(",") if text)]),
             f"{row['num_images']:,} of {row['images']}",
             f"{100 * row['natural']:.1f} %",
             f"{row['positive']}",
@@ -172,7 +196,7 @@ def _write(given: argparse.Namespace) -> None:
         for row in rows
         if "refused" not in row
     ]
-    lines = [markdown_table(header, table, text_columns=3)]
+    lines = [markdown_table(header, table, text_columns=4)]
     lines += [f"- {row['classifier']}: not certified. {row['refused']}" for row in rows if "refused" in row]
     storage.write_text(given.folder / "report.md", "\n".join(lines) + "\n")
 

@@ -8,7 +8,8 @@ products in any order is off by at most γ_n Σ|products|, γ_n = nu / (1 − nu
 
 and δ is treated as one more thing that may vary: bounds hold for what the classifier computes, not only for the network
 it stands for. The same γ, with the unit of the bounds' own type (float64 by default) added to u, covers the arithmetic
-of the bounds: whatever they round is a sum of the same magnitudes |W| |x|.
+of the bounds: whatever they round is a sum of the same magnitudes |W| |x|. First layers and linear functionals are
+computed in float64, intervals of later layers by two float32 products, so that γ is that of 2u there.
 
 Not covered: convolutions by transforms (Winograd, FFT), which TensorFlow takes on no CPU, and libraries that are told
 to be inaccurate.

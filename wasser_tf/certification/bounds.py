@@ -18,19 +18,17 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from wasser_tf.certification import arithmetic
-from wasser_tf.certification.image_functionals import ImageFunctionals, PreparedBatch, pull_back_to_image
+from wasser_tf.certification.arguments import check_ball, check_method, check_precision
+from wasser_tf.certification.image_functionals import SMALL, ImageFunctionals, PreparedBatch, pull_back_to_image
 from wasser_tf.certification.network import Network
 from wasser_tf.certification.transforms import Activation, Affine, Interval
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.support_function import support_function
 
-METHODS = ("ibp", "crown")
 # Values of λ that are tried for the margins, and for each of the many bounds on the way.
 _EVALUATIONS, _FEW_EVALUATIONS = 24, 5
-# Numbers in the functionals that are pulled back at a time.
+# Numbers in functionals at a time.
 _ENTRIES = 2**23
-# XLA takes seconds to compile, and is not worth it for functionals of fewer numbers.
-_SMALL = 2**16
 
 
 class Batch(NamedTuple):
@@ -53,7 +51,7 @@ class Bounds:
     Args:
       network: The classifier.
       threat_model: The ball; its epsilon is not used.
-      dtype: What bounds are computed in. Either type is rigorous; float32 is faster and has more to allow for.
+      dtype: Of first layers and linear functionals; intervals of later layers are float32 products, rounded outwards.
       table_entries: The most numbers that tables of a node may hold; fewer are a little looser.
     """
 
@@ -64,6 +62,8 @@ class Bounds:
         dtype: tf.DType = tf.float64,
         table_entries: int | None = None,
     ):
+        check_ball(threat_model)
+        check_precision(dtype, table_entries)
         self.network = network
         self.threat_model = threat_model.rules
         self.dtype = dtype
@@ -88,6 +88,7 @@ class Bounds:
           epsilon: The radius of each image, [B].
           method: "ibp" or "crown".
         """
+        check_method(method)
         one_hot = tf.one_hot(labels, self.network.num_classes, dtype=self.dtype)
         functional = one_hot[:, None] - tf.eye(self.network.num_classes, dtype=self.dtype)
         found = _Pass(self, batch, tf.cast(epsilon, self.dtype), method).lower(self.network.output, functional)
@@ -272,7 +273,7 @@ _compiled_support_function = tf.function(support_function, jit_compile=True, aut
 
 def _support_function(potential: tf.Tensor, *arguments: Any) -> tf.Tensor:
     entries = potential.shape.num_elements()
-    small = entries is not None and entries <= _SMALL
+    small = entries is not None and entries <= SMALL
     return (support_function if small else _compiled_support_function)(potential, *arguments)
 
 
@@ -286,9 +287,7 @@ def frontier_of(network: Network) -> list[int]:
 
 
 def _read_by_nonlinear(network: Network) -> set[int]:
-    nonlinear = [
-        node for node in network.nodes if node.transform is not None and not isinstance(node.transform, Affine)
-    ]
+    nonlinear = [each for each in network.nodes if each.transform and not isinstance(each.transform, Affine)]
     return {read for node in nonlinear for read in node.inputs}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from wasser_tf.certification.arguments import check_ball
 from wasser_tf.certification.bounds import frontier_of
 from wasser_tf.certification.image_functionals import pull_back_to_image
 from wasser_tf.certification.network import Network
@@ -30,6 +31,7 @@ class DifferentiableBounds:
     """
 
     def __init__(self, classifier: Any, threat_model: ThreatModel):
+        check_ball(threat_model)
         # Bounds are float32 whatever the layers compute in.
         self.network = Network(classifier, any_precision=True)
         self._threat_model = threat_model.rules
@@ -48,6 +50,8 @@ class DifferentiableBounds:
             of the share τ of its radius, around the centre moved by the rest in the direction of the sign of the
             gradient of the cross-entropy (SABR, Müller et al., ICLR 2023). Then they are no upper bounds.
         """
+        if not 0 < box_fraction <= 1:
+            raise ValueError(f"box_fraction must lie above 0 and be at most 1, got {box_fraction!r}.")
         images = tf.cast(images, tf.float32)
         mass = tf.reduce_sum(images, [1, 2, 3])
         divisor = tf.where(mass > 0, mass, tf.ones_like(mass))

@@ -68,6 +68,8 @@ class FlowNoise:
           Distances in units of the image's mass, float64 [n].
         """
         probability = np.asarray(probability, np.float64)
+        if not ((probability >= 0) & (probability <= 1)).all():
+            raise ValueError(f"probability must lie in [0, 1], got {probability!r}.")
         if self.kind == "uniform":
             distance = 2 * self.scale * (probability - 0.5)
         else:

@@ -25,7 +25,7 @@ _MANY_UNITS = 256
 _TABLE_ENTRIES = 2**26
 _CHUNK_ENTRIES = 2**22
 # XLA takes seconds to compile, and is not worth it for functionals of fewer numbers.
-_SMALL = 2**16
+SMALL = 2**16
 
 
 class PreparedBatch(NamedTuple):
@@ -141,7 +141,7 @@ class ImageFunctionals:
         units = tf.reshape(tf.one_hot(start + tf.range(chunk), self.units, dtype=self._dtype), [chunk, *node.shape])
         potential = pull_back_to_image(self._network, {self.node: units}, tf.ones([chunk], self._dtype))
         absolute = pull_back_to_image(self._network, {self.node: units}, tf.ones([chunk], self._dtype), absolute=True)
-        compiled = potential.shape.num_elements() > _SMALL
+        compiled = potential.shape.num_elements() > SMALL
         return (_compiled_tables if compiled else _tables)(potential, absolute, self._threat_model, self._shares)
 
 

@@ -63,6 +63,11 @@ class Network:
         if len(outputs) != 1 or len(self.nodes[outputs[0]].shape) != 1:
             raise ValueError("The classifier must have one output, logits or probabilities [n, classes].")
         self.output = outputs[0]
+        if self.num_classes < 2:
+            raise ValueError(
+                "The classifier has one output, which has no margin over another class: give it two logits, or "
+                "describe it by wasser_tf.Classifier."
+            )
 
     @property
     def num_classes(self) -> int:

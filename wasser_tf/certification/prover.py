@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf.certification.bounds import METHODS, Batch, Bounds
+from wasser_tf.certification.arguments import METHODS, check_ball, check_batch_size, check_method, radii_of
+from wasser_tf.certification.bounds import Batch, Bounds
 from wasser_tf.certification.network import Network
 from wasser_tf.certification.output_checks import check_against_bounds, check_repeated
 from wasser_tf.certification.result import CertificationResult
@@ -17,7 +18,7 @@ from wasser_tf.models.classifier import Classifier
 from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.inputs import check_batch
 from wasser_tf.models.layered import as_layers
-from wasser_tf.runtime.arguments import check_number, is_whole
+from wasser_tf.runtime.arguments import check_number
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.support_function import largest_cost
 
@@ -29,8 +30,8 @@ _CROWN_BATCH = 8
 _PROBES, _WORTHWHILE = 8, 1.1
 # Beyond so many numbers in one image's functionals, "auto" does not try CROWN: it would take minutes an image.
 _MOST_CROWN_ENTRIES = 2**24
-# The radius is bisected to this share of ε.
-_RESOLUTION = 1 / 200
+# The radius is bisected to this share of ε, or of the largest cost of a plan where ε is 0.
+_RESOLUTION, _FINE_RESOLUTION = 1 / 200, 2.0**-14
 # The smallest ε: below, the rounding of float32 is larger than what can be moved.
 _LEAST_EPSILON = 1e-9
 
@@ -64,8 +65,8 @@ def certify(
         hundreds of times as slow), "smoothing" (of a `Smoothed` classifier), or "auto": smoothing for a `Smoothed`
         classifier; else CROWN where it proves more on the first images and the network is small, or IBP.
       batch_size: Images at a time; it bounds memory and does not change the result.
-      resolution: How far the radius may be below the largest provable one, > 0; a 200th of ε by default. Not of
-        smoothing, whose radius is a formula.
+      resolution: How far the radius may be below the largest provable one, > 0; by default a 200th of ε, or for ε = 0
+        2⁻¹⁴ of the largest cost of a plan. Not of smoothing, whose radius is a formula.
       progress: Is given a line for each batch.
 
     Returns:
@@ -90,8 +91,6 @@ def certify(
         classifier, images = as_layers(seen.classifier), seen.images
     prover = Prover(classifier, threat_model, batch_size=batch_size)
     images, labels = prover.check(images, labels)
-    if resolution is not None:
-        check_number("resolution", resolution, above=0)
     chosen = prover.choose(images, labels) if method == "auto" else method
     return prover.certify(images, labels, chosen, resolution, progress)
 
@@ -130,10 +129,8 @@ class Prover:
     def __init__(
         self, classifier: Any, threat_model: ThreatModel, *, batch_size: int = 256, dtype: tf.DType = tf.float64
     ):
-        if not isinstance(threat_model, ThreatModel):
-            raise ValueError(f"threat_model must be a wasser_tf.ThreatModel, got {threat_model!r}.")
-        if not is_whole(batch_size, 1):
-            raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+        check_ball(threat_model)
+        check_batch_size(batch_size)
         self._classifier = getattr(classifier, "classifier", classifier)
         self.threat_model = threat_model
         self.bounds = Bounds(Network(self._classifier), threat_model, dtype)
@@ -183,8 +180,12 @@ class Prover:
         progress: Callable[[str], None] | None = None,
     ) -> CertificationResult:
         """Certifies checked images by "ibp" or "crown"; see the function `certify`."""
-        size = self._size(len(images), method)
-        parts = []
+        check_method(method)
+        if resolution is not None:
+            check_number("resolution", resolution, above=0)
+        if not len(images):
+            raise ValueError("images must hold at least one image, got none.")
+        size, parts = self._size(len(images), method), []
         for start in range(0, len(images), size):
             stop = min(start + size, len(images))
             rows = np.minimum(np.arange(start, start + size), len(images) - 1)
@@ -198,7 +199,8 @@ class Prover:
 
     def margins(self, images: np.ndarray, labels: np.ndarray, epsilon: Any, method: str) -> np.ndarray:
         """Returns lower bounds of the margins of checked images at a radius, or one for each, float64 [n]."""
-        epsilon = np.broadcast_to(np.asarray(epsilon, np.float64), [len(images)])
+        check_method(method)
+        epsilon = radii_of(epsilon, len(images))
         size, parts = self._size(len(images), method), []
         for start in range(0, len(images), size):
             rows = np.minimum(np.arange(start, start + size), len(images) - 1)
@@ -243,7 +245,7 @@ class Prover:
         # A budget of this binds no plan, and a certificate at it is one at every radius.
         most = largest_cost(self.threat_model, self.bounds.network.image_shape) * (1 + 1e-6)
         most = np.maximum(np.full(len(images), most) if self.threat_model.normalize_mass else most * mass, 0.0)
-        resolution = resolution or (epsilon or float(most.max())) * _RESOLUTION or _RESOLUTION
+        resolution = resolution or epsilon * _RESOLUTION or float(most.max()) * _FINE_RESOLUTION or _RESOLUTION
         low = np.where(certified, np.minimum(epsilon, most), 0.0)
         high = np.where(certified, np.inf, min(epsilon, float("inf")))
         # Whoever is certified at ε goes on to what binds nothing.

@@ -13,6 +13,10 @@ import tensorflow as tf
 from wasser_tf.certification import arithmetic
 from wasser_tf.threat_model import ThreatModel
 
+# Intervals beyond the first layers are products in float32, whatever the type of the bounds: rounded outwards, they are
+# about 0.3 % looser than in float64 and cost half as much.
+_PRODUCTS = tf.float32
+
 
 class Interval(NamedTuple):
     """Bounds of every unit, [B, …] each."""
@@ -108,17 +112,20 @@ class Affine(Transform):
     def interval(self, inputs: Sequence[Interval], mass: tf.Tensor) -> Interval:
         centres = [0.5 * (each.lower + each.upper) for each in inputs]
         radii = [0.5 * (each.upper - each.lower) for each in inputs]
-        centre = self.apply(centres, mass)
         if not self.terms:
-            radius = self.linear(radii, True, mass)
+            centre, radius = self.apply(centres, mass), self.linear(radii, True, mass)
             return Interval(centre - radius, centre + radius)
-        # |L| (r + γ |x|) + γ |b|: one product for what inputs may do and for what rounding may.
-        relative = arithmetic.gamma(self.terms, centre.dtype)
+        # |L| (r + γ |x|) + γ |b|: one product for what inputs may do and for what rounding may, the classifier's and
+        # that of the two products here, which are in float32 as well.
+        relative = arithmetic.gamma(self.terms, _PRODUCTS)
         magnitudes = [tf.abs(middle) + radius for middle, radius in zip(centres, radii, strict=True)]
         widened = [
             radius + relative * magnitude + arithmetic.TINY for radius, magnitude in zip(radii, magnitudes, strict=True)
         ]
-        radius = self._rounded(self.linear(widened, True, mass), magnitudes)
+        radius = self._rounded(self._spread(widened, mass), magnitudes, _PRODUCTS)
+        centre = self.apply([tf.cast(each, _PRODUCTS) for each in centres], tf.cast(mass, _PRODUCTS))
+        # Where there is no bound, the centre may have overflowed too.
+        centre = tf.where(tf.math.is_finite(radius), tf.cast(centre, radius.dtype), 0.0)
         return Interval(centre - radius, centre + radius)
 
     def error(self, inputs: Sequence[Interval], mass: tf.Tensor) -> tf.Tensor | None:
@@ -128,7 +135,7 @@ class Affine(Transform):
         magnitudes = [each.magnitude for each in inputs]
         relative = arithmetic.gamma(self.terms, magnitudes[0].dtype)
         spread = [relative * magnitude + arithmetic.TINY for magnitude in magnitudes]
-        return self._rounded(self.linear(spread, True, mass), magnitudes)
+        return self._rounded(self._spread(spread, mass), magnitudes, magnitudes[0].dtype)
 
     def pull_back_exactly(
         self, functional: tf.Tensor, shapes: Sequence[tuple[int, ...]], mass: tf.Tensor, *, absolute: bool = False
@@ -154,14 +161,27 @@ class Affine(Transform):
             constant -= tf.reduce_sum(tf.abs(functional) * error[:, None], axes)
         return PulledBack([tf.reshape(each, [-1, count, *each.shape[1:]]) for each in found], constant)
 
+    def _spread(self, radii: Sequence[tf.Tensor], mass: tf.Tensor) -> tf.Tensor:
+        """Returns at least |L| r for radii r ≥ TINY: a product in float32, rounded outwards, cheaper than in float64.
+
+        All terms are at least 0, so the product is right to a relative γ, and a radius that is larger by γ is hardly
+        looser. Radii of TINY do not underflow; products that do are in the allowance of `_rounded`; overflow is inf.
+        """
+        dtype = radii[0].dtype
+        if dtype == tf.float32:
+            return self.linear(radii, True, mass)
+        single = [tf.cast(each, tf.float32) for each in radii]
+        product = tf.cast(self.linear(single, True, tf.cast(mass, tf.float32)), dtype)
+        return product * (1.0 + arithmetic.gamma(self.terms, tf.float32))
+
     def _offset_bound(self, dtype: tf.DType) -> tf.Tensor | None:
         if self.offset_bound is not None:
             return self.offset_bound(dtype)
         return None if self.offset is None else tf.abs(self.offset(dtype))
 
-    def _rounded(self, radius: tf.Tensor, magnitudes: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Adds the rounding of b, and of what underflows; infinite where a sum in float32 may overflow."""
-        relative = arithmetic.gamma(self.terms, radius.dtype)
+    def _rounded(self, radius: tf.Tensor, magnitudes: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
+        """Adds the rounding of b, in `dtype` by us, and what underflows; infinite where a float32 sum may overflow."""
+        relative = arithmetic.gamma(self.terms, dtype)
         bound = self._offset_bound(radius.dtype)
         if bound is not None:
             radius += relative * bound

@@ -160,7 +160,7 @@ def save_radii_by_image(
     axis.plot(places, bracket.certified[order], color="#009E73", linewidth=1.2, label="certified radius")
     if bracket.fooled is not None:
         fooled = bracket.fooled[order]
-        axis.plot(places, fooled, ".", color="#D55E00", markersize=2, label="smallest radius that fooled")
+        axis.plot(places, fooled, ".", color="#D55E00", markersize=2, label="smallest radius that fooled, if any")
         axis.vlines(places, bracket.certified[order], fooled, color="#999999", alpha=0.3, linewidth=0.5)
     axis.set_xlabel("image")
     axis.set_ylabel("radius ε" + drawing.radius_unit(threat_model))

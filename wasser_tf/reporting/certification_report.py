@@ -63,7 +63,7 @@ def write_certification(
         f"# Certificates on {images.name}\n\n{sentence}\n",
         "An image is certified at ε if no feasible plan of that radius changes the right answer, whether an attack "
         "finds it or not. Images that are neither certified nor fooled are undecided.\n",
-        f"Certified by {methods}.\n",
+        f"Method of certification: {methods}.\n",
         bracket.bracket_table(brackets, radii),
         f"{RADII} lists the radii of each image: the largest one certified, and, if an evaluation was given, the "
         "smallest one at which an attack succeeded.\n",

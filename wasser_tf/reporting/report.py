@@ -271,7 +271,7 @@ def _brackets(reports: Sequence[ModelReport]) -> dict[str, Bracket]:
 
 def _bracket_words(brackets: dict[str, Bracket], methods: Sequence[str]) -> str:
     words = "Share of images certified at ε, and share that no attack above fooled: robust accuracy lies between them."
-    words += " Certified by " + "; ".join(methods) + "."
+    words += " Method of certification: " + "; ".join(methods) + "."
     return f"{words}\n\n{note}" if (note := contradiction_note(brackets)) else words
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from wasser_tf.certification.bounds import METHODS
+from wasser_tf.certification.arguments import METHODS
 from wasser_tf.certification.prover import SMOOTHING
 from wasser_tf.data.selection import ImageSource, Selection
 from wasser_tf.evaluation.fingerprint import array_digest, fingerprint, safe_name
@@ -204,7 +204,7 @@ def _certified(
             cell = {field: getattr(result, field).tolist() for field in fields}
             cell |= {"method": result.method, "confidence": result.confidence, "seconds": time.perf_counter() - begin}
             storage.write_json(path, {"key": key, **cell})
-            log(f"{name}, {method}: {min(rows.stop, len(labels))} of {len(labels)} images certified")
+            log(f"{name}, {method}: {min(rows.stop, len(labels))} of {len(labels)} images done")
             interruption.raise_if_requested()
         cell = storage.read_json(path)
         seconds += cell["seconds"]

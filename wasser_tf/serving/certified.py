@@ -5,7 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from wasser_tf.certification.bounds import METHODS, Bounds
+from wasser_tf.certification.arguments import METHODS
+from wasser_tf.certification.bounds import Bounds
 from wasser_tf.certification.network import Network
 from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.threat_model import ThreatModel
