@@ -21,7 +21,7 @@ INPUT = interval([[0.0, 1.0, -1.0], [1.0, 1.0, 1.0]], [[1.0, 3.0, 1.0], [1.0, 1.
 
 def affine(terms=0, divides=False, **options):
     def linear(inputs, absolute, mass):
-        kernel = tf.abs(KERNEL) if absolute else KERNEL
+        kernel = tf.cast(tf.abs(KERNEL) if absolute else KERNEL, inputs[0].dtype)
         found = tf.matmul(inputs[0], kernel)
         return found / mass[:, None] if divides else found
 
@@ -43,13 +43,15 @@ def test_roundings_widen_an_affine_map_by_the_allowance(bound, inputs):
     options = {} if bound is None else {"offset_bound": lambda dtype: tf.fill([2], tf.constant(bound, dtype))}
     terms = 5
     exact, found = affine().interval([inputs], MASS), affine(terms, **options).interval([inputs], MASS)
+    # That of the classifier alone; the float32 products of the bounds add as much, and round.
     relative = arithmetic.gamma(terms, tf.float64)
     magnitude = np.array([[1.0, 3.0, 1.0], [1.0, 1.0, 2.0]]) @ np.abs(KERNEL)
     # The magnitude of an interval by its centre and radius is that of its farther end.
     wanted = relative * (magnitude + (np.abs(OFFSET) if bound is None else bound))
-    np.testing.assert_allclose(exact.lower - found.lower, wanted, rtol=1e-6)
-    np.testing.assert_allclose(found.upper - exact.upper, wanted, rtol=1e-6)
-    np.testing.assert_allclose(affine(terms, **options).error([inputs], MASS), wanted, rtol=1e-6)
+    for widened in (exact.lower - found.lower, found.upper - exact.upper):
+        assert (widened >= wanted).numpy().all() and (widened <= 4 * wanted).numpy().all()
+    error = affine(terms, **options).error([inputs], MASS)
+    assert (error >= wanted).numpy().all() and (error <= 1.01 * wanted).numpy().all()
     assert affine().error([inputs], MASS) is None
 
 
@@ -70,7 +72,8 @@ def test_functionals_are_pulled_back_through_an_affine_map(divides):
     np.testing.assert_allclose(constant, functional @ OFFSET.numpy())
     _, rounded = affine(5, divides=divides).pull_back(tf.constant(functional), [INPUT], MASS)
     error = affine(5, divides=divides).error([INPUT], MASS).numpy()
-    np.testing.assert_allclose(constant - rounded, (np.abs(functional) * error[:, None]).sum(axis=2), rtol=1e-6)
+    # Up to the rounding of the difference.
+    np.testing.assert_allclose(constant - rounded, (np.abs(functional) * error[:, None]).sum(axis=2), rtol=1e-5)
     flat = tf.reshape(functional, [-1, 2])
     (absolute,) = affine(divides=divides).pull_back_exactly(flat, [(3,)], tf.repeat(MASS, 3), absolute=True)
     wanted = functional @ np.abs(KERNEL.numpy()).T / mass[:, None, None]

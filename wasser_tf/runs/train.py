@@ -158,11 +158,8 @@ def _lead(config: TrainConfig, distribution: Distribution, title: str) -> Finish
             brackets = certified_report.brackets_of(compared, config.threat_model, log)
             table = bracket.bracket_table(brackets, config.radii)
             drawn.append(folder / run_folder.BRACKET)
-            options: dict[str, Any] = {
-                "threat_model": config.threat_model,
-                "warnings": tables.flagged_lines(compared.records),
-            }
-            bracket.save_bracket(drawn[-1], brackets, title=f"{config.dataset} test", **options)
+            title, warnings = f"{config.dataset} test", tables.flagged_lines(compared.records)
+            bracket.save_bracket(drawn[-1], brackets, threat_model=config.threat_model, title=title, warnings=warnings)
             metadata["brackets"] = bracket.bracket_shares(brackets, config.radii)
             note = bracket.contradiction_note(brackets)
             text = f"{text}\n## Certified and not fooled\n\n{table}\n{note}![Bracket]({run_folder.BRACKET})\n"

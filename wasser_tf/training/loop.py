@@ -130,7 +130,7 @@ def prepare(context: TrainingContext, phase: str, trained: keras.Model) -> Prepa
       ValueError: The checkpoint cannot be read, or belongs to another model.
     """
     config, dataset, distribution = context.config, context.dataset, context.distribution
-    classifier = _classifier_in(trained)
+    classifier = trained.classifier if isinstance(trained, (WasserTrain, CertifiedTrain)) else trained
     kept, average = classifier, None
     if config.ema_momentum:
         with distribution.scope():
@@ -184,7 +184,7 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
     """
     title = title or phase
     config, distribution, epochs = context.config, context.distribution, context.epochs_of(trained)
-    classifier = _classifier_in(trained)
+    classifier = trained.classifier if isinstance(trained, (WasserTrain, CertifiedTrain)) else trained
     prepared = prepare(context, phase, trained)
     kept, checkpoint = prepared.kept, prepared.checkpoint
     follower = data.EpochFollower()
@@ -229,10 +229,6 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
         project_potentials(classifier)
     distribution.synchronize(classifier.variables)
     return checkpoint.best_epoch if checkpoint else 0
-
-
-def _classifier_in(trained: keras.Model) -> keras.Model:
-    return trained.classifier if isinstance(trained, (WasserTrain, CertifiedTrain)) else trained
 
 
 def _callbacks(
