@@ -39,7 +39,7 @@ test: env  ## Lint, type check, run the tests and the docstrings' examples (12 m
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -rs --numprocesses=2 --dist=loadscope --no-loadscope-reorder --durations=10
+	$(BIN)/python -m pytest -q -rs --ignore=tests/extras --numprocesses=2 --dist=loadscope --no-loadscope-reorder --durations=10
 
 # The extras are in an environment of their own, so that .venv contains only what is locked. It finds the packages of .venv
 # through a path file.
@@ -51,10 +51,10 @@ test: env  ## Lint, type check, run the tests and the docstrings' examples (12 m
 	@touch $@
 
 test-extras: .venv-extras/.installed  ## Test the bridges to other libraries, in .venv-extras (PyTorch and others, 6 GB)
-	.venv-extras/bin/python -m pytest -q -rs tests_extras
+	.venv-extras/bin/python -m pytest -q -rs tests/extras
 
 docs: .venv-docs/.installed  ## Build the documentation site in build/site and run its tutorials (minutes)
-	.venv-docs/bin/python site/build.py
+	.venv-docs/bin/python docs/site/build.py
 
 dist: env  ## Build the sdist and the wheel, check them, and run the commands in a fresh environment (5 minutes)
 	rm -rf dist build/*.egg-info build/lib

@@ -47,7 +47,7 @@ def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) 
         # Each command defines its flags on import, under names that others use too; __main__ starts them.
         return True
     if collection_path.parent == _PACKAGE / "bridges" and collection_path.stem in ("art", "foolbox"):
-        # They import their libraries, which only tests_extras/ has.
+        # They import their libraries, which only tests/extras/ has.
         return True
     if collection_path.suffix != ".py" or _PACKAGE in collection_path.parents:
         return None

@@ -1,4 +1,4 @@
-"""Configuration of Sphinx for the site; site/build.py prepares the sources and runs it."""
+"""Configuration of Sphinx for the site; docs/site/build.py prepares the sources and runs it."""
 
 import re
 from typing import Any

@@ -1,7 +1,7 @@
 r"""Builds the documentation site into build/site, with warnings as errors.
 
-  python site/build.py                  with the tutorials executed (minutes)
-  python site/build.py --no-execute     without
+  python docs/site/build.py                  with the tutorials executed (minutes)
+  python docs/site/build.py --no-execute     without
 
 The sources are copied to build/site_source in the layout of the clone, so that links between pages hold. Links to files
 that are no pages become plain text. The reference has a page for each room of the package, and the leaderboard is drawn
@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCE, OUTPUT = ROOT / "build" / "site_source", ROOT / "build" / "site"
 ROOMS = {
     "threat_model": "Threat model",
@@ -64,7 +64,9 @@ def prepare() -> None:
         text=True,
         check=True,
     ).stdout.splitlines()
-    copied = {name for name in pages if not name.startswith(("site/", "reliability/", "docs/results/leaderboard/"))}
+    copied = {
+        name for name in pages if not name.startswith(("docs/site/", "reliability/", "docs/results/leaderboard/"))
+    }
     for name in sorted(copied):
         target = SOURCE / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,7 @@ def prepare() -> None:
             target.write_text(with_known_links(text, pathlib.PurePosixPath(name).parent, copied), encoding="utf-8")
         else:
             shutil.copyfile(ROOT / name, target)
-    shutil.copytree(ROOT / "site", SOURCE, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "docs" / "site", SOURCE, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name, text in reference().items():
         path = SOURCE / "reference" / name
         path.parent.mkdir(exist_ok=True)
@@ -144,7 +146,7 @@ def leaderboard_page() -> str:
         entries.append({key: entry[key] for key in kept if key in entry} | {"attacks": sorted(entry["attacks"])})
     # "</" would end the script element.
     data = json.dumps(entries, ensure_ascii=False).replace("</", "<\\/")
-    script = (ROOT / "site" / "_static" / "leaderboard.js").read_text(encoding="utf-8")
+    script = (ROOT / "docs" / "site" / "_static" / "leaderboard.js").read_text(encoding="utf-8")
     html = (
         '<div id="leaderboard"></div>\n'
         f'<script type="application/json" id="leaderboard-entries">{data}</script>\n<script>\n{script}</script>'

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import wasser_tf
-from tests_extras.conftest import channels_first, to_torch
+from tests.extras.conftest import channels_first, to_torch
 from wasser_tf import Ensemble, MirrorAscent, ThreatModel, WasserAttack, data, models
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'wasser_tf[torch]'")

@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
@@ -41,7 +41,7 @@ frame.addEventListener("load", () => {
 
 @pytest.fixture(scope="module")
 def build():
-    spec = importlib.util.spec_from_file_location("site_build", ROOT / "site" / "build.py")
+    spec = importlib.util.spec_from_file_location("site_build", ROOT / "docs" / "site" / "build.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -56,7 +56,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def address(build, tmp_path):
     """Serves the leaderboard on the loopback interface, as its page has it but without the theme."""
     body = re.search(r"````\{raw\} html\n(.*)\n````", build.leaderboard_page(), re.S)[1]
-    style = (ROOT / "site" / "_static" / "leaderboard.css").read_text()
+    style = (ROOT / "docs" / "site" / "_static" / "leaderboard.css").read_text()
     head = f'<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><style>{style}</style>'
     (tmp_path / "page.html").write_text(head + body)
     (tmp_path / "test.html").write_text(f'<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">{SCRIPT}')

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import wasser_tf
-from tests_extras.conftest import channels_first
+from tests.extras.conftest import channels_first
 from wasser_tf import MirrorAscent, ThreatModel
 from wasser_tf.transport.exact import wasserstein_distance
 

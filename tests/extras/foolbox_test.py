@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests_extras.conftest import channels_first
+from tests.extras.conftest import channels_first
 from wasser_tf import MirrorAscent, ThreatModel
 
 foolbox = pytest.importorskip("foolbox", reason="Foolbox is not installed: pip install 'wasser_tf[foolbox]'")
