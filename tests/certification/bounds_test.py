@@ -130,6 +130,6 @@ def test_support_functions_of_many_entries_are_compiled(monkeypatch):
     calls = []
     monkeypatch.setattr(bounds, "support_function", lambda *given: calls.append("plain"))
     monkeypatch.setattr(bounds, "_compiled_support_function", lambda *given: calls.append("compiled"))
-    bounds._support_function(tf.zeros([bounds._SMALL]), "rest")
-    bounds._support_function(tf.zeros([bounds._SMALL + 1]), "rest")
+    bounds._support_function(tf.zeros([bounds.SMALL]), "rest")
+    bounds._support_function(tf.zeros([bounds.SMALL + 1]), "rest")
     assert calls == ["plain", "compiled"]

@@ -320,13 +320,13 @@ def test_the_report_draws_the_expected_figures(record, drawn, tmp_path):
     (path, (curves,), options) = drawn["success_curves"][0]
     # The last of each radius is the worst case.
     assert path == "success.png" and curves["n"] == ([0.0, 0.1, 0.3], [0.0, 0.5, 1.0])
-    assert options == {"threat_model": ball, "num_images": 4, "title": f"Success on d test: {worst}"}
+    assert options == {"threat_model": ball, "num_images": 4, "title": f"Success on d test: {worst}", "warnings": []}
     radii = {"m/1": models[0].minimal_radii, "n": models[1].minimal_radii}
     assert drawn["radius_histogram"][0][1] == (radii,) == drawn["accuracy_curves"][0][1]
     title = "Robust accuracy on d test"
-    assert drawn["accuracy_curves"][0][2] == {"threat_model": ball, "title": title, "max_radius": 0.3}
+    assert drawn["accuracy_curves"][0][2] == {"threat_model": ball, "title": title, "max_radius": 0.3, "warnings": []}
     title = "Minimal radii on d test: the least cost that fooled"
-    assert drawn["radius_histogram"][0][2] == {"threat_model": ball, "title": title}
+    assert drawn["radius_histogram"][0][2] == {"threat_model": ball, "title": title, "warnings": []}
     assert drawn["examples"] == [
         (
             "examples_m_1_0.3.png",

@@ -92,8 +92,8 @@ def test_probabilities_at_the_edge_of_the_tolerance():
 
 def test_outputs_are_chosen_by_name_key_or_place():
     one, two = output(name="digit", key="d"), output(np.zeros((2, 3)), name="parity", key="p")
-    found = Look((one, two), (1, 1), (0, 0), None, True)
-    assert choose_output(Look((one,), (1, 1), (0, 0), None, True), None) is one
+    found = Look((one, two), (1, 1), (0, 0), None, True, num_images=2)
+    assert choose_output(Look((one,), (1, 1), (0, 0), None, True, num_images=2), None) is one
     for given in ("parity", "p", 1, "1"):
         assert choose_output(found, given) is two
     assert choose_output(found, "0") is one
@@ -107,11 +107,14 @@ def test_outputs_are_chosen_by_name_key_or_place():
 def test_outputs_of_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"must return \[n, classes\]"):
         choose_output(
-            Look((output(np.zeros((2, *shape[1:]) if shape else (2, 1, 1))),), (1, 1), (0, 0), None, True), None
+            Look(
+                (output(np.zeros((2, *shape[1:]) if shape else (2, 1, 1))),), (1, 1), (0, 0), None, True, num_images=2
+            ),
+            None,
         )
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 1), (2, 2)])
 def test_outputs_of_one_or_several_units_are_taken(shape):
     made = output(np.zeros(shape))
-    assert choose_output(Look((made,), (1, 1), (0, 0), None, True), None) is made
+    assert choose_output(Look((made,), (1, 1), (0, 0), None, True, num_images=2), None) is made

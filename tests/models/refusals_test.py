@@ -52,7 +52,8 @@ def test_the_same_numbers_in_another_form_give_the_same_examples(model, expected
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_the_size_of_the_batches_changes_nothing(model, expected, batch_size):
     found = ATTACK(model, IMAGES, LABELS, batch_size=batch_size)
-    np.testing.assert_allclose(found.adversarial, expected.adversarial, atol=1e-5)
+    # Of one image at a time, products sum in another order.
+    np.testing.assert_allclose(found.adversarial, expected.adversarial, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_radii_by_image_are_ordered_by_the_certified_one(saved):
         np.inf,
     ]
     assert certified.get_xdata().tolist() == [0, 1, 2, 3]
-    assert [line.get_label() for line in axis.lines] == ["certified radius", "smallest radius that fooled"]
+    assert [line.get_label() for line in axis.lines] == ["certified radius", "smallest radius that fooled, if any"]
     segments = axis.collections[0].get_segments()
     assert [(segment[0].tolist(), segment[1].tolist()) for segment in segments[:3]] == [
         ([0, 0], [0, 0]), ([1, 0.1], [1, 0.4]), ([2, 0.2], [2, 0.25]),

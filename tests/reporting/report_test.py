@@ -86,7 +86,7 @@ def test_bisected_radii_and_certificates_add_figures_and_sections(tmp_path, save
     figure, title, _ = saved["bracket.png"]
     assert title == "Certified and not fooled on d test" and figure.axes[0].get_xlim() == (0, 0.3)
     assert "Minimal radius over all attacks and radii above: median 0.2; 1 of 4 images never fooled." in text
-    assert "## Bracket" in text and "Certified by m: ibp." in text and "50.0 to 75.0" in text
+    assert "## Bracket" in text and "Method of certification: m: ibp." in text and "50.0 to 75.0" in text
     assert "fooled within their" not in text
     assert stored["models"]["m"]["minimal_radius_median"] == 0.2
     assert stored["models"]["m"]["certified"] == certified.to_json()

@@ -228,6 +228,11 @@ class Attack(abc.ABC):
         """
         seen = prepare_images(classifier, images, from_logits)
         classifier = seen.classifier
+        if seen.graph_error:
+            raise ValueError(
+                f"The classifier cannot be traced as a TensorFlow graph ({seen.graph_error}): compute its outputs by "
+                "operations of TensorFlow or keras.ops, not of NumPy, so that they have gradients."
+            )
         images, labels = check_batch(classifier, seen.images, labels)
         check_whole("batch_size", batch_size, least=1)
         count = len(images)

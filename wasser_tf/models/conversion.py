@@ -21,12 +21,14 @@ class PreparedImages(NamedTuple):
       from_logits: Whether it returns logits.
       images: The images, [n, H, W, C] in [0, 1] (not checked).
       restore: Converts such images back to the range and the order of those that were given.
+      graph_error: Why the classifier cannot be part of a graph, so that it has no gradients; empty where it can.
     """
 
     classifier: Any
     from_logits: bool | None
     images: Any
     restore: Callable[[np.ndarray], np.ndarray]
+    graph_error: str = ""
 
 
 def prepare_images(classifier: Any, images: Any, from_logits: bool | None = None) -> PreparedImages:
@@ -56,7 +58,8 @@ def prepare_images(classifier: Any, images: Any, from_logits: bool | None = None
         given = Classifier(classifier, returns=returns)
     description = given.describe(tuple(array.shape[1:]))
     if description.plain:
-        return PreparedImages(given.model, description.returns == "logits", images, lambda found: found)
+        is_logits = description.returns == "logits"
+        return PreparedImages(given.model, is_logits, images, lambda found: found, description.graph_error)
     own_order = _is_in_own_order(array, description)
     own_range = _is_in_own_range(array, description)
     steps = description if own_range else dataclasses.replace(description, input_range=(0.0, 1.0))
@@ -66,6 +69,7 @@ def prepare_images(classifier: Any, images: Any, from_logits: bool | None = None
         True,
         _to_canonical(array, steps),
         lambda found: _from_canonical(found, steps),
+        description.graph_error,
     )
 
 

@@ -31,6 +31,7 @@ class Description:
       plain: Whether it is called as it is, with images [n, H, W, C] in [0, 1].
       range_was_given: Whether the user specified the range.
       range_was_found: Whether the first operations specify it. With neither it is [0, 1].
+      graph_error: Why the classifier cannot be part of a graph; empty where it can.
     """
 
     input_range: tuple[float, float] = (0.0, 1.0)
@@ -45,6 +46,7 @@ class Description:
     plain: bool = False
     range_was_given: bool = False
     range_was_found: bool = False
+    graph_error: str = ""
 
     @property
     def num_classes(self) -> int:

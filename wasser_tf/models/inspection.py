@@ -79,6 +79,7 @@ def describe_classifier(
         plain=plain,
         range_was_given=input_range is not None,
         range_was_found=is_integer or not found.inline or not _is_unchanged(found),
+        graph_error=found.graph_error,
     )
 
 

@@ -49,6 +49,7 @@ class Look(NamedTuple):
       differentiable: Whether its outputs depend on its images by differentiable operations; not looked at, and True,
         where it takes any batch size.
       num_images: The number of images that the outputs belong to.
+      graph_error: Why it cannot be part of a graph, in which attacks call it; empty where it can.
     """
 
     outputs: tuple[Output, ...]
@@ -58,6 +59,7 @@ class Look(NamedTuple):
     inline: bool
     differentiable: bool = True
     num_images: int = _IMAGES
+    graph_error: str = ""
 
 
 _looks: "weakref.WeakKeyDictionary[Any, dict[Any, tuple[Structure, Look]]]" = weakref.WeakKeyDictionary()
@@ -111,7 +113,6 @@ def _look(model: Any, image_shape: tuple[int, ...], batch_size: int | None) -> L
         return _look_at_graph(model, random, count, batch_size is not None)
     except Exception:  # Whatever a model of someone else's raises while it is traced.
         outputs = _call(model, tf.constant(np.resize(random, (count, *image_shape))))
-        _check_graph(model, (count, *image_shape))
     named = _named(model, outputs)
     return Look(
         tuple(Output(key, name, np.asarray(value), None, "", False) for key, name, value in named),
@@ -120,6 +121,7 @@ def _look(model: Any, image_shape: tuple[int, ...], batch_size: int | None) -> L
         None,
         False,
         num_images=count,
+        graph_error=_graph_error(model, (count, *image_shape)),
     )
 
 
@@ -189,21 +191,15 @@ def _call(model: Callable[..., Any], images: tf.Tensor) -> Any:
         ) from error
 
 
-def _check_graph(model: Callable[..., Any], shape: tuple[int, ...]) -> None:
-    """Checks that a classifier can be part of a graph, where attacks call it.
-
-    Raises:
-      ValueError: It cannot.
-    """
+def _graph_error(model: Callable[..., Any], shape: tuple[int, ...]) -> str:
+    """Returns why a classifier cannot be part of a graph; empty if it can."""
     try:
         tf.function(lambda images: model(images, training=False)).get_concrete_function(
             tf.TensorSpec(shape, tf.float32)
         )
     except Exception as error:  # Whatever a model of the user's raises while it is traced.
-        raise ValueError(
-            f"The classifier cannot be traced as a TensorFlow graph ({first_line(error)}): compute its outputs by "
-            "operations of TensorFlow or keras.ops, not of NumPy, so that they have gradients."
-        ) from error
+        return first_line(error)
+    return ""
 
 
 def _named(model: Any, outputs: Any) -> list[tuple[str | int | None, str, Any]]:
