@@ -195,3 +195,11 @@ def test_log_sums_survive_any_size():
 def test_supports_are_shared():
     assert support_of(3, (4, 4, 1)) is make_support(ThreatModel(epsilon=9.0, kernel_size=3), (4, 4, 1))
     assert support_of(3, (4, 4, 1)) is not support_of(3, (4, 4, 1), 2.0)
+
+
+def test_a_large_window_that_holds_the_image_is_dense():
+    dense = make_support(ThreatModel(kernel_size=None), (8, 8, 1))
+    assert make_support(ThreatModel(kernel_size=15), (8, 8, 1)) is dense
+    assert make_support(ThreatModel(kernel_size=101), (8, 8, 1)) is dense
+    assert make_support(ThreatModel(kernel_size=13), (8, 8, 1)) is not dense
+    assert make_support(ThreatModel(kernel_size=15, p=2), (8, 8, 1)) is not dense

@@ -323,9 +323,15 @@ def make_support(threat_model: ThreatModel, image_shape: tuple[int, int, int]) -
     return _make_support(threat_model.kernel_size, threat_model.p, image_shape)
 
 
+_MANY_OFFSETS = 64
+
+
 @functools.cache
 def _make_support(kernel_size: int | None, p: float, image_shape: tuple[int, int, int]) -> Support:
     # One object per support, because compiled functions are looked up by it.
     if kernel_size is None:
         return DenseSupport(image_shape, p)
+    if kernel_size**2 > _MANY_OFFSETS and kernel_size // 2 >= max(image_shape[:2]) - 1:
+        # The window holds the whole image. Its offsets, unrolled in a graph, would take minutes to compile.
+        return _make_support(None, p, image_shape)
     return LocalSupport(image_shape, kernel_size, p)
