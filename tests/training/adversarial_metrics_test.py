@@ -56,17 +56,16 @@ def test_directions_of_the_metrics():
 class Model(NaturalAndAdversarial):
     def __init__(self):
         super().__init__()
-        self.dense = keras.layers.Dense(2)
+        self.classifier = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
 
     def call(self, inputs):
-        return self.dense(inputs)
+        return self.classifier(inputs)
 
 
 @pytest.fixture
 def model():
     made = Model()
     metrics = {"metrics": ["accuracy"], "weighted_metrics": [keras.metrics.SparseCategoricalAccuracy("w")]}
-    made._adversarial = AdversarialScores(**metrics)
     made.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), **metrics)
     return made
 

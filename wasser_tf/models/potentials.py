@@ -83,7 +83,7 @@ class TransportPotentials(keras.layers.Layer):
           units: The number K of potentials, at least 1.
           threat_model: The ball.
           activation: The function after the bias, as in `keras.layers.Dense`; of masses it must be the identity, as
-            ReLU is, unless they shall be changed.
+            ReLU is, unless they are to be changed.
           step_scale: The factor between weight and potentials, a power of two.
           seed: The seed of the initial potentials.
           **kwargs: Arguments of `keras.layers.Layer`, such as `name`.

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from wasser_tf import models
 from wasser_tf.models.inspection import describe_classifier, input_spec
+from wasser_tf.training import checks
 from wasser_tf.training.loss import unscaled
 from wasser_tf.training.monitoring import directions_of
 
@@ -74,10 +75,13 @@ class _Scorer(keras.Model):
 class NaturalAndAdversarial(keras.Model):
     """A Keras model that reports `natural_loss`, `adversarial_loss` and each compiled metric for both kinds of images.
 
-    A subclass calls `_update_losses` and `_update_metrics` once per step, and sets `_adversarial` in `compile`.
+    A subclass has a `classifier`, and calls `_update_losses` and `_update_metrics` once per step.
     """
 
+    classifier: keras.Model
     _adversarial: AdversarialScores
+    # Before the names of the scores of the second kind.
+    _prefix = "adversarial_"
 
     def __init__(self, **kwargs: Any):
         """Creates the metrics.
@@ -87,7 +91,47 @@ class NaturalAndAdversarial(keras.Model):
         """
         super().__init__(**kwargs)
         self._natural_loss = keras.metrics.Mean(name="natural_loss")
-        self._adversarial = AdversarialScores()
+        self._adversarial = AdversarialScores(prefix=self._prefix)
+        self._from_logits = True
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        *,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training, as `keras.Model.compile` does.
+
+        Args:
+          optimizer: An optimizer or its name.
+          loss: The loss L, such as `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`. Its `from_logits`
+            holds for attacks too; if it has none, the last layer of the classifier decides. For `CertifiedTrain`, it
+            must not fall when all logits but that of the label rise, as cross-entropies do not.
+          metrics: Metrics, reported for natural images and for adversarial ones or bounds.
+          weighted_metrics: Metrics to which sample weights and class weights apply.
+          **kwargs: Arguments of `keras.Model.compile`: run_eagerly, steps_per_execution, jit_compile, auto_scale_loss.
+
+        Raises:
+          ValueError: There is no loss, it does not match the outputs of the classifier, or a metric cannot be copied.
+        """
+        if loss is None:
+            raise ValueError(
+                f"{type(self).__name__} needs a loss, got None: pass, for example, "
+                "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True) to compile."
+            )
+        checks.check_scope(self)
+        self._from_logits = loss_takes_logits(self.classifier, loss)
+        self._adversarial = AdversarialScores(metrics, weighted_metrics, prefix=self._prefix)
+        super().compile(optimizer, loss, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as it was when saved. Keras requires it of models that override `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
 
     def reset_metrics(self) -> None:
         """Resets all metrics, natural and adversarial."""

@@ -16,7 +16,7 @@ from wasser_tf.runtime.arguments import check_bool, check_number
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training import checks
 from wasser_tf.training.adversarial_examples import numbers_of_step, perturb_batch, spread_evenly
-from wasser_tf.training.adversarial_metrics import AdversarialScores, NaturalAndAdversarial, loss_takes_logits
+from wasser_tf.training.adversarial_metrics import NaturalAndAdversarial
 from wasser_tf.training.curriculum import MOST, Curriculum
 from wasser_tf.training.loss import GeneralizedCrossEntropy, unscaled
 from wasser_tf.training.monitoring import fit_arguments
@@ -72,6 +72,8 @@ class CertifiedTrain(NaturalAndAdversarial):
     >>> sorted(history.history)
     ['accuracy', 'certified_accuracy', 'certified_loss', 'epsilon', 'loss', 'natural_loss']
     """
+
+    _prefix = "certified_"
 
     def __init__(
         self,
@@ -135,47 +137,8 @@ class CertifiedTrain(NaturalAndAdversarial):
         self.steps_per_epoch = steps_per_epoch
         self._curriculum = Curriculum(self._schedules, steps_per_epoch, name="curriculum") if self._schedules else None
         self._bounds = DifferentiableBounds(classifier, threat_model)
-        self._from_logits = True
-        self._adversarial = AdversarialScores(prefix="certified_")
         self._attacked_accuracy = keras.metrics.Mean(name="adversarial_accuracy") if attack is not None else None
         self.built = True
-
-    def compile(
-        self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
-        *,
-        metrics: Any = None,
-        weighted_metrics: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Configures training, as `keras.Model.compile` does.
-
-        Args:
-          optimizer: An optimizer or its name.
-          loss: The loss L. It must not fall when all logits but that of the label rise, as cross-entropies do not.
-          metrics: Metrics, reported for natural outputs and for bounds.
-          weighted_metrics: Metrics to which sample weights and class weights apply.
-          **kwargs: Arguments of `keras.Model.compile`.
-
-        Raises:
-          ValueError: There is no loss, or it does not match the outputs of the classifier.
-        """
-        if loss is None:
-            raise ValueError(
-                "CertifiedTrain needs a loss, got None: pass, for example, "
-                "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True) to compile."
-            )
-        checks.check_scope(self)
-        self._from_logits = loss_takes_logits(self.classifier, loss)
-        self._adversarial = AdversarialScores(metrics, weighted_metrics, prefix="certified_")
-        super().compile(optimizer, loss, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs)
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles a loaded model as it was when saved. Keras requires it of models that override `compile`."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None:
-            self.optimizer.build(self.trainable_variables)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns the outputs of the classifier, [B, classes], for images [B, H, W, C]."""

@@ -13,7 +13,7 @@ from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.models.step_checks import check_step_labels, failed_requirements
 from wasser_tf.training import checks
 from wasser_tf.training.adversarial_examples import numbers_of_step, perturb_batch, radii_of_step
-from wasser_tf.training.adversarial_metrics import AdversarialScores, NaturalAndAdversarial, loss_takes_logits
+from wasser_tf.training.adversarial_metrics import NaturalAndAdversarial
 from wasser_tf.training.curriculum import MOST, Curriculum
 from wasser_tf.training.loss import divergence_of_outputs
 from wasser_tf.training.monitoring import fit_arguments
@@ -90,7 +90,6 @@ class WasserTrain(NaturalAndAdversarial):
     steps_per_epoch: int | None
     _warm_start: WarmStart | None
     _curriculum: Curriculum | None
-    _from_logits: bool
 
     def __init__(
         self,
@@ -154,7 +153,6 @@ class WasserTrain(NaturalAndAdversarial):
         self._warm_start = WarmStart(num_examples, warm_start, name="warm_start") if warm_start else None
         self.steps_per_epoch = steps_per_epoch
         self._curriculum = Curriculum(self._schedules, steps_per_epoch, name="curriculum") if self._schedules else None
-        self._from_logits = True
         if classifier.built:
             self.build(getattr(classifier, "input_shape", None))
         self._constructed = True
@@ -203,44 +201,6 @@ class WasserTrain(NaturalAndAdversarial):
         if self._warm_start is not None:
             self._warm_start.build(expected if isinstance(expected, tuple) else input_shape)
         self.built = True
-
-    def compile(
-        self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
-        *,
-        metrics: Any = None,
-        weighted_metrics: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Configures training, as `keras.Model.compile` does.
-
-        Args:
-          optimizer: An optimizer or its name.
-          loss: The loss L of Eq. 10, such as `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`. Its
-            `from_logits` holds for the attack too; if it has none, the last layer of the classifier decides.
-          metrics: Metrics, reported for natural and for adversarial images.
-          weighted_metrics: Metrics to which sample weights and class weights apply.
-          **kwargs: Arguments of `keras.Model.compile`: run_eagerly, steps_per_execution, jit_compile, auto_scale_loss.
-
-        Raises:
-          ValueError: There is no loss, it does not match the outputs of the classifier, or a metric cannot be copied.
-        """
-        if loss is None:
-            raise ValueError(
-                "WasserTrain needs a loss, got None: pass, for example, "
-                "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True) to compile."
-            )
-        checks.check_scope(self)
-        self._from_logits = loss_takes_logits(self.classifier, loss)
-        self._adversarial = AdversarialScores(metrics, weighted_metrics)
-        super().compile(optimizer, loss, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs)
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles a loaded model as it was when saved. Keras requires it of models that override `compile`."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None and self.built:
-            self.optimizer.build(self.trainable_variables)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns the outputs of the classifier, [B, classes], for images [B, H, W, C]."""
