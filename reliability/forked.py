@@ -95,24 +95,29 @@ def binary(name: str, arguments: Sequence[str]) -> Callable[[], object]:
     return work
 
 
+def exit_code(work: Callable[[], object]) -> int:
+    """Calls `work` and returns 0, the code of SystemExit, or 99 after an exception, whose traceback is printed."""
+    try:
+        work()
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        if isinstance(leaving.code, str):
+            print(leaving.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 99
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
 def _child(work: Callable[[], object], output: pathlib.Path) -> int:
     """Calls `work` and returns the exit code. No exception may escape into the parent's code."""
     try:
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        try:
-            work()
-            code = 0
-        except SystemExit as leaving:
-            code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-            if isinstance(leaving.code, str):
-                print(leaving.code, file=sys.stderr)
-        except BaseException:
-            traceback.print_exc()
-            code = 99
-        sys.stdout.flush()
-        sys.stderr.flush()
-        return code
+        return exit_code(work)
     except BaseException:
         return 98

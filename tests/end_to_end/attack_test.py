@@ -2,11 +2,8 @@
 
 import errno
 import json
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -20,12 +17,6 @@ from wasser_tf.runtime import interruption, storage
 
 pytestmark = pytest.mark.slow
 _ROOT = pathlib.Path(__file__).parents[2]
-
-
-def _run(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(_ROOT / "bin" / "attack.py"), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +51,11 @@ def config(model, random_plan, tmp_path):
     return make
 
 
-def test_writes_examples_and_a_report(model, tmp_path):
+def test_writes_examples_and_a_report(run_binary, model, tmp_path):
     (tmp_path / "positions.txt").write_text("9 5 7 300 8")
     folder = tmp_path / "run"
-    finished = _run(
+    code, out, errors = run_binary(
+        "attack",
         f"--model={model}",
         "--attack=random_plan:seed=3",
         "--epsilon=0.3",
@@ -71,12 +63,9 @@ def test_writes_examples_and_a_report(model, tmp_path):
         "--num_examples=4",
         f"--output_dir={folder}",
     )
-    assert finished.returncode == 0, finished.stderr
-    assert (
-        "[1/1] linear, random_plan" in finished.stdout
-        and "linear under random_plan at ε = 0.3, 4 images of digits" in finished.stdout
-    )
-    assert finished.stderr.strip() == ""
+    assert code == 0, errors
+    assert "[1/1] linear, random_plan" in out and "linear under random_plan at ε = 0.3, 4 images of digits" in out
+    assert errors.strip() == ""
     assert {path.name for path in folder.iterdir()} == {"adversarial.npz", "report.json"}
 
     test = data.load("digits", splits=("test",)).test
@@ -100,10 +89,12 @@ def test_writes_examples_and_a_report(model, tmp_path):
     assert (report["attack"], report["seed"], report["num_images"]) == ("random_plan", 3, 4)
 
 
-def test_bad_input_is_refused_in_one_sentence(model, tmp_path):
-    finished = _run(f"--model={model}", "--attack=random_plan", "--alpha=2", f"--output_dir={tmp_path / 'run'}")
-    assert finished.returncode == 1
-    assert finished.stderr == "attack.py: --alpha is no setting of random_plan; leave it out.\n"
+def test_bad_input_is_refused_in_one_sentence(run_binary, model, tmp_path):
+    code, _, errors = run_binary(
+        "attack", f"--model={model}", "--attack=random_plan", "--alpha=2", f"--output_dir={tmp_path / 'run'}"
+    )
+    assert code == 1
+    assert errors == "attack.py: --alpha is no setting of random_plan; leave it out.\n"
     assert not (tmp_path / "run").exists()
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import pathlib
 import re
 import signal
@@ -24,8 +23,7 @@ pytestmark = pytest.mark.slow
 _ROOT = pathlib.Path(__file__).parents[2]
 
 
-def _start(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "CUDA_VISIBLE_DEVICES": ""}
+def _start(environment, *arguments):
     command = [sys.executable, str(_ROOT / "bin" / "evaluate.py"), *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -85,7 +83,7 @@ def cells_of(folder):
     return {path: path.stat().st_mtime_ns for path in sorted((folder / "cells").rglob("*.npz"))}
 
 
-def test_a_killed_run_resumes_with_the_same_result(saved, config, tmp_path):
+def test_a_killed_run_resumes_with_the_same_result(saved, config, environment, tmp_path):
     command = [
         f"--models=linear={saved / 'linear.keras'},mlp={saved / 'mlp.keras'}",
         "--attacks=random_plan,random_plan:seed=1",
@@ -95,7 +93,7 @@ def test_a_killed_run_resumes_with_the_same_result(saved, config, tmp_path):
         "--nosanity",
         f"--output_dir={tmp_path / 'killed'}",
     ]
-    process = _start(*command)
+    process = _start(environment, *command)
     for line in process.stdout:
         if line.startswith("[2/24]"):
             process.send_signal(signal.SIGKILL)
@@ -105,7 +103,7 @@ def test_a_killed_run_resumes_with_the_same_result(saved, config, tmp_path):
     assert 2 <= len(done) < 24
     assert not (tmp_path / "killed" / "report.json").exists()
 
-    process = _start(*command, "--verify_exact", "--verify_examples=2")
+    process = _start(environment, *command, "--verify_exact", "--verify_examples=2")
     out, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert f"[{len(done) + 1}/24]" in out and "[24/24]" in out and f"[{len(done)}/24]" not in out

@@ -1,7 +1,6 @@
 """bin/train.py on two workers that speak over loopback, one of which is killed."""
 
 import json
-import os
 import pathlib
 import signal
 import socket
@@ -21,8 +20,8 @@ _FLAGS = """
 _PATIENCE = 600
 
 
-def _start(folder, log, *flags, tf_config=None):
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
+def _start(environment, folder, log, *flags, tf_config=None):
+    environment = {**environment, "PYTHONUNBUFFERED": "1"}
     environment.pop("TF_CONFIG", None)
     if tf_config:
         environment["TF_CONFIG"] = json.dumps(tf_config)
@@ -32,7 +31,7 @@ def _start(folder, log, *flags, tf_config=None):
         return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
 
-def _start_workers(tmp_path, name):
+def _start_workers(environment, tmp_path, name):
     """Starts two; only the first is given the run's folder, which no one else needs."""
     sockets = [socket.socket() for _ in range(2)]
     for one in sockets:
@@ -44,6 +43,7 @@ def _start_workers(tmp_path, name):
     folders = [tmp_path / "run", tmp_path / "never_made"]
     workers = [
         _start(
+            environment,
             folders[index],
             logs[index],
             "--distribute=multi_worker",
@@ -56,10 +56,10 @@ def _start_workers(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_a_worker_is_killed_and_the_job_resumes_from_its_backup(tmp_path):
+def test_a_worker_is_killed_and_the_job_resumes_from_its_backup(environment, tmp_path):
     started = []
     try:
-        workers, logs = _start_workers(tmp_path, "first")
+        workers, logs = _start_workers(environment, tmp_path, "first")
         started += workers
         deadline = time.monotonic() + _PATIENCE
         # After an epoch of WasserTrain, before the last.
@@ -69,14 +69,14 @@ def test_a_worker_is_killed_and_the_job_resumes_from_its_backup(tmp_path):
             time.sleep(0.01)
         workers[1].send_signal(signal.SIGKILL)
         # What it is compared with, while the survivor has yet to notice.
-        alone = _start(tmp_path / "alone", tmp_path / "alone.log")
+        alone = _start(environment, tmp_path / "alone", tmp_path / "alone.log")
         started.append(alone)
         # TensorFlow looks every half a minute whether the others are there.
         assert workers[0].wait(_PATIENCE) == 1, logs[0].read_text()
         assert logs[0].read_text().rstrip().endswith("the run continues after its last epoch.")
         assert not (tmp_path / "run" / "best.keras").exists()
 
-        workers, logs = _start_workers(tmp_path, "second")
+        workers, logs = _start_workers(environment, tmp_path, "second")
         started += workers
         for worker, log in zip(workers, logs, strict=True):
             assert worker.wait(_PATIENCE) == 0, log.read_text()

@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import keras
 import pytest
@@ -27,16 +24,8 @@ _TINY = """
 """
 
 
-def _run(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(_ROOT / "bin" / "reproduce.py"), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
-def test_missing_classifiers_are_trained_and_existing_ones_used(tmp_path):
+def test_missing_classifiers_are_trained_and_existing_ones_used(run_binary, tmp_path):
     train = data.load("digits", splits=("train",)).train
     classifier = models.build("mlp", (8, 8, 1), 10, seed=0)
     classifier.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -50,7 +39,8 @@ def test_missing_classifiers_are_trained_and_existing_ones_used(tmp_path):
         f"--output_dir={tmp_path / 'out'}",
         f"--publish_dir={tmp_path / 'docs'}",
     ]
-    out = _run(*arguments)
+    code, out, errors = run_binary("reproduce", *arguments)
+    assert code == 0, errors
     assert out.count("Training ") == 1 and "Training wasser_train: 1 standard epochs, then 2 with mirror_ascent" in out
     assert "[6/6] standard, random_plan, ε = 0.3" in out
     places = (tmp_path / "out" / "outputs", tmp_path / "docs" / "digits")
@@ -76,7 +66,8 @@ def test_missing_classifiers_are_trained_and_existing_ones_used(tmp_path):
     page = (tmp_path / "docs" / "digits.md").read_text()
     assert "## Fig. 4: attacks on the standard classifier" in page and "](digits/fig4.png)" in page
 
-    again = _run(*arguments)
+    code, again, errors = run_binary("reproduce", *arguments)
+    assert code == 0, errors
     assert "Training " not in again and "fooled" not in again
     same = json.loads((places[1] / "fig4.json").read_text())
     assert same["rows"] == fig4["rows"]

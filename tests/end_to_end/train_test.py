@@ -28,22 +28,14 @@ _TINY = """
 """
 
 
-def _start(*arguments, **options):
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "CUDA_VISIBLE_DEVICES": ""}
+def _start(environment, *arguments):
     return subprocess.Popen(
         [sys.executable, str(_ROOT / "bin" / "train.py"), *map(str, arguments)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
-
-
-def _run(*arguments):
-    process = _start(*arguments)
-    out, errors = process.communicate(timeout=600)
-    return process.returncode, out, errors
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +46,10 @@ def flagfile(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, flagfile):
+def finished(run_binary, tmp_path_factory, flagfile):
     """The folder and the output of a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("train") / "run"
-    code, out, errors = _run(f"--flagfile={flagfile}", f"--output_dir={folder}")
+    code, out, errors = run_binary("train", f"--flagfile={flagfile}", f"--output_dir={folder}")
     assert code == 0, errors
     # What TensorFlow says of its exports would bury the table.
     assert not re.search("signature|fingerprint|Sharding|Assets", errors), errors
@@ -102,10 +94,10 @@ def test_a_training_writes_all_its_files(finished):
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_it_ends_with_the_same_weights(finished, flagfile, tmp_path):
+def test_killed_and_resumed_it_ends_with_the_same_weights(finished, run_binary, environment, flagfile, tmp_path):
     folder = tmp_path / "run"
     arguments = (f"--flagfile={flagfile}", f"--output_dir={folder}", "--resume")
-    process = _start(*arguments)
+    process = _start(environment, *arguments)
     started = time.monotonic()
     # In the midst of WasserTrain: after an epoch of it, before the last.
     while not (folder / "checkpoints" / "wasser_train.npz").exists():
@@ -114,7 +106,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(finished, flagfile, tm
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (folder / "best.keras").exists()
-    code, out, errors = _run(*arguments)
+    code, out, errors = run_binary("train", *arguments)
     assert code == 0, errors
     assert "were done before" in out
     for name in ("standard", "wasser_train"):
@@ -127,7 +119,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(finished, flagfile, tm
         np.testing.assert_array_equal(one, two)
     assert (folder / "history.csv").read_text() == (finished[0] / "history.csv").read_text()
     # Once more: refused without --resume.
-    code, _, errors = _run(f"--flagfile={flagfile}", f"--output_dir={folder}")
+    code, _, errors = run_binary("train", f"--flagfile={flagfile}", f"--output_dir={folder}")
     assert code != 0 and "--resume" in errors and "Traceback" not in errors
 
 
