@@ -1,6 +1,9 @@
 """Settings of every test run, that of the tests/ and that of the examples in docstrings."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # These must be set before anything imports TensorFlow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -10,6 +13,14 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
+
+# The processes of a session share what XLA has compiled. The first of them, which starts the others, removes it.
+if "TF_XLA_FLAGS" not in os.environ:
+    _compiled = tempfile.mkdtemp(prefix="wasser_tf_xla_")
+    atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+    os.environ["TF_XLA_FLAGS"] = (
+        f"--tf_xla_persistent_cache_directory={_compiled} --tf_xla_persistent_cache_device_types=CPU,XLA_CPU_JIT"
+    )
 
 import pathlib
 from collections.abc import Iterator

@@ -61,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     # As with Ctrl-C, what runs is stopped and the copies are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     given.output_dir.mkdir(parents=True, exist_ok=True)
+    # What XLA compiles is kept too: most tests of a mutation compile what they compile without it.
+    compiled = f"--tf_xla_persistent_cache_directory={given.output_dir.resolve() / 'xla'}"
+    os.environ.setdefault("TF_XLA_FLAGS", f"{compiled} --tf_xla_persistent_cache_device_types=CPU,XLA_CPU_JIT")
     tree = _tree(given.root)
     results = given.output_dir / "results.jsonl"
     done = _read(results, given, tree)

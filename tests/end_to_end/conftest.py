@@ -10,16 +10,9 @@ _ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory):
-    """The environment of a user's process. Programs that XLA has compiled are shared by the processes of a session."""
-    cache = tmp_path_factory.mktemp("xla")
-    return {
-        **os.environ,
-        "PYTHONPATH": str(_ROOT),
-        "CUDA_VISIBLE_DEVICES": "",
-        "TF_XLA_FLAGS": f"--tf_xla_persistent_cache_directory={cache} "
-        "--tf_xla_persistent_cache_device_types=CPU,XLA_CPU_JIT",
-    }
+def environment():
+    """The environment of a user's process, with the settings of conftest.py for what XLA compiles."""
+    return {**os.environ, "PYTHONPATH": str(_ROOT), "CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.fixture(scope="session")
