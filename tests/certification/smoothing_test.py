@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from wasser_tf import ThreatModel
+from wasser_tf.certification import smoothing
 from wasser_tf.certification.smoothing import certify_smoothed
 from wasser_tf.runtime import interruption
 
@@ -300,3 +301,12 @@ def test_bad_input_is_refused_in_a_sentence(threshold, changed, told):
     with pytest.raises(ValueError, match=told) as caught:
         certify_smoothed(**{**options, "num_samples": 100, **changed})
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_classifier_is_known_by_its_settings_in_any_order(monkeypatch):
+    classifier = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    found = []
+    for config in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1, "b": 3}):
+        monkeypatch.setattr(keras.saving, "serialize_keras_object", lambda _, config=config: config)
+        found.append(smoothing._digest_of(classifier, None))
+    assert found[0] == found[1] != found[2]

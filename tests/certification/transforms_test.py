@@ -63,6 +63,14 @@ def test_sums_that_may_overflow_in_float32_are_unbounded():
     assert np.isfinite(low).all() and np.isfinite(high).all()
 
 
+def test_the_allowance_of_an_image_does_not_depend_on_its_batch():
+    # Of what underflows: 1e-38 times the largest number, which only the first image has.
+    mixed = interval([[1e30, 0.0, 0.0], [0.0, 0.0, 0.0]], [[1e30, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    alone = interval([[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]])
+    together, single = affine(5).error([mixed], MASS), affine(5).error([alone], MASS[1:])
+    np.testing.assert_allclose(together[1], single[0], rtol=1e-12)
+
+
 @pytest.mark.parametrize("divides", [False, True])
 def test_functionals_are_pulled_back_through_an_affine_map(divides):
     functional = np.random.default_rng(0).normal(size=(2, 3, 2))

@@ -17,6 +17,10 @@ def eager(images, training=False):
     return np.asarray(images).reshape(len(images), 9) @ KERNEL
 
 
+def eager_graph(images, training=False):
+    return tf.reshape(images, [-1, 9]) @ KERNEL
+
+
 def test_a_classifier_without_a_graph_is_called():
     found = look_at(eager, (3, 3, 1), None)
     (one,) = found.outputs
@@ -27,6 +31,13 @@ def test_a_classifier_without_a_graph_is_called():
     np.testing.assert_allclose(one.values[1], KERNEL.sum(axis=0), rtol=1e-5)
     assert (found.scale, found.offset, found.channels_first) == ((1, 1), (0, 0), None)
     assert not found.inline and found.differentiable
+
+
+@pytest.mark.parametrize("batch_size", [3, 16])
+def test_a_graph_of_a_fixed_batch_size_gives_each_image_its_output(batch_size):
+    # The last batch is filled up, for a graph as for a function.
+    free, fixed = (look_at(eager_graph, (3, 3, 1), size).outputs[0].values for size in (None, batch_size))
+    np.testing.assert_allclose(fixed[: len(free)], free, rtol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [3, 16])

@@ -81,6 +81,16 @@ def test_a_window_as_large_as_the_image_is_the_dense_support():
     assert largest_cost(dense, (6, 7, 2)) == largest_cost(window, (6, 7, 2)) == pytest.approx(np.hypot(5, 6))
 
 
+def test_a_large_window_smaller_than_the_image_is_the_linear_program():
+    # 13×13 targets are too many to be unrolled, and do not reach from one end of a row to the other.
+    rng = np.random.default_rng(4)
+    image, weights = rng.random((7, 16, 1)), rng.normal(size=(7, 16, 1))
+    threat_model = ThreatModel(epsilon=2.5, kernel_size=13, capacity=None)
+    assert bound(image, weights, threat_model) == pytest.approx(optimum(image, weights, threat_model), rel=1e-6)
+    dense = bound(image, weights, ThreatModel(epsilon=2.5, kernel_size=None, capacity=None))
+    assert bound(image, weights, threat_model) <= dense
+
+
 def test_every_channel_and_border_by_hand():
     # One unit of mass in a corner; the functional is 1 two pixels to the right, which costs 2.
     image, weights = np.zeros((3, 3, 1)), np.zeros((3, 3, 1))

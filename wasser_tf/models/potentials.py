@@ -123,7 +123,6 @@ class TransportPotentials(keras.layers.Layer):
             aggregation="only_first_replica",
         )
         self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
-        self.built = True
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Returns the features, float32 [B, K + C], of images [B, H, W, C]."""
