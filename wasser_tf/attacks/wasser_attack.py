@@ -26,8 +26,9 @@ comes to lie inside gets its cost back.
 
 *Scales.* The penalties are exact if no multiplier of an optimum exceeds its weight. Those are at most
 2 max|∂l0/∂x̃|, so the gradient of each image is scaled to a largest entry of half the weights. The scale falls
-geometrically to 2 / iterations, and where the step is long further, so that the path ends. Φ starts at the plan of largest entropy that costs a twentieth of the budget, and
-is bounded below where all entries together cost a ten-thousandth of it.
+geometrically to 2 / iterations, and further where steps are long, so that the path ends. Φ starts at the plan of
+largest entropy that costs a twentieth of the budget, and is bounded below where all entries together cost a
+ten-thousandth of it.
 """
 
 from typing import ClassVar, NamedTuple
@@ -46,7 +47,7 @@ from wasser_tf.transport.plan import row_sums
 # Of the budget: what the first plan costs, and what all entries at the lower bound of Φ cost together.
 _START_COST = 0.05
 _FLOOR_COST = 1e-4
-# The first step, in units of the relative step, and the last, times iterations^1.5: from sweeps (docs/log/wasser_attack.md).
+# The first step, in units of the relative step, and the last, times iterations^1.5 (docs/log/wasser_attack.md).
 _FIRST_STEP = 10.0
 _LAST_STEP = 20.0
 # A pixel this full no longer climbs, and is settled at its capacity: by a Newton step as if rows were independent of
