@@ -16,7 +16,6 @@ smaller the budget, the fewer pixels receive mass, and the shorter the steps mus
 Φ held, ν_j ← max(ν_j + 1.7 log x̃_j, 0), bring the best plan into capacity and budget together.
 """
 
-import math
 from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
@@ -26,6 +25,7 @@ from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Gradient, Perturbation, Problem, choose, image_gradient
 from wasser_tf.attacks.random_plan import random_potential
 from wasser_tf.attacks.scoring import rounded
+from wasser_tf.attacks.step_size import relative_step
 from wasser_tf.runtime.arguments import check_number, check_whole
 from wasser_tf.transport.gibbs import GibbsPlan, guess_multiplier, project_kl
 from wasser_tf.transport.neighbourhood import Support
@@ -45,11 +45,8 @@ _NOISE_SAMPLES = 4
 _NEARLY_FULL = 0.98
 # In units of the step: above 1, so that no pixel gains by being over-full, and bounded, so that none is emptied.
 _LARGEST_SETTLEMENT = 1.25
-# The first step is 78 / √((iterations + 10) λ_0), with λ_0 at least 0.3: from sweeps (docs/log/mirror_ascent.md).
-# Without the 10, fewer than 10 iterations would take steps that are too long.
+# In units of the relative step: from sweeps (docs/log/mirror_ascent.md).
 _FIRST_STEP = 78.0
-_MORE_ITERATIONS = 10
-_LEAST_MULTIPLIER = 0.3
 # Of the dual steps at the end, which converge slowly at 1.
 _OVER_RELAXATION = 1.7
 # What is over capacity will have to move, at most from where it gains most to where it costs most: 2 max|gradient|.
@@ -222,9 +219,8 @@ class MirrorAscent(Attack):
         decay = min(2.0 / self.iterations, 1.0) ** (tf.cast(iteration, tf.float32) / self.iterations)
         if self.step_size is not None:
             return self.step_size * decay
-        multiplier = guess_multiplier(problem.images, problem.budget(self.radius_at(iteration, problem)))
-        first = _FIRST_STEP / math.sqrt(self.iterations + _MORE_ITERATIONS)
-        return first * decay / tf.sqrt(tf.maximum(multiplier, _LEAST_MULTIPLIER))
+        budget = problem.budget(self.radius_at(iteration, problem))
+        return _FIRST_STEP * decay * relative_step(self.iterations, problem.images, budget)
 
     def _ascend(
         self, problem: Problem, loss: losses.AttackLoss, start_potential: tf.Tensor, ramped: tf.Tensor | None

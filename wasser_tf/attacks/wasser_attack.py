@@ -26,11 +26,11 @@ comes to lie inside gets its cost back.
 
 *Scales.* The penalties are exact if no multiplier of an optimum exceeds its weight. Those are at most
 2 max|∂l0/∂x̃|, so the gradient of each image is scaled to a largest entry of half the weights. The scale falls
-geometrically, so that the path ends. Φ starts at the plan of largest entropy that costs a twentieth of the budget, and
-is bounded below where all entries together cost a ten-thousandth of it.
+geometrically to 2 / iterations, and further where steps are long, so that the path ends. Φ starts at the plan of
+largest entropy that costs a twentieth of the budget, and is bounded below where all entries together cost a
+ten-thousandth of it.
 """
 
-import math
 from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
@@ -38,6 +38,7 @@ import tensorflow as tf
 from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem, image_gradient
+from wasser_tf.attacks.step_size import relative_step
 from wasser_tf.runtime.arguments import check_number
 from wasser_tf.transport.gibbs import budget_multiplier, gibbs_plan, guess_multiplier, moments, project_kl
 from wasser_tf.transport.neighbourhood import Support
@@ -46,10 +47,13 @@ from wasser_tf.transport.plan import row_sums
 # Of the budget: what the first plan costs, and what all entries at the lower bound of Φ cost together.
 _START_COST = 0.05
 _FLOOR_COST = 1e-4
+# The first step, in units of the relative step, and the last, times iterations^1.5 (docs/log/wasser_attack.md).
+_FIRST_STEP = 10.0
+_LAST_STEP = 20.0
 # A pixel this full no longer climbs, and is settled at its capacity: by a Newton step as if rows were independent of
-# each other, times three, for the rows that it turns away have few other places that pay as much.
+# each other, times two, for the rows that it turns away have few other places that pay as much.
 _NEARLY_FULL = 0.98
-_OVER_RELAXATION = 3.0
+_OVER_RELAXATION = 2.0
 _LEAST_SLOPE = 1e-6
 _NEWTON_STEPS = 3
 _COLD_START_NEWTON_STEPS = 8
@@ -97,9 +101,10 @@ class WasserAttack(Attack):
       alpha: Weight of the precision loss, Eq. 6.
       beta: Weight of the invalid-pixel loss, Eq. 7. It has no effect without a capacity in the threat model.
       gamma: Weight of the ball loss, Eq. 8.
-      step_size: η; None for 5 / √iterations, so that the length of the whole path grows no faster than √iterations.
+      step_size: η; None for 10 / √((iterations + 10) λ_0), where λ_0 is the multiplier of the budget in the plan of
+        largest entropy, at least 0.3. The length of the whole path grows no faster than √iterations.
       gradient_scale: The largest entry that ∂l0/∂x̃ of each image is scaled to at first, half of the default weights of
-        the penalties by default; the scale falls to 2 / iterations of that. None leaves the gradient as it is.
+        the penalties by default; the scale falls to at most 2 / iterations of that. None leaves the gradient as it is.
 
     Example:
     >>> import wasser_tf
@@ -133,7 +138,7 @@ class WasserAttack(Attack):
     def perturb(self, problem: Problem) -> Perturbation:
         images, support = problem.images, problem.support
         weights = _Weights(self.alpha, self.beta, self.gamma, self.threat_model.capacity or float("inf"))
-        step_size = tf.constant(self.step_size or 5.0 / math.sqrt(self.iterations), tf.float32)
+        last_step = _LAST_STEP / self.iterations**1.5
         final_scale = min(2.0 / self.iterations, 1.0)
         first_budget = problem.budget(self.radius_at(tf.constant(0), problem))
         lowest = _lower_bound(images, first_budget, support)
@@ -144,8 +149,12 @@ class WasserAttack(Attack):
             if self.gradient_scale is not None:
                 largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
                 gradient = self.gradient_scale * tf.math.divide_no_nan(gradient, largest)
-            gradient *= final_scale ** (tf.cast(iteration, tf.float32) / self.iterations)
             budget = problem.budget(self.radius_at(iteration, problem))
+            step_size = _FIRST_STEP * relative_step(self.iterations, images, budget)
+            if self.step_size is not None:
+                step_size = tf.fill([1, 1, 1, 1], self.step_size)
+            done = tf.cast(iteration, tf.float32) / self.iterations
+            gradient *= tf.minimum(last_step / step_size, final_scale) ** done
             return _ascend(state, images, gradient, step_size, budget, lowest, weights, support), found.fooled
 
         state, radius, used = self.iterate(step, _start(images, first_budget, lowest, support), problem)

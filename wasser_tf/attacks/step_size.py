@@ -1,0 +1,26 @@
+"""The step that mirror ascent and WasserAttack share where the user gives none.
+
+The price of the budget is what a step must be measured by: where λ is large, a step of the same size changes the plan
+more. It is not known before the gradient, but the multiplier of the plan of largest entropy, λ_0, goes with it
+(docs/log/mirror_ascent.md).
+"""
+
+import tensorflow as tf
+
+from wasser_tf.transport.gibbs import guess_multiplier
+
+# Without these, fewer than 10 iterations would take steps that are too long.
+_MORE_ITERATIONS = 10
+_LEAST_MULTIPLIER = 0.3
+
+
+def relative_step(iterations: int, images: tf.Tensor, budget: tf.Tensor) -> tf.Tensor:
+    """Returns 1 / √((iterations + 10) λ_0) with λ_0 at least 0.3, [B, 1, 1, 1].
+
+    Args:
+      iterations: The number of iterations of the attack.
+      images: float32 in [0, 1], [B, H, W, C].
+      budget: The largest ⟨Π, C⟩ of each image, [B].
+    """
+    multiplier = tf.maximum(guess_multiplier(images, budget), _LEAST_MULTIPLIER)
+    return tf.math.rsqrt((iterations + _MORE_ITERATIONS) * multiplier)
