@@ -36,7 +36,7 @@ def test_every_room_has_a_page_with_every_module(build):
     assert rooms - set(build.ROOMS) == {"commands", "starter"}
     for path in (ROOT / "wasser_tf").rglob("[a-z]*.py"):
         room = path.relative_to(ROOT / "wasser_tf").parts[0].removesuffix(".py")
-        if room not in ("commands", "version"):
+        if room not in ("commands", "starter", "version"):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             assert f".. automodule:: {name}\n" in pages[f"{room}.md"]
 

@@ -267,6 +267,7 @@ def _validation(context: TrainingContext, trained: keras.Model, kept: keras.Mode
         validation_attack(context.config) if isinstance(trained, WasserTrain) else None,
         radius=context.config.middle_radius,
         num_attack_examples=context.config.num_attack_examples,
+        verbose=True,
     )
 
 
