@@ -47,8 +47,8 @@ def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) 
         # Each command defines its flags on import, under names that others use too; the others start them, and change
         # the settings of the process.
         return True
-    if collection_path.parent == _PACKAGE / "bridges" and collection_path.stem in ("art", "foolbox"):
-        # They import their libraries, which only tests/extras/ has.
+    if collection_path.parent == _PACKAGE / "bridges" and collection_path.stem in ("art", "foolbox", "torch"):
+        # They, or their examples, import libraries which only tests/extras/ has; its tests run the examples.
         return True
     if collection_path.suffix != ".py" or _PACKAGE in collection_path.parents:
         return None

@@ -59,6 +59,16 @@ class Attack(abc.ABC):
 
     Raises:
       ValueError: A setting is out of its range; the message says what was given and what is needed.
+
+    Example:
+    >>> from wasser_tf import ThreatModel, attacks, data, models
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> attack = attacks.MirrorAscent(ThreatModel(epsilon=0.1), iterations=5)
+    >>> attack(classifier, test.images[:4], test.labels[:4], radius=0.2).adversarial.shape
+    (4, 8, 8, 1)
+    >>> isinstance(attack, attacks.Attack), attack.get_config()["iterations"]
+    (True, 5)
     """
 
     name: ClassVar[str]

@@ -38,11 +38,17 @@ def from_torch(
       ImportError: PyTorch is not installed.
       ValueError: `module` is not a `torch.nn.Module`.
 
-    ```python
-    classifier = wasser_tf.from_torch(module)
-    attack = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.1), iterations=50)
-    result = attack(classifier, images, labels)  # images: float32 [n, C, H, W]
-    ```
+    Example:
+    >>> import torch, wasser_tf
+    >>> from wasser_tf import data
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> images = test.images[:4].transpose(0, 3, 1, 2)  # [n, C, H, W], as in PyTorch.
+    >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> classifier = wasser_tf.from_torch(module)
+    >>> attack = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.1), iterations=5)
+    >>> result = attack(classifier, images, test.labels[:4])
+    >>> result.adversarial.shape, bool(result.feasibility.feasible().all())
+    ((4, 1, 8, 8), True)
     """
     check_installed("torch", "torch")
     return Classifier(host_classifier(module), input_range=input_range, data_format=data_format, returns=returns)

@@ -76,6 +76,16 @@ def certify(
     Raises:
       ValueError: A layer has no rule, the classifier is not deterministic, an answer is not finite, or an argument is
         not what is needed; the message says how to correct it.
+
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> classifier = wasser_tf.load_pretrained("digits_certified")
+    >>> ball = wasser_tf.ThreatModel(epsilon=0.05)
+    >>> result = wasser_tf.certify(classifier, test.images[:8], test.labels[:8], ball)
+    >>> result.method, int(result.correct.sum()), int(result.certified.sum())
+    ('ibp', 8, 8)
     """
     if method not in (*METHODS, SMOOTHING, "auto"):
         raise ValueError(f"method must be ibp, crown, smoothing or auto, got {method!r}.")

@@ -41,6 +41,18 @@ def load_published(path: str | os.PathLike[str]) -> keras.Model:
 
     Raises:
       ValueError: The file is missing or unreadable, or an array is missing, misshapen or not finite.
+
+    Example:
+    >>> import tempfile
+    >>> import numpy as np
+    >>> shapes = {"conv1": (4, 4, 1, 16), "conv2": (4, 4, 16, 32), "dense1": (1568, 100), "dense2": (100, 10)}
+    >>> arrays = {f"{name}_kernel": np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    >>> arrays |= {f"{name}_bias": np.zeros(shape[-1], np.float32) for name, shape in shapes.items()}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/lenet.npz", **arrays)
+    ...     classifier = load_published(f"{folder}/lenet.npz")
+    >>> classifier.output_shape
+    (None, 10)
     """
     arrays = storage.read_arrays(path)
     model = build("lenet", (28, 28, 1), 10, seed=0)
@@ -125,6 +137,11 @@ def load_classifier(
 
     Raises:
       ValueError: The file is missing, truncated, of another kind, or needs code that is not registered.
+
+    Example:
+    >>> from wasser_tf import models
+    >>> models.load_classifier("pretrained:mnist_wassertrain").output_shape
+    (None, 10)
     """
     if is_application(path):
         return load_application(str(path))
@@ -189,6 +206,11 @@ def load_keras(path: str | os.PathLike[str]) -> keras.Model:
 
     Raises:
       ValueError: As for `load_classifier`, or the classifier is a SavedModel.
+
+    Example:
+    >>> from wasser_tf import models, pretrained
+    >>> models.load_keras(pretrained.path_of("mnist_wassertrain")).output_shape
+    (None, 10)
     """
     classifier = load_classifier(path)
     if not isinstance(classifier, keras.Model):
@@ -241,6 +263,11 @@ def returns_logits(classifier: Any) -> bool | None:
 
     Returns:
       True for logits, False for probabilities, None if it is unknown.
+
+    Example:
+    >>> from wasser_tf import models
+    >>> models.returns_logits(models.build("linear", (8, 8, 1), 10))
+    True
     """
     if isinstance(inner := getattr(classifier, "classifier", None), keras.Model):
         return returns_logits(inner)
@@ -256,5 +283,10 @@ def returns_logits(classifier: Any) -> bool | None:
 
 
 def model_name(path: str) -> str:
-    """Returns the name of a classifier's file without its extension, or NAME of "pretrained:NAME"."""
+    """Returns the name of a classifier's file without its extension, or NAME of "pretrained:NAME".
+
+    Example:
+    >>> model_name("runs/digits/best.keras"), model_name("pretrained:mnist_wassertrain")
+    ('best', 'mnist_wassertrain')
+    """
     return pathlib.Path(path.removeprefix(pretrained.PREFIX)).stem
