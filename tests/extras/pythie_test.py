@@ -20,7 +20,7 @@ from wasser_tf.serving.client import RequestRefused, ServerUnavailable, Signatur
 ROOT = pathlib.Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-pythie" / "bin" / "python"
 pytestmark = pytest.mark.skipif(
-    not PYTHON.exists(), reason="pythie-serving is not installed: make .venv-pythie/.installed"
+    not PYTHON.parents[1].joinpath(".installed").exists(), reason="no pythie-serving: make .venv-pythie/.installed"
 )
 
 # A classifier of the digits by scikit-learn, made and served in that environment, with one input for each pixel.

@@ -129,12 +129,37 @@ def test_mnist_lenet_has_the_same_robust_images():
         "keras": (network, images),
         "torch": (wasser_tf.from_torch(to_torch(network)), channels_first(images)),
     }
-    results, seconds = {}, {}
-    for name, (classifier, batch) in routes.items():
-        attack(classifier, batch, labels)
-        started = time.perf_counter()
-        results[name] = attack(classifier, batch, labels)
-        seconds[name] = time.perf_counter() - started
-    print({name: f"{value:.2f} s" for name, value in seconds.items()}, results["keras"].success.mean())
-    np.testing.assert_array_equal(results["torch"].success, results["keras"].success)
-    assert 0 < results["keras"].success.mean() < 1
+    runs = {name: lambda given=given: attack(*given, labels).success for name, given in routes.items()}
+    runs["art"] = _art_route(to_torch(network), channels_first(images), labels)
+    fooled, seconds = {}, {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    # In turns, so that other work on the machine slows all of them.
+    for _ in range(3):
+        for name, run in runs.items():
+            started = time.process_time()
+            fooled[name] = run()
+            seconds[name].append(time.process_time() - started)
+    print({name: f"{min(value):.2f} s of CPU time" for name, value in seconds.items()}, 1 - fooled["keras"].mean())
+    np.testing.assert_array_equal(fooled["torch"], fooled["keras"])
+    np.testing.assert_array_equal(fooled["art"], fooled["keras"])
+    assert 0 < fooled["keras"].mean() < 1
+
+
+def _art_route(network, images, labels):
+    """Returns a function that attacks an ART estimator of the network and returns which images it then gets wrong."""
+    pytest.importorskip("art", reason="ART is not installed: pip install 'wasser_tf[art]'")
+    from art.estimators.classification import PyTorchClassifier
+
+    from wasser_tf.bridges.art import WassersteinMirrorAscent
+
+    estimator = PyTorchClassifier(
+        network,
+        loss=torch.nn.CrossEntropyLoss(),
+        input_shape=images.shape[1:],
+        nb_classes=10,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+    attack = WassersteinMirrorAscent(estimator, 0.2, iterations=20, verbose=False)
+    return lambda: estimator.predict(attack.generate(images, labels)).argmax(1) != labels
