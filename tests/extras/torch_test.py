@@ -118,6 +118,33 @@ def test_what_is_no_module_is_refused():
         wasser_tf.from_torch(len.__class__ and (lambda images: images))
 
 
+def test_a_torchscript_file_is_attacked_like_the_module(module, classifier, images, labels, tmp_path):
+    from wasser_tf.data.selection import ImageSource
+    from wasser_tf.runs.attack import AttackRun, run_attack
+
+    torch.jit.trace(module.eval(), torch.zeros(2, 1, 8, 8)).save(tmp_path / "small.pt")
+    attack = MirrorAscent(ThreatModel(epsilon=0.1), iterations=10)
+    record = run_attack(
+        AttackRun(
+            model=str(tmp_path / "small.pt"),
+            source=ImageSource(dataset="digits", num_examples=48),
+            attack=attack,
+            output_dir=str(tmp_path / "attack"),
+        )
+    )
+    theirs = attack(classifier, images, labels)
+    assert record.feasible.robust_accuracy == pytest.approx(1 - theirs.success.mean())
+    assert record.feasible.feasible_share == 1 and 0 < theirs.success.mean() < 1
+
+
+def test_pickled_modules_are_refused(module, tmp_path):
+    torch.save(module, tmp_path / "pickled.pt")
+    with pytest.raises(ValueError, match=r"pickled.pt is not a TorchScript module .* torch.jit.trace"):
+        models.load_classifier(tmp_path / "pickled.pt")
+    with pytest.raises(ValueError, match="output=1 is for Keras models"):
+        models.load_classifier(tmp_path / "pickled.pt", output=1)
+
+
 @pytest.mark.skipif(not os.environ.get("WASSER_TF_SHARED_DATA"), reason="WASSER_TF_SHARED_DATA is not set")
 def test_mnist_lenet_has_the_same_robust_images():
     folder = pathlib.Path(os.environ["WASSER_TF_SHARED_DATA"])
