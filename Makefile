@@ -50,7 +50,15 @@ test: env  ## Lint, type check, run the tests and the docstrings' examples (15 m
 	.venv-$*/bin/python -m pip install --disable-pip-version-check --quiet $(EDITABLE) -e '.[$(EXTRAS_$*)]'
 	@touch $@
 
-test-extras: .venv-extras/.installed  ## Test the bridges to other libraries, in .venv-extras (PyTorch and others, 6 GB)
+# A server of a third party, which needs older versions of numpy and protobuf than this package, and Python 3.11. Elsewhere
+# its tests are skipped.
+.venv-pythie/.installed: $(ENV)
+	$(BIN)/python -m venv .venv-pythie
+	.venv-pythie/bin/python -m pip install --disable-pip-version-check --quiet \
+	  'pythie-serving==3.4.3' 'scikit-learn~=1.2.0' 'cloudpickle~=2.1' \
+	  && touch $@ || echo 'pythie-serving cannot be installed; its tests are skipped' >&2
+
+test-extras: .venv-extras/.installed .venv-pythie/.installed  ## Test the bridges to other libraries (6 GB)
 	.venv-extras/bin/python -m pytest -q -rs tests/extras
 
 docs: .venv-docs/.installed  ## Build the documentation site in build/site and run its tutorials (minutes)
@@ -80,5 +88,5 @@ lock:  ## Resolve requirements.lock again (needs uv; all other targets need only
 	  --extra test --extra serving pyproject.toml -o requirements.lock
 
 clean:  ## Remove .venv, runs/ and the caches
-	rm -rf .venv .venv-extras .venv-docs runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-extras .venv-docs .venv-pythie runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

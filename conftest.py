@@ -54,11 +54,12 @@ def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) 
     The option collects every Python file. Those of tests/ that contain no tests are programs and fixtures, and some of
     them have side effects on import.
     """
-    if collection_path in (_PACKAGE / "commands", _PACKAGE / "__main__.py"):
-        # Each command defines its flags on import, under names that others use too; __main__ starts them.
+    if collection_path in (_PACKAGE / "commands", _PACKAGE / "starter", _PACKAGE / "__main__.py"):
+        # Each command defines its flags on import, under names that others use too; the others start them, and change
+        # the settings of the process.
         return True
-    if collection_path.parent == _PACKAGE / "bridges" and collection_path.stem in ("art", "foolbox"):
-        # They import their libraries, which only tests/extras/ has.
+    if collection_path.parent == _PACKAGE / "bridges" and collection_path.stem in ("art", "foolbox", "torch"):
+        # They, or their examples, import libraries which only tests/extras/ has; its tests run the examples.
         return True
     if collection_path.suffix != ".py" or _PACKAGE in collection_path.parents:
         return None

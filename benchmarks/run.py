@@ -26,7 +26,11 @@ sys.path.insert(0, str(_ROOT))
 # For the sections that start other processes.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
 
-from wasser_tf_command import _quiet  # noqa: E402, F401, I001
+# As in the program: the C library's settings before TensorFlow.
+_argv, sys.argv = sys.argv, ["wasser-tf"]
+from wasser_tf.starter import quiet  # noqa: E402, F401, I001
+
+sys.argv = _argv
 import tensorflow as tf  # noqa: E402
 from absl import flags  # noqa: E402
 

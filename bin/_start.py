@@ -18,6 +18,9 @@ def start(path: str) -> None:
             f"{os.path.basename(sys.argv[0])}: {sys.executable} lacks {' and '.join(missing)}: create the environment "
             "with `make env` and run this with .venv/bin/python."
         )
-    import wasser_tf_command
+    argv = list(sys.argv)
+    # This name makes the package wait with TensorFlow until the command starts.
+    sys.argv[0] = "wasser-tf"
+    from wasser_tf.starter import run_command
 
-    wasser_tf_command.run_command(pathlib.Path(path).stem, sys.argv)
+    run_command(pathlib.Path(path).stem, argv)

@@ -29,6 +29,7 @@ ROOMS = (
     "paper",
     "bridges",
     "commands",
+    "starter",
     "__main__",
 )
 

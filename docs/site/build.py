@@ -126,9 +126,9 @@ def _public_names() -> str:
     """Returns a table of what `import wasser_tf` offers, with links to the reference."""
     source = (ROOT / "wasser_tf" / "__init__.py").read_text(encoding="utf-8")
     rows = ["| `wasser_tf.` | defined in |", "| :-- | :-- |"]
-    for module, names in re.findall(r"^from (wasser_tf[\w.]*) import ([\w, ]+)$", source, re.M):
+    for module, names in re.findall(r"^ *from (wasser_tf[\w.]*) import ([\w, ]+)$", source, re.M):
         for name in names.split(", "):
-            if module != "wasser_tf" and "check_" not in name and name != "__version__":
+            if module != "wasser_tf" and name not in ("check_keras_backend", "is_starting", "__version__"):
                 room = module.split(".")[1]
                 page = f"[{module}]({room}.md)" if room in ROOMS else module
                 rows.append(f"| `{name}` | {page} |")

@@ -1,8 +1,8 @@
 """The loop and the batching that all attacks share, tested with attacks that count their steps."""
 
 import collections
+import contextlib
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +12,7 @@ from wasser_tf.attacks import base, compilation
 from wasser_tf.attacks.base import Attack, batch_shape
 from wasser_tf.attacks.compilation import compiled_attack
 from wasser_tf.attacks.problem import Perturbation
+from wasser_tf.runtime.progress import show_progress
 from wasser_tf.transport.plan import identity_plan
 
 THREAT_MODEL = ThreatModel(epsilon=0.25, kernel_size=3)
@@ -192,18 +193,20 @@ def test_the_compiled_attack_is_reused_for_the_same_classifier_and_from_logits()
 def test_progress_is_shown_on_request(eagerly, monkeypatch):
     seen = []
 
-    class Bar:
-        def __init__(self, target, unit_name):
-            seen.append((target, unit_name))
+    class Bar(contextlib.nullcontext):
+        def __init__(self, total, unit, title, log):
+            super().__init__(self)
+            seen.append((total, unit, title, log))
 
-        def update(self, current):
-            seen.append(current)
+        def update(self, finished):
+            seen.append(finished)
 
-    monkeypatch.setattr(keras.utils, "Progbar", Bar)
+    monkeypatch.setattr(base, "Bar", Bar)
     Still(THREAT_MODEL)(pixels, IMAGES, LABELS, from_logits=True, batch_size=2)
-    assert not seen
+    assert seen == [(5, "image", "still", None), 2, 4, 5]
+    seen.clear()
     Still(THREAT_MODEL)(pixels, IMAGES, LABELS, from_logits=True, batch_size=2, verbose=True)
-    assert seen == [(5, "image"), 2, 4, 5]
+    assert seen == [(5, "image", "still", show_progress), 2, 4, 5]
 
 
 def test_zero_iterations_do_not_call_the_attack(eagerly):

@@ -1,5 +1,6 @@
 """`wasser-tf` lists, starts and completes the commands, and each file of bin/ starts the command of its name."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -7,8 +8,8 @@ import sys
 import pytest
 
 import wasser_tf
-import wasser_tf_command
-from wasser_tf_command import commands, completion, main
+from wasser_tf import starter
+from wasser_tf.starter import commands, completion, main
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -17,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def started(monkeypatch):
     """Returns the commands that main starts, each as (module, argv)."""
     calls = []
-    monkeypatch.setattr(wasser_tf_command, "run_command", lambda name, argv: calls.append((name, argv)))
+    monkeypatch.setattr(starter, "run_command", lambda name, argv: calls.append((name, argv)))
     return calls
 
 
@@ -96,8 +97,42 @@ def run(*words, **options):
 
 def test_the_list_of_commands_needs_no_tensorflow():
     # -S: without installed packages.
-    done = run("-S", "-c", "import wasser_tf_command; wasser_tf_command.main()", cwd=ROOT)
+    done = run("-S", "-m", "wasser_tf", cwd=ROOT)
     assert done.returncode == 0 and "\n  leaderboard  " in done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "original", "expected"),
+    [
+        (["/somewhere/bin/wasser-tf", "train"], ["python", "/somewhere/bin/wasser-tf", "train"], True),
+        (["-m", "train"], ["python", "-X", "dev", "-m", "wasser_tf", "train"], True),
+        (["-m"], ["python", "-mwasser_tf"], True),
+        # Another package that imports this one.
+        (["-m", "wasser_tf"], ["python", "-m", "mine", "wasser_tf"], False),
+        (["wasser-tf train"], ["python", "-m", "wasser_tf", "train"], False),
+        (["mine.py", "wasser-tf"], ["python", "mine.py", "wasser-tf"], False),
+        ([], ["python"], False),
+    ],
+)
+def test_only_the_program_waits_with_tensorflow(monkeypatch, argv, original, expected):
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(sys, "orig_argv", original)
+    assert starter.is_starting() is expected
+
+
+def test_importing_the_package_registers_the_classes_of_saved_models():
+    path = ROOT / "wasser_tf" / "pretrained" / "digits_certified.keras"
+    load = f"import wasser_tf, keras; print(keras.models.load_model({str(path)!r}).output_shape)"
+    done = run("-c", load, cwd=ROOT)
+    assert done.stdout == "(None, 10)\n", done.stderr
+
+
+def test_a_command_has_all_names_of_the_package(tmp_path):
+    # A module of the user's own, which --import loads.
+    (tmp_path / "mine.py").write_text("import wasser_tf\nprint(sorted(set(wasser_tf.__all__) - set(dir(wasser_tf))))\n")
+    given = ["--import=mine", "--models=none.keras,two.keras", "--output=a.keras"]
+    done = run("-m", "wasser_tf", "average", *given, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stdout == "[]\n" and done.stderr.startswith("wasser-tf average: "), done.stderr
 
 
 @pytest.mark.parametrize("command", [["-m", "wasser_tf", "average"], [str(ROOT / "bin" / "average.py")]])

@@ -11,7 +11,8 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _PROGRAM = """
 import resource, sys, threading
 if sys.argv[1] == "kept":
-    from wasser_tf_command import _memory
+    sys.argv[0] = "wasser-tf"
+    from wasser_tf.starter import memory
 import numpy as np
 
 def work():

@@ -48,8 +48,8 @@ def test_the_ramp_doubles_from_a_256th_and_then_the_bracket_is_halved():
     # 0.32 fools, 0.16 did not; 0.24 and 0.28 do not, which leaves a bracket of 0.04.
     assert tried == pytest.approx([0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.24, 0.28])
     assert found.radius == pytest.approx([0.32])
-    assert told[0] == "radii up to 0.000: 1 images attacked, 0 fooled"
-    assert told[7] == "radii up to 0.320: 1 images attacked, 1 fooled" and len(told) == 10
+    assert told[0] == "radii up to 0.000: 1 images attacked, 0 fooled; at most 13 attacks left"
+    assert told[7] == "radii up to 0.320: 1 images attacked, 1 fooled; at most 2 attacks left" and len(told) == 10
     # The example is that of the last success.
     assert found.adversarial[0, 0, 0, 0] == 8 and found.feasibility.radius == pytest.approx([0.32])
 

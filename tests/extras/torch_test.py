@@ -118,6 +118,33 @@ def test_what_is_no_module_is_refused():
         wasser_tf.from_torch(len.__class__ and (lambda images: images))
 
 
+def test_a_torchscript_file_is_attacked_like_the_module(module, classifier, images, labels, tmp_path):
+    from wasser_tf.data.selection import ImageSource
+    from wasser_tf.runs.attack import AttackRun, run_attack
+
+    torch.jit.trace(module.eval(), torch.zeros(2, 1, 8, 8)).save(tmp_path / "small.pt")
+    attack = MirrorAscent(ThreatModel(epsilon=0.1), iterations=10)
+    record = run_attack(
+        AttackRun(
+            model=str(tmp_path / "small.pt"),
+            source=ImageSource(dataset="digits", num_examples=48),
+            attack=attack,
+            output_dir=str(tmp_path / "attack"),
+        )
+    )
+    theirs = attack(classifier, images, labels)
+    assert record.feasible.robust_accuracy == pytest.approx(1 - theirs.success.mean())
+    assert record.feasible.feasible_share == 1 and 0 < theirs.success.mean() < 1
+
+
+def test_pickled_modules_are_refused(module, tmp_path):
+    torch.save(module, tmp_path / "pickled.pt")
+    with pytest.raises(ValueError, match=r"pickled.pt is not a TorchScript module .* torch.jit.trace"):
+        models.load_classifier(tmp_path / "pickled.pt")
+    with pytest.raises(ValueError, match="output=1 is for Keras models"):
+        models.load_classifier(tmp_path / "pickled.pt", output=1)
+
+
 @pytest.mark.skipif(not os.environ.get("WASSER_TF_SHARED_DATA"), reason="WASSER_TF_SHARED_DATA is not set")
 def test_mnist_lenet_has_the_same_robust_images():
     folder = pathlib.Path(os.environ["WASSER_TF_SHARED_DATA"])
@@ -129,12 +156,37 @@ def test_mnist_lenet_has_the_same_robust_images():
         "keras": (network, images),
         "torch": (wasser_tf.from_torch(to_torch(network)), channels_first(images)),
     }
-    results, seconds = {}, {}
-    for name, (classifier, batch) in routes.items():
-        attack(classifier, batch, labels)
-        started = time.perf_counter()
-        results[name] = attack(classifier, batch, labels)
-        seconds[name] = time.perf_counter() - started
-    print({name: f"{value:.2f} s" for name, value in seconds.items()}, results["keras"].success.mean())
-    np.testing.assert_array_equal(results["torch"].success, results["keras"].success)
-    assert 0 < results["keras"].success.mean() < 1
+    runs = {name: lambda given=given: attack(*given, labels).success for name, given in routes.items()}
+    runs["art"] = _art_route(to_torch(network), channels_first(images), labels)
+    fooled, seconds = {}, {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    # In turns, so that other work on the machine slows all of them.
+    for _ in range(3):
+        for name, run in runs.items():
+            started = time.process_time()
+            fooled[name] = run()
+            seconds[name].append(time.process_time() - started)
+    print({name: f"{min(value):.2f} s of CPU time" for name, value in seconds.items()}, 1 - fooled["keras"].mean())
+    np.testing.assert_array_equal(fooled["torch"], fooled["keras"])
+    np.testing.assert_array_equal(fooled["art"], fooled["keras"])
+    assert 0 < fooled["keras"].mean() < 1
+
+
+def _art_route(network, images, labels):
+    """Returns a function that attacks an ART estimator of the network and returns which images it then gets wrong."""
+    pytest.importorskip("art", reason="ART is not installed: pip install 'wasser_tf[art]'")
+    from art.estimators.classification import PyTorchClassifier
+
+    from wasser_tf.bridges.art import WassersteinMirrorAscent
+
+    estimator = PyTorchClassifier(
+        network,
+        loss=torch.nn.CrossEntropyLoss(),
+        input_shape=images.shape[1:],
+        nb_classes=10,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+    attack = WassersteinMirrorAscent(estimator, 0.2, iterations=20, verbose=False)
+    return lambda: estimator.predict(attack.generate(images, labels)).argmax(1) != labels

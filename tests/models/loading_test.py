@@ -279,7 +279,7 @@ def test_saved_model_prefers_logits_and_gradients_flow(tmp_path, classifier, ima
     loaded = models.load_classifier(tmp_path)
     assert isinstance(loaded, SavedModelClassifier) and loaded.path.name == "12"
     assert loaded.from_logits is True and models.returns_logits(loaded) is True
-    with pytest.raises(ValueError, match="is a SavedModel: give the .keras file"):
+    with pytest.raises(ValueError, match="is not a Keras model: give the .keras file"):
         models.load_keras(tmp_path)
     assert loaded.input_shape == (None, 8, 8, 1) and loaded.output_shape == (None, 10)
 

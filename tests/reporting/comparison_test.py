@@ -59,7 +59,8 @@ def test_each_classifier_is_attacked_at_each_radius(monkeypatch):
     assert [options for _, options in asked] == [
         {"radius": radius, "model_name": name, **shared} for name in ("old", "new") for radius in (0.1, 0.4)
     ]
-    assert told == [f"Attacking {name} at ε = {radius}" for name in ("old", "new") for radius in (0.1, 0.4)]
+    attacked = [f"Attacking {name} at ε = {radius}" for name in ("old", "new") for radius in (0.1, 0.4)]
+    assert [line.partition("; ")[0] for line in told] == [f"[{n}/4] {line}" for n, line in enumerate(attacked, 1)]
     assert made.radii == (0.1, 0.4) and list(made.evaluations) == ["old", "new"] and made.split is split
     compare({"one": "o"}, "attack", split, [0.1], dataset_name="d")
     assert asked[-1][1]["from_logits"] is None and asked[-1][1]["verbose"] and asked[-1][1]["batch_size"] == 128

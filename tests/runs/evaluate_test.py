@@ -163,7 +163,8 @@ def test_one_attack_is_its_own_worst_case(world, config):
 def test_exact_verification(world, config, monkeypatch, limit, verified):
     asked = []
 
-    def verify(given, threat_model, most):
+    def verify(given, threat_model, most, log):
+        assert callable(log)
         asked.append((len(given.labels), threat_model, most, len(given.images)))
         return ExactCheck(num_images=9, max_ratio=0.5, max_excess=0, within_radius=len(asked) != 2, below_cost=True)
 

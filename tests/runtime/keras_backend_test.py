@@ -69,7 +69,10 @@ def test_a_keras_config_without_another_backend_is_accepted(tmp_path, monkeypatc
 
 def test_binaries_always_use_the_tensorflow_backend(tmp_path):
     (tmp_path / "keras.json").write_text(json.dumps({"backend": "torch"}))
-    code = "from wasser_tf_command import _quiet; import keras, wasser_tf; print(keras.config.backend())"
+    code = (
+        "import sys; sys.argv[0] = 'wasser-tf'; from wasser_tf.starter import quiet; "
+        "import keras; print(keras.config.backend())"
+    )
     done = _python(code, KERAS_BACKEND="jax", KERAS_HOME=str(tmp_path))
     assert (done.stdout.strip(), done.stderr) == ("tensorflow", "")
     # Every file of bin/ begins with the module that makes this choice.

@@ -56,12 +56,17 @@ def test_settings_are_passed_to_the_attack_and_scores_computed_in_parts(monkeypa
     RobustValidation(model, split, attack, num_attack_examples=4, **settings).on_epoch_end(0, parts)
     assert parts.pop("val_robust_accuracy") == 0.75 and parts == pytest.approx(whole)
     (((classifier, images, labels), options),) = calls
-    assert classifier is model and options == settings
+    assert classifier is model and options == {**settings, "verbose": False}
     np.testing.assert_array_equal(images, split.images[:4])
     np.testing.assert_array_equal(labels, split.labels[:4])
     # All of them by default, a batch of 128 at a time, at the attack's own radius.
     RobustValidation(model, split, attack).on_epoch_end(0, {})
-    assert len(calls[1][0][1]) == 12 and calls[1][1] == {"radius": None, "from_logits": True, "batch_size": 128}
+    assert len(calls[1][0][1]) == 12 and calls[1][1] == {
+        "radius": None,
+        "from_logits": True,
+        "batch_size": 128,
+        "verbose": False,
+    }
 
 
 def test_probabilities_are_scored_without_a_softmax():
@@ -78,7 +83,7 @@ def test_prints_a_line_for_each_epoch(monkeypatch, terminal, seconds):
     out = io.StringIO()
     out.isatty = lambda: terminal
     monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr(callbacks, "_SECONDS_BETWEEN", {terminal: seconds})
+    monkeypatch.setattr(callbacks, "_SECONDS_BETWEEN", seconds)
     table = EpochTable(10)
     # As while the rest of an epoch is trained.
     table.set_params({"epochs": 9, "steps": 3})
@@ -87,10 +92,13 @@ def test_prints_a_line_for_each_epoch(monkeypatch, terminal, seconds):
         table.on_train_batch_end(0)
         logs = {"accuracy": 0.9, "loss": 1.25, "adversarial_accuracy": 0.5, "val_accuracy": 1.0, "val_loss": 1.0}
         table.on_epoch_end(epoch, {**logs, "val_robust_accuracy": 0.055})
+    table.on_train_end()
+    # The bar is drawn over itself, and then removed.
     lines = out.getvalue().splitlines() if not terminal else out.getvalue().replace("\r", "\n").splitlines()
-    table = [line for line in lines if line and "step" not in line]
+    table = [line for line in lines if line.strip() and "step" not in line]
     assert table[0].split() == ["epoch", "loss", "accuracy", "attacked", "validation", "attacked", "seconds"]
     assert table[1].split()[:-1] == ["9/10", "1.2500", "90.0", "%", "50.0", "%", "100.0", "%", "5.5", "%"]
     assert len(table) == 3 and len({len(line) for line in table}) == 1 and len(table[0]) < 80
     assert ("\r" in out.getvalue()) == terminal
-    assert any(line.endswith("step 1/3") for line in lines) == (seconds < 0)
+    assert any("1 of 3 steps, " in line for line in lines) == (seconds < 0 and not terminal)
+    assert any("| 1/3 steps, " in line for line in lines) == terminal

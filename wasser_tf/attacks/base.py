@@ -10,7 +10,6 @@ import typing
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, Self
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -23,6 +22,7 @@ from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.inputs import check_batch, check_labels, check_radius, num_classes, outputs_are_logits
 from wasser_tf.models.logits import LogitsFn
 from wasser_tf.runtime.arguments import check_bool, check_whole
+from wasser_tf.runtime.progress import Bar, show_progress
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.neighbourhood import make_support
 from wasser_tf.transport.plan import identity_plan
@@ -59,6 +59,16 @@ class Attack(abc.ABC):
 
     Raises:
       ValueError: A setting is out of its range; the message says what was given and what is needed.
+
+    Example:
+    >>> from wasser_tf import ThreatModel, attacks, data, models
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> attack = attacks.MirrorAscent(ThreatModel(epsilon=0.1), iterations=5)
+    >>> attack(classifier, test.images[:4], test.labels[:4], radius=0.2).adversarial.shape
+    (4, 8, 8, 1)
+    >>> isinstance(attack, attacks.Attack), attack.get_config()["iterations"]
+    (True, 5)
     """
 
     name: ClassVar[str]
@@ -215,7 +225,7 @@ class Attack(abc.ABC):
           from_logits: Whether the classifier returns logits; by default read from the model or inferred from its
             outputs.
           batch_size: Images at a time. It bounds memory and does not change the result.
-          verbose: Whether to show a progress bar.
+          verbose: Whether to show a progress bar, or lines in a log.
 
         Returns:
           The result, as numpy arrays; its images are in the range and the order of those given.
@@ -247,18 +257,17 @@ class Attack(abc.ABC):
         from_logits = outputs_are_logits(classifier, images[:8]) if seen.from_logits is None else seen.from_logits
         attack_batch = compilation.compiled_attack(self, classifier, from_logits)
         size = batch_shape(count, batch_size)
-        progress = keras.utils.Progbar(count, unit_name="image") if verbose else None
         parts = []
-        for start in range(0, count, size):
-            # The last batch is filled up with its last image, so that one shape is compiled.
-            rows = np.minimum(np.arange(start, start + size), count - 1)
-            # Tensors: with tf.config.run_functions_eagerly, functions would pass arrays through as they are.
-            batch = [tf.constant(array[rows]) for array in (images, labels, radius, index)]
-            result = attack_batch(*batch, None if targets is None else tf.constant(targets[rows]))
-            kept = min(size, count - start)
-            parts.append(tf.nest.map_structure(lambda field, kept=kept: field.numpy()[:kept], result))
-            if progress:
-                progress.update(start + kept)
+        with Bar(count, "image", self.name, log=show_progress if verbose else None) as bar:
+            for start in range(0, count, size):
+                # The last batch is filled up with its last image, so that one shape is compiled.
+                rows = np.minimum(np.arange(start, start + size), count - 1)
+                # Tensors: with tf.config.run_functions_eagerly, functions would pass arrays through as they are.
+                batch = [tf.constant(array[rows]) for array in (images, labels, radius, index)]
+                result = attack_batch(*batch, None if targets is None else tf.constant(targets[rows]))
+                kept = min(size, count - start)
+                parts.append(tf.nest.map_structure(lambda field, kept=kept: field.numpy()[:kept], result))
+                bar.update(start + kept)
         whole = tf.nest.map_structure(lambda *fields: np.concatenate(fields), *parts)
         warn_of_flagged(whole.flagged)
         return whole._replace(adversarial=seen.restore(whole.adversarial), raw=seen.restore(whole.raw))

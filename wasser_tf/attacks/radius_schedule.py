@@ -24,6 +24,10 @@ class RadiusSchedule:
 
     Raises:
       ValueError: A field is out of its range.
+
+    Example:
+    >>> [round(float(RadiusSchedule().radius(iteration)), 3) for iteration in (0, 4, 5, 100)]
+    [0.1, 0.1, 0.14, 2.1]
     """
 
     start: float = 0.1

@@ -44,7 +44,14 @@ def make(name: str, threat_model: ThreatModel, **settings: Any) -> Attack:
 
 
 def serialize(attack: Attack) -> dict[str, Any]:
-    """Returns {"name", "config"} in plain Python values, from which `deserialize` makes the same attack."""
+    """Returns {"name", "config"} in plain Python values, from which `deserialize` makes the same attack.
+
+    Example:
+    >>> from wasser_tf import ThreatModel, attacks
+    >>> config = attacks.serialize(attacks.RandomPlan(ThreatModel(epsilon=0.1), seed=3))
+    >>> config["name"], config["config"]["seed"]
+    ('random_plan', 3)
+    """
     return {"name": attack.name, "config": attack.get_config()}
 
 
@@ -53,5 +60,11 @@ def deserialize(config: dict[str, Any]) -> Attack:
 
     Raises:
       ValueError: There is no such attack.
+
+    Example:
+    >>> from wasser_tf import ThreatModel, attacks
+    >>> attack = attacks.RandomPlan(ThreatModel(epsilon=0.1), seed=3)
+    >>> attacks.deserialize(attacks.serialize(attack)) == attack
+    True
     """
     return attack_class(config["name"]).from_config(config["config"])

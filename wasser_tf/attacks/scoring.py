@@ -37,6 +37,15 @@ class AttackResult(NamedTuple):
       flagged: Whether the attack had no usable gradient at the clean image, bool [B]: the margin's gradient is not
         finite or only rounding, outputs are not finite, or the margin is of logarithms of saturated probabilities. A
         failed attack there is not a sign of robustness.
+
+    Example:
+    >>> from wasser_tf import ThreatModel, attacks, data, models
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> attack = attacks.make("random_plan", ThreatModel(epsilon=0.1))
+    >>> result = attack(classifier, test.images[:4], test.labels[:4])
+    >>> result.adversarial.shape, result.success.shape, bool(result.feasibility.feasible().all())
+    ((4, 8, 8, 1), (4,), True)
     """
 
     adversarial: Any

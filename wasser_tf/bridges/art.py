@@ -28,11 +28,18 @@ class ArtWassersteinAttack(EvasionAttack):
     [0, 1]. PyTorch and TensorFlow 2 estimators without preprocessing are differentiated directly, others through
     `class_gradient`, which takes a backward pass for each class.
 
-    ```python
-    attack = ArtWassersteinAttack(estimator, wasser_tf.Ensemble(wasser_tf.ThreatModel(epsilon=0.1)))
-    adversarial = attack.generate(images, labels)
-    attack.result.feasibility.feasible().all()  # True
-    ```
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data, models
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> estimator = to_estimator(classifier, (8, 8, 1))  # Any ART classifier with clip_values.
+    >>> ball = wasser_tf.ThreatModel(epsilon=0.1)
+    >>> attack = ArtWassersteinAttack(estimator, wasser_tf.MirrorAscent(ball, iterations=5), verbose=False)
+    >>> attack.generate(test.images[:4], test.labels[:4]).shape
+    (4, 8, 8, 1)
+    >>> bool(attack.result.feasibility.feasible().all())
+    True
     """
 
     attack_params: ClassVar[list[str]] = [*EvasionAttack.attack_params, "attack", "batch_size", "targeted", "verbose"]

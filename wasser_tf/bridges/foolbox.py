@@ -25,13 +25,21 @@ from foolbox.models import Model, TensorFlowModel
 class FoolboxWassersteinAttack(FixedEpsilonAttack):
     """An attack of wasser_tf on any Foolbox model. Every example is feasible and within the model's bounds.
 
-    ```python
-    attack = FoolboxWassersteinAttack(wasser_tf.MirrorAscent(wasser_tf.ThreatModel(), iterations=50))
-    raw, clipped, success = attack(fmodel, images, labels, epsilons=[0.05, 0.1])
-    ```
-
     Each epsilon is the radius of the ball, in the units of the threat model. `clipped` equals `raw`, because the
     examples are in the ball already.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> import wasser_tf
+    >>> from wasser_tf import data, models
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> fmodel = to_model(classifier, (8, 8, 1))  # Any Foolbox model.
+    >>> images, labels = tf.constant(test.images[:4]), tf.constant(test.labels[:4])
+    >>> attack = FoolboxWassersteinAttack(wasser_tf.MirrorAscent(wasser_tf.ThreatModel(), iterations=5))
+    >>> raw, clipped, success = attack(fmodel, images, labels, epsilons=[0.05, 0.1])
+    >>> len(clipped), clipped[0].shape, success.shape
+    (2, TensorShape([4, 8, 8, 1]), TensorShape([2, 4]))
     """
 
     def __init__(self, attack: Attack, *, batch_size: int = 128) -> None:

@@ -1,6 +1,8 @@
 """PyTorch modules as classifiers: attacks and evaluations take their gradients from torch.autograd."""
 
 import contextlib
+import pathlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +11,8 @@ import numpy as np
 from wasser_tf.bridges.host import HostClassifier
 from wasser_tf.bridges.needed import check_installed
 from wasser_tf.models.classifier import Classifier
+from wasser_tf.models.loading import OTHER_LIBRARIES
+from wasser_tf.runtime.arguments import first_line
 
 
 def from_torch(
@@ -38,14 +42,50 @@ def from_torch(
       ImportError: PyTorch is not installed.
       ValueError: `module` is not a `torch.nn.Module`.
 
-    ```python
-    classifier = wasser_tf.from_torch(module)
-    attack = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.1), iterations=50)
-    result = attack(classifier, images, labels)  # images: float32 [n, C, H, W]
-    ```
+    Example:
+    >>> import torch, wasser_tf
+    >>> from wasser_tf import data
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> images = test.images[:4].transpose(0, 3, 1, 2)  # [n, C, H, W], as in PyTorch.
+    >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> classifier = wasser_tf.from_torch(module)
+    >>> attack = wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.1), iterations=5)
+    >>> result = attack(classifier, images, test.labels[:4])
+    >>> result.adversarial.shape, bool(result.feasibility.feasible().all())
+    ((4, 1, 8, 8), True)
     """
     check_installed("torch", "torch")
     return Classifier(host_classifier(module), input_range=input_range, data_format=data_format, returns=returns)
+
+
+def load_torchscript(path: pathlib.Path) -> Classifier:
+    """Loads a TorchScript module, such as one saved by `torch.jit.trace(module, images).save("model.pt")`.
+
+    Args:
+      path: The file. Pickled modules (`torch.save`) are refused, because loading one runs code that it brings.
+
+    Raises:
+      ImportError: PyTorch is not installed.
+      ValueError: The file is not a TorchScript module.
+    """
+    check_installed("torch", "torch")
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            # PyTorch recommends torch.export instead, whose programs cannot be put into evaluation mode.
+            warnings.simplefilter("ignore")
+            module = torch.jit.load(path, map_location="cpu")
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} is not a TorchScript module ({first_line(error)}): save the module in evaluation mode with "
+            "torch.jit.trace(module, images).save(path)."
+        ) from error
+    return from_torch(module)
+
+
+# For `load_classifier`, and so for --model of the commands.
+OTHER_LIBRARIES[".pt"] = load_torchscript
 
 
 def host_classifier(module: Any) -> HostClassifier:

@@ -19,6 +19,7 @@ from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.inputs import check_batch
 from wasser_tf.models.layered import as_layers
 from wasser_tf.runtime.arguments import check_number
+from wasser_tf.runtime.progress import Bar
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.support_function import largest_cost
 
@@ -75,6 +76,16 @@ def certify(
     Raises:
       ValueError: A layer has no rule, the classifier is not deterministic, an answer is not finite, or an argument is
         not what is needed; the message says how to correct it.
+
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> classifier = wasser_tf.load_pretrained("digits_certified")
+    >>> ball = wasser_tf.ThreatModel(epsilon=0.05)
+    >>> result = wasser_tf.certify(classifier, test.images[:8], test.labels[:8], ball)
+    >>> result.method, int(result.correct.sum()), int(result.certified.sum())
+    ('ibp', 8, 8)
     """
     if method not in (*METHODS, SMOOTHING, "auto"):
         raise ValueError(f"method must be ibp, crown, smoothing or auto, got {method!r}.")
@@ -186,13 +197,15 @@ class Prover:
         if not len(images):
             raise ValueError("images must hold at least one image, got none.")
         size, parts = self._size(len(images), method), []
-        for start in range(0, len(images), size):
-            stop = min(start + size, len(images))
-            rows = np.minimum(np.arange(start, start + size), len(images) - 1)
-            found = self._certify_batch(images[rows], labels[rows], method, resolution)
-            parts.append([field[: stop - start] for field in found])
-            if progress:
-                progress(f"{stop} of {len(images)} images, {sum(part[0].sum() for part in parts)} certified")
+        with Bar(len(images), "image", "Certification", log=progress, seconds_between_lines=math.inf) as bar:
+            for start in range(0, len(images), size):
+                stop = min(start + size, len(images))
+                rows = np.minimum(np.arange(start, start + size), len(images) - 1)
+                found = self._certify_batch(images[rows], labels[rows], method, resolution)
+                parts.append([field[: stop - start] for field in found])
+                bar.update(stop)
+                if progress and not bar.drawn:
+                    progress(f"{stop} of {len(images)} images, {sum(part[0].sum() for part in parts)} certified")
         fields = [np.concatenate(field) for field in zip(*parts, strict=True)]
         certified, radius, margin, predicted, correct = fields
         return CertificationResult(certified, radius, margin, predicted, correct, method, 1.0)

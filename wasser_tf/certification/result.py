@@ -18,6 +18,16 @@ class CertificationResult(NamedTuple):
       correct: Whether that class is the label, bool [n].
       method: How it was proved: "ibp", "crown" or the name of a randomised method with its noise.
       confidence: The probability with which each certificate holds: 1.0 for a deterministic method, 1 − α otherwise.
+
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> classifier = wasser_tf.load_pretrained("digits_certified")
+    >>> ball = wasser_tf.ThreatModel(epsilon=0.05)
+    >>> result = wasser_tf.certify(classifier, test.images[:8], test.labels[:8], ball)
+    >>> bool((result.radius[result.certified] >= 0.05).all()), result.confidence
+    (True, 1.0)
     """
 
     certified: np.ndarray

@@ -44,6 +44,18 @@ class Smoothed(keras.Model):
       alpha: α, the probability that a certificate, or an answer of `classify`, is wrong, at most.
       seed: Of the noise.
       from_logits: False: what is returned are probabilities.
+
+    Example:
+    >>> import wasser_tf
+    >>> from wasser_tf import data, models
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> network = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> smoothed = wasser_tf.Smoothed(network, scale=0.01, num_samples=100, num_votes=20)
+    >>> smoothed.predict(test.images[:4], verbose=0).sum(axis=1)
+    array([1., 1., 1., 1.], dtype=float32)
+    >>> result = smoothed.certify(test.images[:4], test.labels[:4], wasser_tf.ThreatModel(epsilon=0.01))
+    >>> result.radius.shape, result.confidence
+    ((4,), 0.95)
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.inputs import check_batch, check_labels
 from wasser_tf.runtime import interruption, storage
 from wasser_tf.runtime.arguments import as_path, check_fits, is_whole
+from wasser_tf.runtime.progress import Bar
 from wasser_tf.threat_model import ThreatModel
 
 # A part in 10⁹ of a radius is given away for what float64 rounds in it, and at its very end a vote may be a tie.
@@ -101,20 +103,22 @@ def certify_smoothed(
     store = None if folder is None else _Store(as_path("folder", folder), _digest_of(classifier, name), settings)
     voter = votes.Voter(classifier, flow_noise, int(seed), int(batch_size))
     predicted, successes = [], []
-    for image, number in zip(images, numbers, strict=True):
-        counts = None if store is None else store.read(image, number)
-        if counts is None:
-            counts = (
-                voter.counts(image, number, votes.SELECTION, num_votes),
-                voter.counts(image, number, votes.ESTIMATION, num_samples),
-            )
-            if store is not None:
-                store.write(image, number, counts)
-            interruption.raise_if_requested()
-        predicted.append(int(counts[0].argmax()))
-        successes.append(int(counts[1][predicted[-1]]))
-        if progress and (len(successes) % _IMAGES_A_LINE == 0 or len(successes) == len(images)):
-            progress(f"{len(successes)} of {len(images)} images voted on")
+    with Bar(len(images), "image", "Votes", log=progress, seconds_between_lines=math.inf) as bar:
+        for image, number in zip(images, numbers, strict=True):
+            counts = None if store is None else store.read(image, number)
+            if counts is None:
+                counts = (
+                    voter.counts(image, number, votes.SELECTION, num_votes),
+                    voter.counts(image, number, votes.ESTIMATION, num_samples),
+                )
+                if store is not None:
+                    store.write(image, number, counts)
+                interruption.raise_if_requested()
+            predicted.append(int(counts[0].argmax()))
+            successes.append(int(counts[1][predicted[-1]]))
+            bar.update(len(successes))
+            if progress and not bar.drawn and (len(successes) % _IMAGES_A_LINE == 0 or len(successes) == len(images)):
+                progress(f"{len(successes)} of {len(images)} images voted on")
     return _result(
         flow_noise, threat_model, images, labels, np.array(predicted), np.array(successes), num_samples, alpha
     )

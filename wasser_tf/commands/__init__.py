@@ -1,1 +1,1 @@
-"""The commands of `wasser-tf` with their flags, one module a command; wasser_tf_command starts them."""
+"""The commands of `wasser-tf` with their flags, one module a command; wasser_tf/starter/ starts them."""

@@ -61,6 +61,8 @@ def main() -> None:
     card = model_card.of_run(path)
     options = _flags.model_options()
     loaded = models.load_classifier(FLAGS.model, **options.of_file)
+    if isinstance(loaded, models.Classifier):
+        raise ValueError(f"{path} is not a model of Keras or TensorFlow, and cannot be exported.")
     given = options.around(loaded)
     classifier = models.Classifier(loaded, **given) if given else loaded
     exported = export_classifier(

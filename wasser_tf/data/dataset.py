@@ -16,6 +16,13 @@ class Split(NamedTuple):
       index: The position of each example in the split that it was read from, int32 [n], in the order of scikit-learn,
         tensorflow-datasets, the names of files, or an array. It identifies an image also if validation or test images
         are held out of train.
+
+    Example:
+    >>> from wasser_tf import data
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> few = data.Split(*(array[:4] for array in test))
+    >>> few.images.shape, few.labels
+    ((4, 8, 8, 1), array([1, 3, 4, 5], dtype=int32))
     """
 
     images: np.ndarray
@@ -35,6 +42,12 @@ class Dataset(NamedTuple):
       class_names: The names of the classes, or None if the dataset has no names.
       digest: A hash of the files that were read and of how they were read, for folders and .npz files; None where the
         name identifies the dataset.
+
+    Example:
+    >>> from wasser_tf import data
+    >>> digits = data.load("digits")
+    >>> len(digits.train.labels), len(digits.validation.labels), len(digits.test.labels), digits.image_shape
+    (1197, 200, 400, (8, 8, 1))
     """
 
     name: str
@@ -68,6 +81,13 @@ def hold_out(whole: Split, order: np.ndarray, validation_size: int, test_size: i
 
     Raises:
       ValueError: No examples remain for train.
+
+    Example:
+    >>> from wasser_tf import data
+    >>> train = data.load("digits").train
+    >>> splits = data.hold_out(train, data.stratified_order(train.labels), 100, 200, "digits")
+    >>> [len(split.labels) for split in splits.values()]
+    [897, 100, 200]
     """
     train_size = len(order) - validation_size - test_size
     if train_size < 1:
@@ -80,7 +100,14 @@ def hold_out(whole: Split, order: np.ndarray, validation_size: int, test_size: i
 
 
 def stratified_order(labels: np.ndarray) -> np.ndarray:
-    """Returns a fixed order of the rows, int64 [n], any long section of which contains the classes in proportion."""
+    """Returns a fixed order of the rows, int64 [n], any long section of which contains the classes in proportion.
+
+    Example:
+    >>> import numpy as np
+    >>> labels = np.array([0, 0, 0, 0, 1, 1])
+    >>> labels[stratified_order(labels)]
+    array([0, 1, 0, 0, 1, 0])
+    """
     shuffled = np.random.RandomState(0).permutation(len(labels))
     quantile = np.empty(len(labels))
     for label in np.unique(labels):
@@ -90,7 +117,12 @@ def stratified_order(labels: np.ndarray) -> np.ndarray:
 
 
 def no_examples(image_shape: tuple[int, int, int]) -> Split:
-    """Returns a split without examples, for images of the given height, width and number of channels."""
+    """Returns a split without examples, for images of the given height, width and number of channels.
+
+    Example:
+    >>> no_examples((28, 28, 1)).images.shape
+    (0, 28, 28, 1)
+    """
     return Split(np.zeros((0, *image_shape), np.float32), np.zeros(0, np.int32), np.zeros(0, np.int32))
 
 

@@ -28,6 +28,10 @@ class ReadingOptions:
 
     Raises:
       ValueError: A field is out of its range.
+
+    Example:
+    >>> ReadingOptions(image_size=(64, 64), crop="center", channels=3).to_json()
+    {'image_size': [64, 64], 'crop': 'center', 'channels': 3}
     """
 
     image_size: tuple[int, int] | None = None

@@ -1,5 +1,6 @@
 """Compares several classifiers under one attack at the same radii."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ from wasser_tf.attacks import Attack
 from wasser_tf.data import Split
 from wasser_tf.evaluation.record import Evaluation, Record, evaluate_attack
 from wasser_tf.runtime import interruption
+from wasser_tf.runtime.progress import Progress, duration
 
 
 class Comparison(NamedTuple):
@@ -62,7 +64,7 @@ def compare(
       from_logits: Whether the classifiers return logits; detected by default, see `metrics.is_from_logits`.
       batch_size: Images attacked at a time.
       log: Takes a line before each attack.
-      verbose: Whether to show a progress bar.
+      verbose: Whether to show a progress bar, or lines in a log.
 
     Returns:
       The evaluations of each classifier at each radius.
@@ -73,11 +75,15 @@ def compare(
       Interrupted: A signal requested the run to stop.
     """
     evaluations: dict[str, list[Evaluation]] = {}
+    meter = Progress([name for name in classifiers for _ in radii], None)
     for name, classifier in classifiers.items():
         for radius in radii:
             interruption.raise_if_requested()
             if log:
-                log(f"Attacking {name} at ε = {radius:g}")
+                left = meter.seconds_left()
+                words = "" if not left else f"; {duration(left)} left"
+                log(f"[{meter.finished + 1}/{meter.total}] Attacking {name} at ε = {radius:g}{words}")
+            begin = time.perf_counter()
             evaluations.setdefault(name, []).append(
                 evaluate_attack(
                     classifier,
@@ -93,4 +99,5 @@ def compare(
                     verbose=verbose,
                 )
             )
+            meter.done(name, time.perf_counter() - begin, "")
     return Comparison(classifiers, split, tuple(radii), evaluations)

@@ -1,5 +1,6 @@
 """Minimal radii by doubling and bisection: one run gives the whole curve of robust accuracy against ε."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.attacks.scoring import AttackResult
 from wasser_tf.models.conversion import prepare_images
 from wasser_tf.models.inputs import check_batch
+from wasser_tf.runtime.progress import Bar
 from wasser_tf.transport.feasibility import Feasibility
 
 # The first radius is the largest one, halved this many times.
@@ -90,23 +92,38 @@ def minimal_radii(
     low, high, tried = np.zeros(count), np.full(count, np.inf), np.zeros(count)
     best: AttackResult | None = None
     open_ones = np.arange(count)
-    while len(open_ones):
-        # Padded to whole batches, so that all rounds share compiled functions.
-        rows = open_ones if best is None else np.resize(open_ones, -(-len(open_ones) // size) * size)
-        found = attack(classifier, images[rows], labels[rows], radius=tried[rows], index=rows, batch_size=batch_size)
-        success = found.success[: len(open_ones)]
-        won, robust = open_ones[success], open_ones[~success]
-        low[robust] = tried[robust]
-        # An example may cost less than its radius; by rounding, its cost may slightly exceed it.
-        high[won] = np.minimum(tried[won], found.feasibility.cost[: len(open_ones)][success])
-        best = found if best is None else _replace(best, found, won, np.flatnonzero(success))
-        if log:
-            log(f"radii up to {tried[open_ones].max():.3f}: {len(open_ones)} images attacked, {len(won)} fooled")
-        # The radius doubles until the image is fooled; starting small matters, because attacks may fail at large radii.
-        tried = np.where(np.isfinite(high), 0.5 * (low + high), np.clip(2 * low, first, largest))
-        open_ones = np.flatnonzero((low < largest) & (high - low > resolution))
+    with Bar(count, "attack", "Minimal radii", log=log, seconds_between_lines=math.inf) as bar:
+        while len(open_ones):
+            # Padded to whole batches, so that all rounds share compiled functions.
+            rows = open_ones if best is None else np.resize(open_ones, -(-len(open_ones) // size) * size)
+            found = attack(
+                classifier, images[rows], labels[rows], radius=tried[rows], index=rows, batch_size=batch_size
+            )
+            success = found.success[: len(open_ones)]
+            won, robust = open_ones[success], open_ones[~success]
+            low[robust] = tried[robust]
+            # An example may cost less than its radius; by rounding, its cost may slightly exceed it.
+            high[won] = np.minimum(tried[won], found.feasibility.cost[: len(open_ones)][success])
+            best = found if best is None else _replace(best, found, won, np.flatnonzero(success))
+            line = f"radii up to {tried[open_ones].max():.3f}: {len(open_ones)} images attacked, {len(won)} fooled"
+            attacked = bar.finished + len(open_ones)
+            # The radius doubles until the image is fooled. It starts small, because attacks may fail at large radii.
+            tried = np.where(np.isfinite(high), 0.5 * (low + high), np.clip(2 * low, first, largest))
+            open_ones = np.flatnonzero((low < largest) & (high - low > resolution))
+            bar.total = attacked + int(_rounds_left(low[open_ones], high[open_ones], largest, resolution).sum())
+            bar.update(attacked)
+            if log:
+                log(line if bar.drawn else f"{line}; at most {bar.total - attacked} attacks left")
     assert best is not None  # noqa: S101 (check_batch rejects an empty batch)
     return MinimalRadii(high, seen.restore(best.adversarial), best.feasibility)
+
+
+def _rounds_left(low: np.ndarray, high: np.ndarray, largest: float, resolution: float) -> np.ndarray:
+    """Returns the largest number of further rounds of each image, whose minimal radius is between `low` and `high`."""
+    fooled = np.isfinite(high)
+    doublings = np.where(fooled, 0, np.ceil(np.log2(largest / np.maximum(low, largest / 2 ** (_DOUBLINGS + 1)))))
+    width = np.where(fooled, high, largest) - np.where(fooled, low, largest / 2)
+    return doublings + np.maximum(np.ceil(np.log2(width / resolution)), 0)
 
 
 def _replace(best: AttackResult, found: AttackResult, places: np.ndarray, chosen: np.ndarray) -> AttackResult:

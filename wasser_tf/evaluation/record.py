@@ -115,7 +115,7 @@ def evaluate_attack(
       index: Numbers that seed the random starts, [n], see `Attack.__call__`.
       from_logits: Whether the classifier returns logits; detected by default, see `metrics.is_from_logits`.
       batch_size: Images attacked at a time.
-      verbose: Whether to show a progress bar.
+      verbose: Whether to show a progress bar, or lines in a log.
 
     Returns:
       The record, the attack's result, and the predictions on the clean images.

@@ -7,6 +7,7 @@ one fails, the robust accuracy is not reliable.
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from wasser_tf.evaluation.check import Check
 from wasser_tf.evaluation.classifier_checks import ClassifierChecker
 from wasser_tf.runtime import interruption
 from wasser_tf.runtime.formatting import percent
+from wasser_tf.runtime.progress import Progress
 
 # Limit on the entries of the dense plans of all images together: the check of a huge radius takes fewer images above
 # it, and a wide window instead of dense plans if one image alone exceeds it.
@@ -105,7 +107,7 @@ class SanityChecker(ClassifierChecker):
           Interrupted: A signal requested the run to stop.
         """
         checks = []
-        for make in (
+        makers = (
             self.deterministic,
             self.independent_of_batch,
             self.gradients,
@@ -115,12 +117,15 @@ class SanityChecker(ClassifierChecker):
             self.restarts,
             self.huge_radius,
             self.transfer,
-        ):
-            interruption.raise_if_requested()
-            checks.append(make())
-            if log:
+        )
+        with Progress([make.__name__ for make in makers], log, unit="check") as meter:
+            for make in makers:
+                interruption.raise_if_requested()
+                begin = time.perf_counter()
+                checks.append(make())
                 state = {True: "passed", False: "FAILED", None: "skipped"}[checks[-1].passed]
-                log(f"{checks[-1].name}: {state}, {checks[-1].measured}")
+                line = f"{checks[-1].name}: {state}, {checks[-1].measured}"
+                meter.done(make.__name__, time.perf_counter() - begin, line)
         return checks
 
     def grows_with_radius(self) -> Check:

@@ -155,24 +155,25 @@ class Sweep:
         # The largest number of cells of an attack's stage; with skip_fooled a stage may have fewer.
         counts = {label: len(self._chunks(label, np.arange(len(self.images.labels)))) for label in self.attacks}
         repeats = len(self.models) * len(self.radii)
-        meter = Progress([label for label, count in counts.items() for _ in range(repeats * count)], log)
-        for model in self.models:
-            from_logits = metrics.is_from_logits(model.classifier, self.images.images)
-            for label, attack, radius, _, cells in self._stages(model):
-                for _ in range(counts[label] - len(cells)):
-                    meter.skip(label)
-                for path, rows in cells.items():
-                    if path.exists():
+        kinds = [label for label, count in counts.items() for _ in range(repeats * count)]
+        with Progress(kinds, log, unit="cell") as meter:
+            for model in self.models:
+                from_logits = metrics.is_from_logits(model.classifier, self.images.images)
+                for label, attack, radius, _, cells in self._stages(model):
+                    for _ in range(counts[label] - len(cells)):
                         meter.skip(label)
-                        continue
-                    begin = time.perf_counter()
-                    found = self._attack(model.classifier, from_logits, attack, radius, rows)
-                    seconds = time.perf_counter() - begin
-                    examples.write_examples(path, found, seconds=np.float64(seconds))
-                    fooled = int(np.sum(found.result.success | found.clean.wrong))
-                    line = f"{model.name}, {label}, ε = {radius:g}: {fooled} of {len(rows)} fooled"
-                    meter.done(label, seconds, line)
-                    interruption.raise_if_requested()
+                    for path, rows in cells.items():
+                        if path.exists():
+                            meter.skip(label)
+                            continue
+                        begin = time.perf_counter()
+                        found = self._attack(model.classifier, from_logits, attack, radius, rows)
+                        seconds = time.perf_counter() - begin
+                        examples.write_examples(path, found, seconds=np.float64(seconds))
+                        fooled = int(np.sum(found.result.success | found.clean.wrong))
+                        line = f"{model.name}, {label}, ε = {radius:g}: {fooled} of {len(rows)} fooled"
+                        meter.done(label, seconds, line)
+                        interruption.raise_if_requested()
 
     def missing(self) -> list[pathlib.Path]:
         """Lists the files of cells that are not stored yet.

@@ -1,11 +1,12 @@
 """Verifies examples by exact optimal transport, independently of plans, windows and attacks."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 
 from wasser_tf.evaluation.examples import Examples
+from wasser_tf.runtime.progress import Bar
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.transport.exact import wasserstein_distance
 
@@ -42,7 +43,12 @@ def summarize_exact_checks(checks: Collection[ExactCheck]) -> str:
     return f"Exact transport of {total:,} examples: largest distance / radius {ratio:.6f}, {verdict}"
 
 
-def verify(examples: Examples, threat_model: ThreatModel, limit: int | None = None) -> ExactCheck:
+def verify(
+    examples: Examples,
+    threat_model: ThreatModel,
+    limit: int | None = None,
+    log: Callable[[str], None] | None = None,
+) -> ExactCheck:
     """Computes the exact distances of feasible examples from their clean images and compares them with the radii.
 
     Distances are solved by linear programming in float64, about 10 ms for a 28×28 image.
@@ -62,6 +68,7 @@ def verify(examples: Examples, threat_model: ThreatModel, limit: int | None = No
       examples: The examples.
       threat_model: The ball; its epsilon is ignored, because the examples carry their radii.
       limit: Verify only the first `limit` examples; None for all.
+      log: Takes lines of progress.
 
     Returns:
       The comparison.
@@ -71,9 +78,12 @@ def verify(examples: Examples, threat_model: ThreatModel, limit: int | None = No
     """
     result = examples.result
     images, targets = examples.images[:limit], result.adversarial[:limit]
-    exact = np.array(
-        [wasserstein_distance(image, target, threat_model) for image, target in zip(images, targets, strict=True)]
-    )
+    distances = []
+    with Bar(len(images), "example", "Exact distances", log=log) as bar:
+        for image, target in zip(images, targets, strict=True):
+            distances.append(wasserstein_distance(image, target, threat_model))
+            bar.update(len(distances))
+    exact = np.array(distances)
     radius = np.asarray(result.feasibility.radius[:limit], np.float64)
     cost = np.asarray(result.feasibility.cost[:limit], np.float64)
     ratio = np.where(radius > 0, exact / np.where(radius > 0, radius, 1.0), np.where(exact > _ABSOLUTE, np.inf, 0.0))

@@ -79,6 +79,11 @@ def check_architecture(name: str, value: Any) -> None:
 
     Raises:
       ValueError: The value is neither one of `MODELS` nor a classifier of keras.applications.
+
+    Example:
+    >>> check_architecture("model", "vgg")
+    Traceback (most recent call last):
+    ValueError: model must be one of ...
     """
     if is_application(value):
         parse_application(value)
@@ -102,6 +107,12 @@ def blurred(classifier: keras.Model, passes: int) -> keras.Model:
 
     Raises:
       ValueError: `passes` is not a whole number from 0 to 100.
+
+    Example:
+    >>> from wasser_tf import models
+    >>> classifier = models.build("linear", (8, 8, 1), 10)
+    >>> models.blurred(classifier, 2).name
+    'linear_blurred'
     """
     if not is_whole(passes, 0) or passes > 100:
         raise ValueError(f"blur must be a whole number of passes from 0 to 100, got {passes!r}.")

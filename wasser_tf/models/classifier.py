@@ -37,6 +37,15 @@ class Classifier(ClassifierOptions):
 
     Raises:
       ValueError: A field is not one of its values, or the model is not callable.
+
+    Example:
+    >>> import keras
+    >>> import wasser_tf
+    >>> image = keras.Input((8, 8, 1))
+    >>> layers = [image, keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(10)]
+    >>> classifier = wasser_tf.Classifier(keras.Sequential(layers), input_range=(0, 255))
+    >>> classifier.describe().returns, classifier.describe().image_shape
+    ('logits', (8, 8, 1))
     """
 
     model: Callable[..., Any] = dataclasses.field(kw_only=False)
@@ -87,6 +96,14 @@ class CanonicalClassifier:
       from_logits: True.
       takes_logarithms: Whether the logits are logarithms of probabilities, which lose digits where these are nearly 0;
         None before the first call.
+
+    Example:
+    >>> import keras
+    >>> from wasser_tf.models import Classifier
+    >>> layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")]
+    >>> canonical = Classifier(keras.Sequential(layers), input_range=(0, 255)).canonical()
+    >>> canonical.input_shape, canonical(keras.ops.zeros((2, 8, 8, 1))).shape
+    ((None, 8, 8, 1), TensorShape([2, 10]))
     """
 
     from_logits = True

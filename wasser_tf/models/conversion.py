@@ -133,6 +133,15 @@ def canonical_of(classifier: Any, image_shape: tuple[int, ...], from_logits: boo
 
     Raises:
       ValueError: Something must be given that cannot be found out.
+
+    Example:
+    >>> import keras
+    >>> from wasser_tf.models import Classifier, build
+    >>> plain = build("linear", (8, 8, 1), 10)
+    >>> canonical_of(plain, (8, 8, 1)) is plain
+    True
+    >>> canonical_of(Classifier(plain, input_range=(0, 255)), (8, 8, 1)).description.input_range
+    (0.0, 255.0)
     """
     if isinstance(classifier, CanonicalClassifier):
         return classifier

@@ -21,6 +21,14 @@ def as_layers(classifier: Any) -> Any:
 
     Raises:
       ValueError: The model takes integers, or one batch size only.
+
+    Example:
+    >>> import keras
+    >>> from wasser_tf.models import Classifier
+    >>> layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    >>> canonical = Classifier(keras.Sequential(layers), input_range=(0, 255)).canonical()
+    >>> [type(layer).__name__ for layer in as_layers(canonical).layers]
+    ['InputLayer', 'Rescaling', 'Sequential']
     """
     if not isinstance(classifier, CanonicalClassifier):
         return classifier

@@ -8,6 +8,7 @@ import pathlib
 import random
 import re
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ import tensorflow as tf
 from wasser_tf import pretrained
 from wasser_tf.models.applications import is_application, load_application
 from wasser_tf.models.architectures import build
+from wasser_tf.models.classifier import Classifier
 from wasser_tf.models.saved_model import SavedModelClassifier
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.arguments import as_path, check_fits, first_line, physical_memory
@@ -24,6 +26,8 @@ from wasser_tf.runtime.arguments import as_path, check_fits, first_line, physica
 # Layers of a published checkpoint, and the layers of our LeNet with the same kernels and biases.
 _PUBLISHED_LAYERS = {"conv1": "conv1", "conv2": "conv2", "dense1": "dense1", "dense2": "logits"}
 _NEEDED = "a .keras or .h5 file, a published .npz checkpoint, the directory of a SavedModel or pretrained:NAME"
+# Functions that load files of other libraries as a `Classifier`, by suffix; wasser_tf/bridges/ adds them.
+OTHER_LIBRARIES: dict[str, Callable[[pathlib.Path], Classifier]] = {}
 # The address of a classifier on the Hugging Face hub: hf://user/name.
 HUB_PREFIX = "hf://"
 _LINEAR_OR_NOT = {keras.activations.linear: True, keras.activations.softmax: False, keras.activations.sigmoid: False}
@@ -41,6 +45,18 @@ def load_published(path: str | os.PathLike[str]) -> keras.Model:
 
     Raises:
       ValueError: The file is missing or unreadable, or an array is missing, misshapen or not finite.
+
+    Example:
+    >>> import tempfile
+    >>> import numpy as np
+    >>> shapes = {"conv1": (4, 4, 1, 16), "conv2": (4, 4, 16, 32), "dense1": (1568, 100), "dense2": (100, 10)}
+    >>> arrays = {f"{name}_kernel": np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    >>> arrays |= {f"{name}_bias": np.zeros(shape[-1], np.float32) for name, shape in shapes.items()}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/lenet.npz", **arrays)
+    ...     classifier = load_published(f"{folder}/lenet.npz")
+    >>> classifier.output_shape
+    (None, 10)
     """
     arrays = storage.read_arrays(path)
     model = build("lenet", (28, 28, 1), 10, seed=0)
@@ -110,21 +126,29 @@ def _load_from_hub(address: str) -> keras.Model:
 
 def load_classifier(
     path: str | os.PathLike[str], *, signature: str | None = None, output: str | int | None = None
-) -> keras.Model | SavedModelClassifier:
+) -> keras.Model | SavedModelClassifier | Classifier:
     """Loads a classifier from a file of any supported kind.
 
     Args:
       path: A .keras or .h5 file (of a classifier, or of a `WasserTrain` around it), a published .npz checkpoint, the
-        directory of a SavedModel (or of its numbered versions, of which the last is loaded), "pretrained:NAME", or
-        "keras:NAME:weights=FILE" for a classifier of keras.applications.
+        directory of a SavedModel (or of its numbered versions, of which the last is loaded), a .pt file of a
+        TorchScript module (with the extra torch), "pretrained:NAME", or "keras:NAME:weights=FILE" for a classifier of
+        keras.applications.
       signature: The signature of a SavedModel to call.
       output: The output of a SavedModel to return. For Keras models, `Classifier` chooses the output.
 
     Returns:
-      The classifier, a function of images [n, H, W, C] in [0, 1]; see `returns_logits` for its outputs.
+      The classifier, a function of images [n, H, W, C] in [0, 1]; see `returns_logits` for its outputs. A TorchScript
+      module is a `Classifier` of images [n, C, H, W].
 
     Raises:
+      ImportError: The file needs a library that is not installed.
       ValueError: The file is missing, truncated, of another kind, or needs code that is not registered.
+
+    Example:
+    >>> from wasser_tf import models
+    >>> models.load_classifier("pretrained:mnist_wassertrain").output_shape
+    (None, 10)
     """
     if is_application(path):
         return load_application(str(path))
@@ -137,6 +161,10 @@ def load_classifier(
         raise ValueError(f"signature={signature!r} is for SavedModels, and {path} is none: leave --signature out.")
     if path.suffix == ".npz":
         return load_published(path)
+    if path.suffix in OTHER_LIBRARIES:
+        if output is not None:
+            raise ValueError(f"output={output!r} is for Keras models and SavedModels: leave it out for {path}.")
+        return OTHER_LIBRARIES[path.suffix](path)
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise ValueError(f"{path} is not a classifier: give the path of {_NEEDED}.")
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
@@ -189,10 +217,15 @@ def load_keras(path: str | os.PathLike[str]) -> keras.Model:
 
     Raises:
       ValueError: As for `load_classifier`, or the classifier is a SavedModel.
+
+    Example:
+    >>> from wasser_tf import models, pretrained
+    >>> models.load_keras(pretrained.path_of("mnist_wassertrain")).output_shape
+    (None, 10)
     """
     classifier = load_classifier(path)
     if not isinstance(classifier, keras.Model):
-        raise ValueError(f"{path} is a SavedModel: give the .keras file of the classifier.")
+        raise ValueError(f"{path} is not a Keras model: give the .keras file of the classifier.")
     return classifier
 
 
@@ -241,6 +274,11 @@ def returns_logits(classifier: Any) -> bool | None:
 
     Returns:
       True for logits, False for probabilities, None if it is unknown.
+
+    Example:
+    >>> from wasser_tf import models
+    >>> models.returns_logits(models.build("linear", (8, 8, 1), 10))
+    True
     """
     if isinstance(inner := getattr(classifier, "classifier", None), keras.Model):
         return returns_logits(inner)
@@ -256,5 +294,10 @@ def returns_logits(classifier: Any) -> bool | None:
 
 
 def model_name(path: str) -> str:
-    """Returns the name of a classifier's file without its extension, or NAME of "pretrained:NAME"."""
+    """Returns the name of a classifier's file without its extension, or NAME of "pretrained:NAME".
+
+    Example:
+    >>> model_name("runs/digits/best.keras"), model_name("pretrained:mnist_wassertrain")
+    ('best', 'mnist_wassertrain')
+    """
     return pathlib.Path(path.removeprefix(pretrained.PREFIX)).stem

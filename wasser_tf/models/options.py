@@ -75,6 +75,10 @@ class ModelOptions(ClassifierOptions):
 
     Attributes:
       signature: Of a SavedModel, the signature to call; the others as of `Classifier`.
+
+    Example:
+    >>> ModelOptions(input_range=(0, 255), returns="probabilities").to_json()
+    {'options': {'input_range': [0.0, 255.0], 'returns': 'probabilities'}}
     """
 
     signature: str | None = None

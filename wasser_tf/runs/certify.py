@@ -8,6 +8,7 @@ image is certified once.
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -28,11 +29,14 @@ from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runtime import interruption, storage
 from wasser_tf.runtime.arguments import check_number, is_whole
 from wasser_tf.runtime.output_folder import check_output_dir
+from wasser_tf.runtime.progress import Progress
 from wasser_tf.runtime.run_files import CONFIG, REPORT, REPORT_TEXT, RESULTS, Schema, read_document
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.version import __version__
 
 CELLS, VOTES = "cells", "votes"
+# Thousands of votes for each image take minutes.
+_VOTED_ON_AT_ONCE = 64
 _REPORTS = (REPORT, REPORT_TEXT, RESULTS, RADII)
 
 
@@ -49,7 +53,7 @@ class CertificationRun:
       method: "auto", "ibp", "crown" or "smoothing".
       resolution: How far a radius may be below the largest provable one; a 200th of the largest of `radii` by default.
       smoothing: The settings of smoothing.
-      batch_size: Images at a time; a file of results holds as many.
+      batch_size: Images at a time; a file of results holds as many, by smoothing 64 at most.
       evaluation: The output_dir of an evaluation of the same images, for the bracket; none by default.
       options: What is given about the classifiers, such as the range of their pixels.
       allow_chance_accuracy: Whether to certify a classifier that is no better than chance.
@@ -156,9 +160,14 @@ def run_certification(
         storage.remove_leftovers(folder)
         storage.write_json(folder / CONFIG, config.to_json())
         found = {}
-        for name, certifier in certifiers.items():
-            mark = config.options.mark(fingerprint(config.models[name]))
-            found[name] = {"fingerprint": mark, **_certified(config, folder, name, mark, certifier, images, log)}
+        chunks = {
+            name: math.ceil(len(images.labels) / _chunk_size(config, certifier))
+            for name, certifier in certifiers.items()
+        }
+        with Progress([name for name in chunks for _ in range(chunks[name])], log, unit="chunk") as meter:
+            for name, certifier in certifiers.items():
+                mark = config.options.mark(fingerprint(config.models[name]))
+                found[name] = {"fingerprint": mark, **_certified(config, folder, name, mark, certifier, images, meter)}
         brackets = {
             name: Bracket(np.array(values["radius"], np.float64), fooled.get(values["fingerprint"]))
             for name, values in found.items()
@@ -174,7 +183,7 @@ def _certified(
     mark: str,
     certifier: Certifier,
     images: Selection,
-    log: Callable[[str], None],
+    meter: Progress,
 ) -> dict[str, Any]:
     """Certifies the images of one classifier, chunk by chunk, or reads what was certified."""
     checked, labels = certifier.check(images.images, images.labels)
@@ -194,8 +203,9 @@ def _certified(
     method = storage.read_json(path)["method"]
     fields: dict[str, list] = {"radius": [], "predicted": [], "correct": []}
     seconds, shown = 0.0, {"method": method, "confidence": 1.0}
-    for start in range(0, len(labels), config.batch_size):
-        rows = slice(start, start + config.batch_size)
+    size = _chunk_size(config, certifier)
+    for start in range(0, len(labels), size):
+        rows = slice(start, start + size)
         key = {**settings, "method": method, "images": array_digest(checked[rows], labels[rows], images.index[rows])}
         path = cells / f"{start:06d}-{_hash(key)}.json"
         if not path.exists():
@@ -204,14 +214,23 @@ def _certified(
             cell = {field: getattr(result, field).tolist() for field in fields}
             cell |= {"method": result.method, "confidence": result.confidence, "seconds": time.perf_counter() - begin}
             storage.write_json(path, {"key": key, **cell})
-            log(f"{name}, {method}: {min(rows.stop, len(labels))} of {len(labels)} images done")
+            line = f"{name}, {method}: {min(rows.stop, len(labels))} of {len(labels)} images done"
+            meter.done(name, cell["seconds"], line)
             interruption.raise_if_requested()
+        else:
+            meter.skip(name)
         cell = storage.read_json(path)
         seconds += cell["seconds"]
         shown = {part: cell[part] for part in shown}
         for field in fields:
             fields[field] += [float(value) if field == "radius" else value for value in cell[field]]
     return {"path": config.models[name], **shown, "settings": certifier.settings, "seconds": seconds, **fields}
+
+
+def _chunk_size(config: CertificationRun, certifier: Certifier) -> int:
+    """Returns the number of images in a file of results."""
+    by_votes = certifier.settings["method"] == SMOOTHING
+    return min(config.batch_size, _VOTED_ON_AT_ONCE) if by_votes else config.batch_size
 
 
 def _fooled(config: CertificationRun, images: Selection) -> dict[str, np.ndarray]:

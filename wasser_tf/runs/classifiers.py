@@ -30,7 +30,10 @@ def load_checked(path: str, options: ModelOptions, images: Selection, allow_chan
     """
     loaded = models.load_classifier(path, **options.of_file)
     shape = images.images.shape[1:]
-    classifier = canonical_of(Classifier(loaded, **options.around(loaded)), shape)
+    given = options.around(loaded)
+    # A file of another library is a Classifier already.
+    described = dataclasses.replace(loaded, **given) if isinstance(loaded, Classifier) else Classifier(loaded, **given)
+    classifier = canonical_of(described, shape)
     if not allow_chance_accuracy:
         check_natural_accuracy(classifier, images.images[:_MOST], images.labels[:_MOST], str(path))
     return classifier

@@ -209,7 +209,7 @@ def _score_cells(run: _Context, model: Model, verify_exact: int | None) -> Model
 
     def check_exactly(label: str, radius: float, examples: Examples) -> None:
         if verify_exact is not None:
-            report.exact[label, radius] = verify(examples, config.threat_model, verify_exact or None)
+            report.exact[label, radius] = verify(examples, config.threat_model, verify_exact or None, run.log)
 
     for radius in run.sweep.radii:
         worst = None if alone else worst

@@ -14,6 +14,7 @@ import tensorflow as tf
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.runtime import interruption, storage
 from wasser_tf.runtime.arguments import is_whole
+from wasser_tf.runtime.progress import Bar
 from wasser_tf.serving.client import PROTOCOLS, SignatureInfo, connect
 from wasser_tf.serving.signatures import DEFAULT, ENCODED, UINT8
 
@@ -145,11 +146,13 @@ def run_predict(config: PredictRun) -> ServedPredictions:
             if config.protocol != "grpc" and config.signature is None:
                 arrays = _compact(arrays, signatures)
             key, signature = _input(arrays, config.signature)
-            for start in range(0, len(group), config.batch_size):
-                interruption.raise_if_requested()
-                started = time.perf_counter()
-                answers.append(client.predict({key: arrays[start : start + config.batch_size]}, signature))
-                seconds.append(time.perf_counter() - started)
+            with Bar(len(group), "image", "Requests") as bar:
+                for start in range(0, len(group), config.batch_size):
+                    interruption.raise_if_requested()
+                    started = time.perf_counter()
+                    answers.append(client.predict({key: arrays[start : start + config.batch_size]}, signature))
+                    seconds.append(time.perf_counter() - started)
+                    bar.update(min(start + config.batch_size, len(group)))
     outputs = {key: np.concatenate([answer[key] for answer in answers]) for key in answers[0]}
     return ServedPredictions(names, outputs, truth, np.array(seconds))
 

@@ -7,7 +7,6 @@ far, and the order of the data is a function of seed and epoch.
 
 import pathlib
 import platform
-import sys
 import time
 from typing import Any, NamedTuple
 
@@ -23,7 +22,6 @@ from wasser_tf.reporting import bracket, comparison, tables
 from wasser_tf.runs import certified_report
 from wasser_tf.runs.trained_files import export_saved_model, save_classifier
 from wasser_tf.runtime import provenance, storage
-from wasser_tf.runtime.progress import is_quiet
 from wasser_tf.runtime.run_files import CONFIG, Schema, write_document
 from wasser_tf.training import run_folder
 from wasser_tf.training.certified_phase import build_certified
@@ -255,7 +253,6 @@ def _compare(classifiers: dict[str, keras.Model], config: TrainConfig, dataset: 
         dataset_name=f"{config.dataset} test",
         from_logits=True,
         log=log,
-        verbose=sys.stdout.isatty() and not is_quiet(),
     )
 
 

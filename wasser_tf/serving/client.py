@@ -71,7 +71,14 @@ class Client(abc.ABC):
     """
 
     def __init__(
-        self, server: str, model: str, *, version: int | None = None, timeout: float = 10.0, retries: int = 3
+        self,
+        server: str,
+        model: str,
+        *,
+        version: int | None = None,
+        timeout: float = 10.0,
+        retries: int = 3,
+        signatures: Mapping[str, SignatureInfo] | None = None,
     ) -> None:
         host, colon, port = server.removeprefix("http://").rstrip("/").rpartition(":")
         if not host or not colon or not port.isdigit() or "/" in host:
@@ -89,7 +96,7 @@ class Client(abc.ABC):
         self.version = version
         self.timeout = timeout
         self.retries = retries
-        self._signatures: dict[str, SignatureInfo] | None = None
+        self._signatures = None if signatures is None else dict(signatures)
 
     def predict(self, inputs: Mapping[str, Any], signature: str = "serving_default") -> dict[str, np.ndarray]:
         """Calls a signature of the model.
@@ -291,7 +298,8 @@ def connect(protocol: str, server: str, model: str, **options: Any) -> Client:
       protocol: "grpc", "rest_rows" or "rest_columns".
       server: Address of the server, host:port.
       model: Name of the model on the server.
-      **options: `version`, `timeout` and `retries`, see `Client`.
+      **options: `version`, `timeout` and `retries`, see `Client`; `signatures` of the model by name (`SignatureInfo`),
+        for a server that implements predictions only. By default the server is asked for them.
 
     Returns:
       The client. It connects with its first request.

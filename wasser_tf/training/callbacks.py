@@ -1,6 +1,5 @@
 """Callbacks that validate under attack and print progress; `wasser_tf.training.checkpoint` has the one that saves."""
 
-import sys
 import time
 
 import keras
@@ -12,12 +11,12 @@ from wasser_tf.attacks.losses import cross_entropy
 from wasser_tf.certification.differentiable import DifferentiableBounds
 from wasser_tf.data import Split
 from wasser_tf.models.logits import as_logits_fn
-from wasser_tf.runtime.progress import show_progress
+from wasser_tf.runtime.progress import Bar, show_progress
 from wasser_tf.threat_model import ThreatModel
 
 _PREDICT_BATCH = 500
-# Seconds between reports of progress: on a terminal, where a line replaces the one before it, and in a log.
-_SECONDS_BETWEEN = {True: 0.2, False: 300.0}
+# Seconds between two lines within an epoch, in a log.
+_SECONDS_BETWEEN = 300.0
 
 
 class RobustValidation(keras.callbacks.Callback):
@@ -38,6 +37,7 @@ class RobustValidation(keras.callbacks.Callback):
         from_logits: bool = True,
         num_attack_examples: int | None = None,
         batch_size: int = 128,
+        verbose: bool = False,
     ):
         """Creates the callback.
 
@@ -49,8 +49,10 @@ class RobustValidation(keras.callbacks.Callback):
           from_logits: Whether the classifier returns logits.
           num_attack_examples: The number of attacked images, the first ones of the split (default: all).
           batch_size: The number of images that are attacked at a time.
+          verbose: Whether to show a progress bar of the attack, or lines in a log.
         """
         super().__init__()
+        self.verbose = verbose
         self.classifier, self.split, self.attack = classifier, split, attack
         self.radius, self.from_logits, self.num_attack_examples, self.batch_size = (
             radius,
@@ -72,6 +74,7 @@ class RobustValidation(keras.callbacks.Callback):
                 radius=self.radius,
                 from_logits=self.from_logits,
                 batch_size=self.batch_size,
+                verbose=self.verbose,
             )
             logs["val_robust_accuracy"] = 1.0 - float(np.mean(result.success))
 
@@ -117,7 +120,7 @@ class CertifiedValidation(RobustValidation):
 
 
 class EpochTable(keras.callbacks.Callback):
-    """Prints a line for each epoch and, from time to time, the step within the epoch; `history.csv` has all scores.
+    """Prints a line for each epoch, and shows the steps within it by a bar; `history.csv` has all scores.
 
     For `fit(verbose=0)`, after the callbacks that add to the logs.
     """
@@ -148,24 +151,27 @@ class EpochTable(keras.callbacks.Callback):
         super().__init__()
         self._epochs = epochs
         self._epoch = 0
-        self._started = self._last_report = 0.0
+        self._started = 0.0
         self._headed = False
-        # On a terminal every line replaces the progress line.
-        self._terminal = sys.stdout.isatty()
+        self._bar: Bar | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Starts the clock."""
+        """Starts the clock and the bar."""
         del logs
         self._epoch, self._started = epoch, time.monotonic()
+        self._close()
+        if self.params.get("steps"):
+            self._bar = Bar(self.params["steps"], "step", self._number(), seconds_between_lines=_SECONDS_BETWEEN)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Prints the step, on a terminal a few times per second, in a log every few minutes."""
+        """Shows the step, in a log every few minutes."""
         del logs
-        now = time.monotonic()
-        if now - max(self._last_report, self._started) > _SECONDS_BETWEEN[self._terminal]:
-            self._last_report = now
-            step = f"{self._number()}  step {batch + 1}/{self.params['steps']}"
-            show_progress(f"\r{step}" if self._terminal else step, end="" if self._terminal else "\n")
+        if self._bar is None:
+            return
+        self._bar.update(batch + 1)
+        if batch + 1 >= self._bar.total:
+            # Validation, which comes next, may have a bar of its own.
+            self._close()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Prints the line of the epoch."""
@@ -183,7 +189,17 @@ class EpochTable(keras.callbacks.Callback):
         self._print(*cells, f"{time.monotonic() - self._started:7.1f}")
 
     def _print(self, *cells: str) -> None:
-        show_progress(("\r" if self._terminal else "") + "  ".join(cells))
+        show_progress("  ".join(cells))
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Removes the bar of an epoch that was not completed."""
+        del logs
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def _number(self) -> str:
         return f"{self._epoch + 1}/{self._epochs}".rjust(7)

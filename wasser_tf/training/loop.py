@@ -80,7 +80,7 @@ def classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
         return models.blurred(built, config.blur)
     loaded = models.load_classifier(config.initial)
     if not isinstance(loaded, keras.Model):
-        raise ValueError(f"{config.initial} is a SavedModel, which cannot be trained: give a .keras file.")
+        raise ValueError(f"{config.initial} is not a Keras model and cannot be trained: give a .keras file.")
     needed = ((None, *dataset.image_shape), (None, dataset.num_classes))
     if (loaded.input_shape, loaded.output_shape) != needed or models.returns_logits(loaded) is not True:
         raise ValueError(
@@ -267,6 +267,7 @@ def _validation(context: TrainingContext, trained: keras.Model, kept: keras.Mode
         validation_attack(context.config) if isinstance(trained, WasserTrain) else None,
         radius=context.config.middle_radius,
         num_attack_examples=context.config.num_attack_examples,
+        verbose=True,
     )
 
 

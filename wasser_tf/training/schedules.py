@@ -123,7 +123,12 @@ class LinearRamp(Schedule):
 @keras.saving.register_keras_serializable(package="wasser_tf")
 @dataclasses.dataclass(frozen=True)
 class Cosine(Schedule):
-    """A value that moves from `start` to `end` along half a period of a cosine, slow at both ends, and stays there."""
+    """A value that moves from `start` to `end` along half a period of a cosine, slow at both ends, and stays there.
+
+    Example:
+    >>> float(Cosine(0.0, 0.5, epochs=10).value(step=500, steps_per_epoch=100))
+    0.25
+    """
 
     start: float
     end: float
@@ -144,6 +149,10 @@ class Staircase(Schedule):
 
     Attributes:
       values: The value of each stair.
+
+    Example:
+    >>> [float(Staircase((0.0, 0.25, 0.5), steps=100).value(step)) for step in (99, 100, 1000)]
+    [0.0, 0.25, 0.5]
     """
 
     values: tuple[float, ...]

@@ -23,6 +23,15 @@ class Feasibility(NamedTuple):
       min_pixel: min x̃.
       max_pixel: max x̃.
       mass_error: |Σx̃ − Σx| / Σx, the paper's precision error.
+
+    Example:
+    >>> from wasser_tf import ThreatModel, attacks, data, models
+    >>> test = data.load("digits", splits=("test",)).test
+    >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
+    >>> attack = attacks.make("random_plan", ThreatModel(epsilon=0.1))
+    >>> feasibility = attack(classifier, test.images[:4], test.labels[:4]).feasibility
+    >>> feasibility.feasible(), bool((feasibility.cost <= 0.1 * (1 + 1e-5)).all())
+    (array([ True,  True,  True,  True]), True)
     """
 
     cost: Any

@@ -1,17 +1,20 @@
 """The command `wasser-tf`, whose subcommands are the modules of wasser_tf/commands/.
 
-This package is separate from wasser_tf because it works before TensorFlow is imported: it lists the commands at once,
-and sets what TensorFlow and the C library read only at their start. `import wasser_tf` imports TensorFlow.
+It works before TensorFlow is imported: it lists the commands at once, and sets what TensorFlow and the C library read
+only at their start. `import wasser_tf` imports TensorFlow, except in this program, where `run_command` does.
 """
 
 import ast
 import difflib
+import importlib
 import importlib.machinery
-import importlib.util
+import os
 import pathlib
 import sys
 import types
 from collections.abc import Iterable, Sequence
+
+from wasser_tf.version import __version__
 
 # `wasser-tf demo` is training with these flags. Flags that the user adds come later and win.
 DEMO = (
@@ -25,6 +28,21 @@ DEMO = (
 )
 _DEMO_LINE = "Trains on the embedded 8×8 digits with and without WasserTrain, and attacks both classifiers (5 minutes)."
 _SHELLS = ("bash", "zsh", "fish")
+_PROGRAM = "wasser-tf"
+_PACKAGE = pathlib.Path(__file__).parents[1]
+
+
+def is_starting() -> bool:
+    """Returns whether this process is `wasser-tf` or `python -m wasser_tf`, and has not started a command yet.
+
+    The files of bin/ in a clone name the program `wasser-tf` while they import the package.
+    """
+    if not sys.argv:
+        return False
+    if sys.argv[0] == "-m":
+        # Python imports the package of the module that it will run. This may be another package that imports this one.
+        return sys.orig_argv[-len(sys.argv)].removeprefix("-m") == "wasser_tf"
+    return os.path.basename(sys.argv[0]) == _PROGRAM
 
 
 def main() -> None:
@@ -34,7 +52,7 @@ def main() -> None:
     if name in ("--help", "-h", "help"):
         print(_help(described))
     elif name == "--version":
-        print(f"wasser_tf {_version()}")
+        print(f"wasser_tf {__version__}")
     elif name == "completion":
         print(completion(arguments, described))
     elif name == "demo":
@@ -49,7 +67,7 @@ def commands() -> dict[str, str]:
     """Returns the name and the first sentence of every command, without importing any of them."""
     described = {
         path.stem: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[0]
-        for path in sorted((_package() / "commands").glob("[a-z]*.py"))
+        for path in sorted((_PACKAGE / "commands").glob("[a-z]*.py"))
     }
     return {"demo": _DEMO_LINE, **described}
 
@@ -63,14 +81,16 @@ def run_command(name: str, argv: Sequence[str]) -> None:
       name: A module of wasser_tf/commands/.
       argv: The program, as its messages name it, and the arguments.
     """
-    from wasser_tf_command import _quiet  # noqa: F401
+    from wasser_tf.starter import quiet  # noqa: F401
 
-    path = str(_package() / "commands" / f"{name}.py")
+    sys.argv = list(argv)
+    # The package's names, which it leaves out while the program starts.
+    importlib.reload(sys.modules["wasser_tf"])
+    path = str(_PACKAGE / "commands" / f"{name}.py")
     loader = importlib.machinery.SourceFileLoader("__main__", path)
     module = types.ModuleType("__main__")
     module.__file__ = path
     sys.modules["__main__"] = module
-    sys.argv = list(argv)
     loader.exec_module(module)
 
 
@@ -119,18 +139,3 @@ def _unknown(name: str, described: dict[str, str]) -> str:
     hint = f"the nearest are {', '.join(near)}" if len(near) > 1 else f"the nearest is {near[0]}" if near else ""
     hint = hint or f"the commands are {', '.join(described)}"
     return f"wasser-tf: there is no command {name!r}; {hint}. wasser-tf --help describes all commands."
-
-
-def _package() -> pathlib.Path:
-    """Returns the folder of wasser_tf without importing it."""
-    found = importlib.util.find_spec("wasser_tf")
-    if found is None or found.origin is None:
-        sys.exit(
-            f"wasser-tf: {sys.executable} lacks wasser_tf: run pip install with its wheel, or make env in a clone."
-        )
-    return pathlib.Path(found.origin).parent
-
-
-def _version() -> str:
-    tree = ast.parse((_package() / "version.py").read_text(encoding="utf-8"))
-    return next(ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign))

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from wasser_tf_command import _memory  # noqa: F401
+from wasser_tf.starter import memory  # noqa: F401
 
 
 @contextlib.contextmanager
