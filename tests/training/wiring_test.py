@@ -249,6 +249,7 @@ _WIRES = [
     ({"channels": 1}, _loaded(channels=1)),
     ({"class_names": ["a", "b"]}, _loaded(class_names=("a", "b"))),
     ({"bad_files": "skip"}, _loaded(bad_files="skip")),
+    ({"streaming": "never"}, _loaded(streaming="never")),
     ({"model": "mlp"}, _built("mlp")),
     ({"width": 0.5}, _built(width=0.5)),
     ({"blur": 2}, {"blur": {2}}),

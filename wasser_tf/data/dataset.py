@@ -1,17 +1,20 @@
-"""Datasets in memory: splits of images and labels, and the division of a set into splits."""
+"""Datasets: splits of images and labels, and the division of a set into splits."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
+# How the digest of a set begins that is read as it is needed.
+STREAMED = "listing:"
 
 
 class Split(NamedTuple):
     """Examples of a dataset.
 
     Attributes:
-      images: The images, float32 [n, H, W, C] in [0, 1].
+      images: The images, float32 [n, H, W, C] in [0, 1]: an array, or `wasser_tf.data.streaming.StreamedImages`, which
+        read the images that they are indexed with.
       labels: The classes, int32 [n], from 0 to num_classes − 1.
       index: The position of each example in the split that it was read from, int32 [n], in the order of scikit-learn,
         tensorflow-datasets, the names of files, or an array. It identifies an image also if validation or test images
@@ -24,7 +27,7 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A dataset in memory. Splits that were not requested have no examples.
+    """A dataset. Splits that were not requested have no examples.
 
     Attributes:
       name: The name that it was loaded by.
@@ -34,7 +37,7 @@ class Dataset(NamedTuple):
       num_classes: The number of classes.
       class_names: The names of the classes, or None if the dataset has no names.
       digest: A hash of the files that were read and of how they were read, for folders and .npz files; None where the
-        name identifies the dataset.
+        name identifies the dataset. With streams it depends on the names and sizes of the files, not on their contents.
     """
 
     name: str
