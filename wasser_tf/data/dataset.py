@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wasser_tf.data.streaming import is_streamed, select_images
+
 SPLITS = ("train", "validation", "test")
 # How the digest of a set begins that is read as it is needed.
 STREAMED = "listing:"
@@ -98,6 +100,8 @@ def no_examples(image_shape: tuple[int, int, int]) -> Split:
 
 
 def _take(whole: Split, rows: np.ndarray) -> Split:
+    if is_streamed(whole.images):
+        return Split(select_images(whole.images, rows), whole.labels[rows], whole.index[rows])
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
         # Consecutive rows are a view, so that a large set is not stored twice.
         return Split(*(array[rows[0] : rows[-1] + 1] for array in whole))
