@@ -67,7 +67,8 @@ class _Recorded(Distribution):
         self.seen = seen
         seen["process.distribute"] = name
 
-    def fit(self, model, batches, *, epochs, initial_epoch=0, callbacks=()):
+    def fit(self, model, batches, *, epochs, initial_epoch=0, callbacks=(), make_share=None):
+        assert make_share is None
         name = "wasser_train" if isinstance(model, WasserTrain) else "standard"
         schedule = model.optimizer._learning_rate
         self.seen |= {f"{name}.{key}": value for key, value in self._training(model, batches, callbacks).items()}
