@@ -11,6 +11,7 @@ folder after each measurement, and the same command continues.
 import argparse
 import json
 import pathlib
+import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -83,7 +84,7 @@ def make_images(folder: pathlib.Path, count: int) -> pathlib.Path:
     return folder / "images"
 
 
-def step_costs(folder: pathlib.Path, batch: int, steps: int = 4) -> dict[str, float]:
+def step_costs(folder: pathlib.Path, batch: int, steps: int = 2) -> dict[str, float]:
     """Times steps of WasserTrain on one batch in memory and on a stream, by turns, and the stream alone."""
     root = make_images(folder, 40 * batch)
     dataset = data.load(root, image_size=(SIDE, SIDE), crop="center", streaming="always", splits=("train",))
@@ -100,7 +101,7 @@ def step_costs(folder: pathlib.Path, batch: int, steps: int = 4) -> dict[str, fl
     supply = iter(stream.repeat())
     rounds = []
     for _ in range(3):
-        held = _median(lambda: model.train_on_batch(images, labels), steps) if steps else 0
+        held = _median(lambda: model.train_on_batch(images, labels), steps)
         streamed = _median(lambda: model.train_on_batch(*next(supply)), steps)
         rounds.append((held, streamed))
     found["step_in_memory"], found["step_streamed"] = (float(value) for value in np.median(rounds, axis=0))
@@ -108,6 +109,7 @@ def step_costs(folder: pathlib.Path, batch: int, steps: int = 4) -> dict[str, fl
     for _ in range(20):
         next(supply)
     found["read"] = (time.perf_counter() - begin) / 20
+    found["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return found
 
 
@@ -120,8 +122,8 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     path = given.folder / "throughput.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    tasks = {f"{name} {given.batch}": lambda name=name: attack_costs(name, given.batch) for name in MODELS}
-    tasks[f"step {given.batch}"] = lambda: step_costs(given.folder, given.batch)
+    tasks = {f"step {given.batch}": lambda: step_costs(given.folder, given.batch)}
+    tasks |= {f"{name} {given.batch}": lambda name=name: attack_costs(name, given.batch) for name in MODELS}
     for key, task in tasks.items():
         if key not in found:
             found[key] = task()
