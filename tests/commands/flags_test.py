@@ -25,8 +25,11 @@ from wasser_tf.serving.robustness import RobustnessProbe
 
 _BALL = ThreatModel(p=2.0, kernel_size=3, normalize_mass=False, capacity=2.0)
 _BALL_FLAGS = ["--p=2", "--kernel_size=3", "--nonormalize_mass", "--capacity=2"]
-_READING_FLAGS = ["--image_size=12,10", "--crop=random", "--channels=3", "--class_names=a,b", "--bad_files=skip"]
-_READING = ReadingOptions(image_size=(12, 10), crop="random", channels=3, class_names=("a", "b"), bad_files="skip")
+_READING_FLAGS = ["--image_size=12,10", "--crop=random", "--channels=3", "--class_names=a,b"]
+_READING_FLAGS += ["--bad_files=skip", "--streaming=never"]
+_READING = ReadingOptions(
+    image_size=(12, 10), crop="random", channels=3, class_names=("a", "b"), bad_files="skip", streaming="never"
+)
 _DATA_FLAGS = ["--dataset=mnist", "--data_dir=sets", "--download", *_READING_FLAGS]
 _SELECTION_FLAGS = ["--split=validation", "--num_examples=7", "--indices=places.npy"]
 _SOURCE = ImageSource(
@@ -89,7 +92,8 @@ def test_attack(load, parse, spy, process, monkeypatch, capsys):
     settings = [flag for flag in _SETTING_FLAGS if not flag.startswith(("--restarts", "--attack_loss"))]
     given = parse(
         "--model=m.keras", "--attack=wasser_attack", "--epsilon=0.7",
-        *_MODEL_FLAGS, "--allow_chance_accuracy", *_DATA_FLAGS, *_SELECTION_FLAGS, *_BALL_FLAGS, *settings,
+        *_MODEL_FLAGS, "--allow_chance_accuracy", "--stored_examples=int8", *_DATA_FLAGS, *_SELECTION_FLAGS,
+        *_BALL_FLAGS, *settings,
         *_SCHEDULE_FLAGS, "--nodeterministic", "--output_dir=out", "--overwrite", "--batch_size=5",
     )  # fmt: skip
     assert binary.new_flags == given | {"restarts", "attack_loss", "original_index"}
@@ -106,6 +110,7 @@ def test_attack(load, parse, spy, process, monkeypatch, capsys):
         batch_size=5,
         options=_OPTIONS,
         allow_chance_accuracy=True,
+        stored_examples="int8",
     )
     _same(config, wanted)
     assert not options and config.verbose and process == [11]
@@ -135,7 +140,7 @@ _EVALUATE = [
     "--rescore", "--verify_exact", "--verify_examples=3", "--nosanity", "--skip_fooled", "--minimal_radius",
     "--main_attack=wasser_attack:iterations=4", "--sanity_examples=6", *_DATA_FLAGS, *_SELECTION_FLAGS, *_BALL_FLAGS,
     *_SETTING_FLAGS, "--nodeterministic", "--output_dir=out", "--overwrite", "--batch_size=5", *_MODEL_FLAGS,
-    "--allow_chance_accuracy", "--certification=proofs",
+    "--allow_chance_accuracy", "--certification=proofs", "--stored_examples=none",
 ]  # fmt: skip
 
 
@@ -168,6 +173,7 @@ def test_evaluate(load, parse, spy, process, capsys):
         sanity_examples=6,
         batch_size=5,
         skip_fooled=True,
+        stored_examples="none",
         options=_OPTIONS,
     )
     _same(config, wanted)
@@ -297,7 +303,7 @@ def test_export_without_names_or_a_probe(export, parse, spy, monkeypatch):
 _BOARD_FLAGS = [
     *_DATA_FLAGS, *_SELECTION_FLAGS, *_BALL_FLAGS, *_SETTING_FLAGS,
     "--attacks=mirror_ascent,wasser_attack:seed=2", "--radii=0.4,0.2", "--output_dir=out", "--results_dir=docs",
-    "--batch_size=5", *_MODEL_FLAGS, "--allow_chance_accuracy", "--certification=proofs",
+    "--batch_size=5", *_MODEL_FLAGS, "--allow_chance_accuracy", "--certification=proofs", "--stored_examples=int16",
 ]  # fmt: skip
 
 
@@ -313,6 +319,7 @@ def _check_board(board):
         options=_OPTIONS,
         allow_chance_accuracy=True,
         certification="proofs",
+        stored_examples="int16",
     )
     _same(board, wanted)
 

@@ -100,6 +100,7 @@ _TRAIN = [
     ("--channels=1", {"channels": 1}),
     ("--class_names=a,b", {"class_names": ("a", "b")}),
     ("--bad_files=skip", {"bad_files": "skip"}),
+    ("--streaming=always", {"streaming": "always"}),
     ("--validation_size=17", {"validation_size": 17}),
     ("--model=mlp", {"model": "mlp"}),
     ("--width=0.5", {"width": 0.5}),

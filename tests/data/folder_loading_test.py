@@ -190,11 +190,15 @@ def test_paths_and_names(tmp_path, monkeypatch):
         data.load("fotos")
 
 
-def test_a_set_that_does_not_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
+def test_a_set_that_does_not_fit_is_streamed_or_refused_before_it_is_read(tmp_path, monkeypatch):
+    from wasser_tf.data.streaming import is_streamed
     from wasser_tf.runtime import memory
 
     root = pictures(tmp_path, count=6)
     monkeypatch.setattr(memory, "available_memory", lambda: 12 * 6 * 5 * 3 * 4 - 1)
     with pytest.raises(ValueError, match="The 12 images of .* need about .* GiB and .* GiB of memory are available"):
-        data.load(root)
-    assert sizes(data.load(root, splits=("test",))) == [0, 0, 2]
+        data.load(root, streaming="never")
+    assert is_streamed(data.load(root).train.images)
+    # A sixth of them takes less than half of the memory.
+    assert not is_streamed(data.load(root, splits=("test",)).test.images)
+    assert sizes(data.load(root, splits=("test",), streaming="never")) == [0, 0, 2]

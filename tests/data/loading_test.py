@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 from wasser_tf import data
 from wasser_tf.data import tensorflow_datasets
+from wasser_tf.data.streaming import is_streamed
 
 
 def test_digits_are_the_same_1797_in_three_disjoint_parts():
@@ -225,6 +226,25 @@ def test_sizes_that_differ_are_resized(tmp_path):
     tiny = _tiny("tiny_of_sizes", tmp_path, image_size=(6, 3))
     assert tiny.image_shape == (6, 3, 1)
     np.testing.assert_allclose(np.ptp(tiny.train.images, axis=(1, 2, 3)), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name, reading", [("tiny_sorted", {}), ("tiny_of_sizes", {"image_size": (6, 3)})])
+def test_streams_are_the_sets_in_memory(tmp_path, name, reading):
+    _tiny(name, tmp_path / "records", **reading)
+    held = _tiny(name, tmp_path / "records", **reading)
+    with pytest.raises(ValueError, match=f"its files have no random access: prepare it .*tfds build {name} --file_for"):
+        _tiny(name, tmp_path / "records", streaming="always", **reading)
+    streamed = _tiny(name, tmp_path / "random", streaming="always", **reading)
+    for one, other in zip(held[1:4], streamed[1:4], strict=True):
+        assert is_streamed(other.images)
+        np.testing.assert_array_equal(other.images, one.images)
+        np.testing.assert_array_equal(other.labels, one.labels)
+        np.testing.assert_array_equal(other.index, one.index)
+    # Files with random access are read into memory as well.
+    again = _tiny(name, tmp_path / "random", **reading)
+    np.testing.assert_array_equal(again.train.images, held.train.images)
+    with pytest.raises(ValueError, match="test split of tiny_unlabelled has examples without a label"):
+        _tiny("tiny_unlabelled", tmp_path / "random", streaming="always")
 
 
 def test_unlabelled_splits_are_refused(tmp_path):

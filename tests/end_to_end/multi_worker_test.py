@@ -1,4 +1,4 @@
-"""bin/train.py on two workers that speak over loopback, one of which is killed."""
+"""bin/train.py on two workers that speak over loopback and read half of a folder each; one of them is killed."""
 
 import json
 import pathlib
@@ -10,14 +10,24 @@ import time
 
 import numpy as np
 import pytest
+import sklearn.datasets
+from PIL import Image
 
 _ROOT = pathlib.Path(__file__).parents[2]
 # The report attacks as many images as a worker trains on at a time, and so shares what training compiled.
 _FLAGS = """
 --model=mlp --standard_epochs=1 --epochs=6 --batch_size=256 --optimizer=sgd --learning_rate=0.1
---iterations=2 --report_iterations=2 --num_attack_examples=128 --radii=0.1
+--iterations=2 --report_iterations=2 --num_attack_examples=128 --radii=0.1 --augment=shift
 """.split()
 _PATIENCE = 600
+
+
+def _write_digits(folder):
+    """Writes the digits as PNG files, in folders of the classes."""
+    digits = sklearn.datasets.load_digits()
+    for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        (folder / f"n{label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15).astype(np.uint8)).save(folder / f"n{label}" / f"{number}.png")
 
 
 def _start(environment, folder, log, *flags, tf_config=None):
@@ -26,6 +36,7 @@ def _start(environment, folder, log, *flags, tf_config=None):
     if tf_config:
         environment["TF_CONFIG"] = json.dumps(tf_config)
     command = [sys.executable, str(_ROOT / "bin" / "train.py"), *_FLAGS, f"--output_dir={folder}", *flags]
+    command.append(f"--dataset={log.parent / 'digits'}/")
     with open(log, "w") as file:
         # A file and not a pipe: a worker that no one reads must not wait.
         return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
@@ -47,6 +58,7 @@ def _start_workers(environment, tmp_path, name):
             folders[index],
             logs[index],
             "--distribute=multi_worker",
+            "--streaming=always",
             "--resume",
             tf_config={"cluster": cluster, "task": {"type": "worker", "index": index}},
         )
@@ -57,6 +69,7 @@ def _start_workers(environment, tmp_path, name):
 
 @pytest.mark.slow
 def test_a_worker_is_killed_and_the_job_resumes_from_its_backup(environment, tmp_path):
+    _write_digits(tmp_path / "digits")
     started = []
     try:
         workers, logs = _start_workers(environment, tmp_path, "first")
@@ -69,7 +82,7 @@ def test_a_worker_is_killed_and_the_job_resumes_from_its_backup(environment, tmp
             time.sleep(0.01)
         workers[1].send_signal(signal.SIGKILL)
         # What it is compared with, while the survivor has yet to notice.
-        alone = _start(environment, tmp_path / "alone", tmp_path / "alone.log")
+        alone = _start(environment, tmp_path / "alone", tmp_path / "alone.log", "--streaming=never")
         started.append(alone)
         # TensorFlow looks every half a minute whether the others are there.
         assert workers[0].wait(_PATIENCE) == 1, logs[0].read_text()

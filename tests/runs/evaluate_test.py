@@ -187,9 +187,9 @@ def test_examples_are_kept_only_as_far_as_drawn_or_verified(world, config, monke
     kept = []
     results = evaluate.Sweep.results
 
-    def spy(self, model, radius, *, rescored, images):
-        kept.append((rescored, images))
-        return results(self, model, radius, rescored=rescored, images=images)
+    def spy(self, model, radius, *, rescored, images, exact):
+        kept.append((rescored, images, exact))
+        return results(self, model, radius, rescored=rescored, images=images, exact=exact)
 
     monkeypatch.setattr(evaluate.Sweep, "results", spy)
     monkeypatch.setattr(evaluate, "verify", lambda *given: ExactCheck(
@@ -198,7 +198,7 @@ def test_examples_are_kept_only_as_far_as_drawn_or_verified(world, config, monke
     run_evaluation(config(radii=(0.1,)), verify_exact=3)
     run_evaluation(config(radii=(0.1,)), verify_exact=30, rescore_only=True)
     run_evaluation(config(radii=(0.1,)), verify_exact=0)
-    assert kept == [(False, 8), (False, 8), (True, 30), (False, None)]
+    assert kept == [(False, 8, False), (False, 8, True), (True, 30, True), (False, None, True)]
 
 
 def test_bisection_gets_the_settings_of_the_config_and_lowers_radii(world, config, monkeypatch, tmp_path):
@@ -214,6 +214,7 @@ def test_bisection_gets_the_settings_of_the_config_and_lowers_radii(world, confi
     (found,) = run_evaluation(made, log=told.append)
     ((attack, classifier, images, labels, options),) = asked
     assert attack is made.attacks["b"] and classifier is _classifier and labels.tolist() == [1, 2, 3, 4, 5, 0]
+    assert options.pop("index").tolist() == [0, 1, 2, 3, 4, 5]
     assert options.pop("log") == told.append and options == {"largest": 0.4, "batch_size": 4}
     assert "Minimal radii of m with b" in told and found.bisected and images.shape == (6, 8, 8, 1)
     np.testing.assert_allclose(found.minimal_radii, [0.01, 0.05, 0.2, 0.1, 0.35, 0])
@@ -317,7 +318,9 @@ def test_a_config_is_stored_and_read_back(world, config, tmp_path):
         models={"m": "m.keras", "n": "n.keras"}, options=ModelOptions(input_range=(0, 255), output=1, signature="s"),
     )  # fmt: skip
     values = storage.through_json(made.to_json())
-    assert values.keys() - {"wasser_tf"} == {field.name for field in dataclasses.fields(made)} - {"output_dir"}
+    assert values.keys() - {"wasser_tf"} == (
+        {field.name for field in dataclasses.fields(made)} - {"output_dir", "stored_examples"}
+    )
     # Nothing is stored about a classifier where nothing is given, as in earlier files.
     assert "options" not in config().to_json()
     assert values["wasser_tf"] == wasser_tf.__version__

@@ -93,6 +93,7 @@ def test_the_defaults():
         "channels": None,
         "class_names": None,
         "bad_files": "refuse",
+        "streaming": "auto",
         "validation_size": None,
         "model": "lenet",
         "width": 1.0,
@@ -154,6 +155,7 @@ _OTHERS = {
     "channels": 3,
     "class_names": ("a", "b"),
     "bad_files": "skip",
+    "streaming": "always",
     "validation_size": 1,
     "model": "mlp",
     "width": 1e-3,
@@ -202,7 +204,10 @@ _OTHERS = {
     "overwrite": True,
 }
 # What does not decide what a run ends with.
-_PLACE = {"output_dir", "data_dir", "download", "distribute", "attack_chunk", "deterministic", "resume", "overwrite"}
+_PLACE = {
+    "output_dir", "data_dir", "download", "streaming", "distribute", "attack_chunk", "deterministic", "resume",
+    "overwrite",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from wasser_tf.training.distribution import Distribution
+from wasser_tf.training.distribution import Distribution, parts_of_worker
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -36,6 +36,19 @@ def _values(trained, name):
 def test_two_replicas_with_half_the_batch_make_the_weights_of_one(trained, two):
     for one, other in zip(_values(trained, "one"), _values(trained, two), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def test_two_replicas_that_read_half_of_a_stream_each_make_the_weights_of_one(trained):
+    """From the second step of an epoch on, with random shifts."""
+    one, two = _values(trained, "streamed_one"), _values(trained, "streamed_two")
+    assert np.abs(one[0] - _values(trained, "one")[0]).max() > 1e-3
+    for left, right in zip(one, two, strict=True):
+        np.testing.assert_allclose(right, left, atol=1e-5)
+
+
+def test_workers_share_a_batch():
+    of = types.SimpleNamespace(num_replicas=6)
+    assert [parts_of_worker(worker, 3, of) for worker in range(3)] == [(0, 2, 6), (2, 4, 6), (4, 6, 6)]
 
 
 def test_replicas_have_different_random_starts(trained):

@@ -3,14 +3,17 @@
 A process of its own, for logical devices must be set before TensorFlow starts.
 """
 
+import functools
 import sys
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf import LinearRamp, Staircase, ThreatModel, WasserTrain
+from wasser_tf import LinearRamp, Staircase, ThreatModel, WasserTrain, data
 from wasser_tf.attacks import Attack, AttackResult
+from wasser_tf.data.augmentation import Augmentation, RandomShift
+from wasser_tf.data.streaming import StreamedImages
 from wasser_tf.training.distribution import Distribution
 
 
@@ -44,7 +47,7 @@ class Sign(Noise):
         return AttackResult(tf.clip_by_value(images + step, 0, 1), *[None] * 9)
 
 
-def _train(distribution, attack, *, keras_fit=False, rate=0.1, **options):
+def _train(distribution, attack, *, keras_fit=False, streamed=False, rate=0.1, **options):
     rng = np.random.default_rng(0)
     images, labels = rng.random((24, 6, 5, 1), np.float32), rng.integers(0, 3, 24).astype(np.int32)
     keras.utils.set_random_seed(3)
@@ -61,7 +64,14 @@ def _train(distribution, attack, *, keras_fit=False, rate=0.1, **options):
             metrics=["accuracy"],
         )
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8, drop_remainder=True)
-    if keras_fit:
+    if streamed:
+        rows = np.arange(24)
+        split = data.Split(StreamedImages(lambda row: images[row], rows, (6, 5, 1)), labels, rows)
+        augment = Augmentation([RandomShift(1, 1)])
+        make = functools.partial(data.batches, split, 8, shuffle=True, seed=1, drop_remainder=True, augment=augment)
+        distribution.fit_from(model, make, 1, True, epochs=2, done=0, callbacks=())
+        logs = []
+    elif keras_fit:
         logs = model.fit(batches, epochs=2, verbose=0).history
         logs = [logs[key] for key in sorted(logs)]
     else:
@@ -88,6 +98,8 @@ def main():
         "two": _train(two, sign),
         "two_by_keras": _train(two, sign, keras_fit=True),
         "chunks": _train(two, sign, attack_chunk=3),
+        "streamed_one": _train(one, sign, streamed=True),
+        "streamed_two": _train(two, sign, streamed=True),
         "radii_one": _train(one, sign, **radii),
         "radii_two": _train(two, sign, **radii),
         "curricula_one": _train(one, sign, **curricula),

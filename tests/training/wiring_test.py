@@ -67,7 +67,8 @@ class _Recorded(Distribution):
         self.seen = seen
         seen["process.distribute"] = name
 
-    def fit(self, model, batches, *, epochs, initial_epoch=0, callbacks=()):
+    def fit(self, model, batches, *, epochs, initial_epoch=0, callbacks=(), make_share=None):
+        assert make_share is None
         name = "wasser_train" if isinstance(model, WasserTrain) else "standard"
         schedule = model.optimizer._learning_rate
         self.seen |= {f"{name}.{key}": value for key, value in self._training(model, batches, callbacks).items()}
@@ -249,6 +250,7 @@ _WIRES = [
     ({"channels": 1}, _loaded(channels=1)),
     ({"class_names": ["a", "b"]}, _loaded(class_names=("a", "b"))),
     ({"bad_files": "skip"}, _loaded(bad_files="skip")),
+    ({"streaming": "never"}, _loaded(streaming="never")),
     ({"model": "mlp"}, _built("mlp")),
     ({"width": 0.5}, _built(width=0.5)),
     ({"blur": 2}, {"blur": {2}}),

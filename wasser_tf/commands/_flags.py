@@ -21,8 +21,9 @@ from wasser_tf.commands._objects import make_attacks as make_attacks
 from wasser_tf.commands._objects import numbers as numbers
 from wasser_tf.commands._objects import threat_model as threat_model
 from wasser_tf.commands._run import run as run
-from wasser_tf.data.reading import BAD_FILES, CROPS, ReadingOptions
+from wasser_tf.data.reading import BAD_FILES, CROPS, STREAMING, ReadingOptions
 from wasser_tf.data.selection import ImageSource
+from wasser_tf.evaluation.stored_examples import STORED
 from wasser_tf.models import ModelOptions
 from wasser_tf.models.options import DATA_FORMATS, RETURNS
 from wasser_tf.runs.leaderboard import Board
@@ -115,6 +116,13 @@ def define_reading() -> None:
     flags.DEFINE_enum(
         "bad_files", "refuse", BAD_FILES, "Whether to refuse or skip unreadable and other files in a folder of images."
     )
+    flags.DEFINE_enum(
+        "streaming",
+        "auto",
+        STREAMING,
+        "Whether images are read from files as they are needed: always, never, or auto: if the set would take more "
+        "than half of the available memory.",
+    )
 
 
 def reading_values() -> dict[str, Any]:
@@ -137,6 +145,7 @@ def reading_values() -> dict[str, Any]:
         "channels": None if FLAGS.channels is None else int(FLAGS.channels),
         "class_names": None if FLAGS.class_names is None else tuple(FLAGS.class_names),
         "bad_files": FLAGS.bad_files,
+        "streaming": FLAGS.streaming,
     }
 
 
@@ -269,6 +278,17 @@ def define_output(batch_size: int = 128) -> None:
     flags.DEFINE_integer("batch_size", batch_size, "Images per batch.", lower_bound=1)
 
 
+def define_stored_examples() -> None:
+    """Defines the flag that says in which form adversarial images are stored."""
+    flags.DEFINE_enum(
+        "stored_examples",
+        "float32",
+        STORED,
+        "The form of stored images: float32: clean image, feasible and raw example; int16, int8: the changes from the "
+        "clean image only; none: no images.",
+    )
+
+
 def define_board() -> None:
     """Defines the flags that say how a classifier of the leaderboard is evaluated and where results go.
 
@@ -280,6 +300,7 @@ def define_board() -> None:
     define_attack_settings()
     define_classifier()
     define_chance_accuracy()
+    define_stored_examples()
     flags.DEFINE_list(
         "attacks", "ensemble", f"The attacks, each as name or name:setting=value:…; available: {WASSERSTEIN_ATTACKS}."
     )
@@ -311,6 +332,7 @@ def board() -> Board:
         options=model_options(),
         allow_chance_accuracy=FLAGS.allow_chance_accuracy,
         certification=FLAGS.certification,
+        stored_examples=FLAGS.stored_examples,
     )
 
 

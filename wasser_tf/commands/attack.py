@@ -30,6 +30,7 @@ _flags.define_selection()
 _flags.define_threat_model()
 _flags.define_attack_settings()
 _flags.define_deterministic()
+_flags.define_stored_examples()
 _flags.define_output()
 flags.adopt_module_key_flags(_flags)
 
@@ -46,6 +47,7 @@ def main() -> None:
         batch_size=FLAGS.batch_size,
         options=_flags.model_options(),
         allow_chance_accuracy=FLAGS.allow_chance_accuracy,
+        stored_examples=FLAGS.stored_examples,
     )
     record = run_attack(config)
     print(f"\n{tables.summary(record)}\nWritten: {FLAGS.output_dir}")

@@ -65,6 +65,7 @@ _flags.define_selection()
 _flags.define_threat_model()
 _flags.define_attack_settings()
 _flags.define_deterministic()
+_flags.define_stored_examples()
 _flags.define_output()
 flags.adopt_module_key_flags(_flags)
 
@@ -103,6 +104,7 @@ def _config() -> EvaluationRun:
         sanity_examples=FLAGS.sanity_examples,
         batch_size=FLAGS.batch_size,
         skip_fooled=FLAGS.skip_fooled,
+        stored_examples=FLAGS.stored_examples,
         options=_flags.model_options(),
     )
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from wasser_tf.data.augmentation import Augmentation
 from wasser_tf.data.dataset import Split
+from wasser_tf.data.streaming import is_streamed, read_rows
 from wasser_tf.runtime.arguments import is_whole
 
 
@@ -55,6 +56,8 @@ def batches(
     drop_remainder: bool = False,
     augment: Augmentation | None = None,
     numbered: bool = False,
+    first_step: int = 0,
+    share: tuple[int, int, int] | None = None,
 ) -> tf.data.Dataset:
     """Returns batches of (images float32 [b, H, W, C], labels int32 [b]). Each pass over them is an epoch.
 
@@ -69,9 +72,12 @@ def batches(
       augment: An augmentation of the images of shuffled batches, a pure function of (seed, epoch, step).
       numbered: Whether images are {"image": images, "number": their rows in the split, int32 [b]}, for `WasserTrain`
         with warm_start.
+      first_step: The step with which each pass over shuffled batches begins, to continue an interrupted epoch.
+      share: Of each shuffled batch, divided into `total` equal parts: (first, last, total) for the parts from `first`
+        to below `last`, one after another. A worker of a distributed training thus reads its own images only.
 
     Returns:
-      The batches, with a known cardinality.
+      The batches, with a known cardinality. Those of `StreamedImages` are read and decoded while others are used.
 
     Raises:
       ValueError: The split is empty, or an argument is out of its range.
@@ -101,6 +107,15 @@ def batches(
         raise ValueError("augment needs shuffle=True, because only training images are augmented: leave augment out.")
     # A larger batch is the whole split as well; TensorFlow refuses numbers from 2**63.
     batch_size = min(batch_size, count)
+    streamed = is_streamed(split.images)
+    if share is not None and batch_size % share[2]:
+        raise ValueError(f"batch_size must be a multiple of the {share[2]} shares, got {batch_size}.")
+    if not shuffle and streamed:
+        pairs = tf.data.Dataset.from_tensor_slices((np.arange(count, dtype=np.int64), split.labels))
+        read = pairs.batch(batch_size, drop_remainder=drop_remainder).map(
+            lambda rows, labels: (_numbered(read_rows(split.images, rows), rows, numbered), labels)
+        )
+        return read.prefetch(2)
     if not shuffle:
         number = np.arange(count, dtype=np.int32)
         images = {"image": split.images, "number": number} if numbered else split.images
@@ -119,26 +134,50 @@ def batches(
         orders, output_signature=(tf.TensorSpec([count], tf.int64), tf.TensorSpec([], tf.int64))
     )
     with tf.device("CPU:0"):
-        images, labels = tf.constant(split.images), tf.constant(split.labels)
+        images = split.images if streamed else tf.constant(split.images)
+        labels = tf.constant(split.labels)
 
     def one_pass(rows: tf.Tensor, current: tf.Tensor) -> tf.data.Dataset:
         parts = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size, drop_remainder=drop_remainder)
-        return parts.enumerate().map(lambda step, rows: batch(rows, current, step))
+        parts = parts.enumerate().skip(first_step)
+        if share is None:
+            return parts.map(lambda step, rows: batch(rows, current, step))
+        first, last, total = share
+        size = batch_size // total
+        pieces = parts.flat_map(
+            lambda step, rows: tf.data.Dataset.range(first, last).map(
+                lambda piece: (step, piece * size, tf.ensure_shape(rows[piece * size : (piece + 1) * size], [size]))
+            )
+        )
+        return pieces.map(lambda step, start, rows: batch(rows, current, step, start))
 
-    def batch(rows: tf.Tensor, current: tf.Tensor, step: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        chosen = tf.gather(images, rows)
+    def batch(
+        rows: tf.Tensor, current: tf.Tensor, step: tf.Tensor, start: tf.Tensor | None = None
+    ) -> tuple[Any, tf.Tensor]:
+        chosen = read_rows(images, rows) if streamed else tf.gather(images, rows)
         if augment is not None:
-            chosen = augment(chosen, step_seed(seed, current, step))
-        if numbered:
-            chosen = {"image": chosen, "number": tf.cast(rows, tf.int32)}
-        return chosen, tf.gather(labels, rows)
+            own_seed = step_seed(seed, current, step)
+            chosen = augment(chosen, own_seed) if start is None else _augment_part(augment, chosen, own_seed, start)
+        return _numbered(chosen, rows, numbered), tf.gather(labels, rows)
+
+    def _augment_part(augment: Augmentation, chosen: tf.Tensor, own_seed: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+        # Random numbers are drawn for the whole batch, so that they do not depend on the number of shares.
+        size = chosen.shape[0]
+        whole = tf.pad(chosen, [[start, batch_size - start - size], [0, 0], [0, 0], [0, 0]])
+        whole = augment(tf.ensure_shape(whole, [batch_size, *chosen.shape[1:]]), own_seed)
+        return tf.ensure_shape(whole[start : start + size], chosen.shape)
 
     shuffled = order.flat_map(one_pass)
     steps = count // batch_size if drop_remainder else -(-count // batch_size)
+    steps = (steps - first_step) * (1 if share is None else share[1] - share[0])
     options = tf.data.Options()
     # A generator has no files to shard; without this option a strategy warns about it.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return shuffled.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2).with_options(options)
+
+
+def _numbered(images: tf.Tensor, rows: tf.Tensor, numbered: bool) -> Any:
+    return {"image": images, "number": tf.cast(rows, tf.int32)} if numbered else images
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:

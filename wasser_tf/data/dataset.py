@@ -1,17 +1,22 @@
-"""Datasets in memory: splits of images and labels, and the division of a set into splits."""
+"""Datasets: splits of images and labels, and the division of a set into splits."""
 
 from typing import NamedTuple
 
 import numpy as np
 
+from wasser_tf.data.streaming import is_streamed, select_images
+
 SPLITS = ("train", "validation", "test")
+# How the digest of a set begins that is read as it is needed.
+STREAMED = "listing:"
 
 
 class Split(NamedTuple):
     """Examples of a dataset.
 
     Attributes:
-      images: The images, float32 [n, H, W, C] in [0, 1].
+      images: The images, float32 [n, H, W, C] in [0, 1]: an array, or `wasser_tf.data.streaming.StreamedImages`, which
+        read the images that they are indexed with.
       labels: The classes, int32 [n], from 0 to num_classes − 1.
       index: The position of each example in the split that it was read from, int32 [n], in the order of scikit-learn,
         tensorflow-datasets, the names of files, or an array. It identifies an image also if validation or test images
@@ -31,7 +36,7 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A dataset in memory. Splits that were not requested have no examples.
+    """A dataset. Splits that were not requested have no examples.
 
     Attributes:
       name: The name that it was loaded by.
@@ -41,7 +46,7 @@ class Dataset(NamedTuple):
       num_classes: The number of classes.
       class_names: The names of the classes, or None if the dataset has no names.
       digest: A hash of the files that were read and of how they were read, for folders and .npz files; None where the
-        name identifies the dataset.
+        name identifies the dataset. With streams it depends on the names and sizes of the files, not on their contents.
 
     Example:
     >>> from wasser_tf import data
@@ -127,6 +132,8 @@ def no_examples(image_shape: tuple[int, int, int]) -> Split:
 
 
 def _take(whole: Split, rows: np.ndarray) -> Split:
+    if is_streamed(whole.images):
+        return Split(select_images(whole.images, rows), whole.labels[rows], whole.index[rows])
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
         # Consecutive rows are a view, so that a large set is not stored twice.
         return Split(*(array[rows[0] : rows[-1] + 1] for array in whole))

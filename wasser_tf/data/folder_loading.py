@@ -1,4 +1,4 @@
-"""Reads a folder of images into memory, for `wasser_tf.data.load`."""
+"""Reads a folder of images, into memory or as a stream, for `wasser_tf.data.load`."""
 
 import concurrent.futures
 import hashlib
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from wasser_tf.data.dataset import SPLITS, Dataset, Split, no_examples
+from wasser_tf.data.dataset import SPLITS, STREAMED, Dataset, Split, no_examples
 from wasser_tf.data.decode import Header, decode_image, read_header
 from wasser_tf.data.division import check_classes, divide
 from wasser_tf.data.folder import ImageFile, Listing, list_folder
 from wasser_tf.data.reading import ReadingOptions
 from wasser_tf.data.sizing import fit, places_of, with_channels
+from wasser_tf.data.streaming import StreamedImages, is_to_stream
 from wasser_tf.runtime.arguments import first_line
-from wasser_tf.runtime.memory import check_available
 
 # The number of files that messages name.
 _NAMED = 10
@@ -61,7 +61,8 @@ def load_folder(
     bad.reasons.update(dict.fromkeys(listing.alien, "not a PNG or JPEG image in a folder of a class"))
     shape = _scan(listing, needed, reading, name, bad)
     count = sum(len(rows) for _, rows in divided.values())
-    check_available(4.0 * count * shape[0] * shape[1] * shape[2], f"The {count} images of {name}")
+    needed_bytes = 4.0 * count * shape[0] * shape[1] * shape[2]
+    read = _stream if (streamed := is_to_stream(needed_bytes, reading, f"The {count} images of {name}")) else _read
     digest = hashlib.sha256(json.dumps([shape, reading.crop, listing.class_names]).encode())
     loaded = {key: no_examples(shape) for key in SPLITS}
     for split in SPLITS:
@@ -70,7 +71,7 @@ def load_folder(
             chosen = [(row, listing.parts[part][row]) for row in rows]
             chosen = [(row, file) for row, file in chosen if file.name not in bad.reasons]
             digest.update(split.encode())
-            loaded[split] = _read(chosen, shape, reading, split == "train", bad, digest)
+            loaded[split] = read(chosen, shape, reading, split == "train", bad, digest)
     bad.report(reading)
     for split, (_, rows) in divided.items():
         if len(rows) and not len(loaded[split].labels):
@@ -80,7 +81,7 @@ def load_folder(
         **loaded,
         num_classes=len(listing.class_names),
         class_names=listing.class_names,
-        digest=digest.hexdigest(),
+        digest=(STREAMED if streamed else "") + digest.hexdigest(),
     )
 
 
@@ -143,6 +144,51 @@ def _read(
         images = images[kept]
     labels = np.array([files[position][1].label for position in kept], np.int32)
     return Split(images, labels, np.array([files[position][0] for position in kept], np.int32))
+
+
+def _stream(
+    files: Sequence[tuple[int, ImageFile]],
+    shape: tuple[int, int, int],
+    reading: ReadingOptions,
+    training: bool,
+    bad: "_BadFiles",
+    digest: Any,
+) -> Split:
+    """Returns files as one split that is read as it is needed.
+
+    Files that cannot be decoded are only known beforehand if all files are decoded, which is done if they are to be
+    skipped. Otherwise they are refused when they are read.
+    """
+    places = places_of(len(files), reading.crop if training else "none")
+    paths = [file.path for _, file in files]
+
+    def read(position: int) -> np.ndarray:
+        try:
+            return _image(pathlib.Path(paths[position]).read_bytes(), shape, reading.crop, places[position])
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow and TensorFlow raise many types for a broken file.
+            raise ValueError(
+                f"{paths[position]} cannot be read ({first_line(error, 100)}): repair or remove it, or pass "
+                "--bad_files=skip (bad_files='skip') to leave out such files."
+            ) from error
+
+    def size(position: int) -> int:
+        if reading.bad_files == "skip":
+            content = pathlib.Path(paths[position]).read_bytes()
+            _image(content, shape, reading.crop, places[position])
+            return len(content)
+        return os.stat(paths[position]).st_size
+
+    kept = []
+    for position, outcome in enumerate(_each(size, range(len(files)))):
+        _, file = files[position]
+        if bad.passes(file, outcome):
+            digest.update(json.dumps([file.name, file.label, outcome]).encode())
+            kept.append(position)
+    labels = np.array([files[position][1].label for position in kept], np.int32)
+    index = np.array([files[position][0] for position in kept], np.int32)
+    return Split(StreamedImages(read, np.array(kept, np.int64), shape), labels, index)  # type: ignore[arg-type]
 
 
 def _image(content: bytes, shape: tuple[int, int, int], crop: str, place: np.ndarray) -> np.ndarray:

@@ -26,8 +26,9 @@ def load(
     channels: int | None = None,
     class_names: Sequence[str] | None = None,
     bad_files: str = "refuse",
+    streaming: str = "auto",
 ) -> Dataset:
-    """Loads a dataset into memory. The splits are the same in every call and on every machine; they depend on no seed.
+    """Loads a dataset. The splits are the same in every call and on every machine; they depend on no seed.
 
     The digits are the 1,797 images of 8×8 pixels of scikit-learn: 1,197 for training, 200 for validation and 400 for
     test, with the classes in proportion. A folder holds train/, validation/ and test/ (or some of them) with a folder
@@ -50,13 +51,14 @@ def load(
       splits: The splits to load; the others have no examples.
       validation_size: The number of images held out of train for validation, instead of the size above.
       image_size: The height and width to resize to (bilinear, antialiased). Required if sizes differ within the set.
-      crop: "none", "center" or "random", see `ReadingOptions`, as for the next three.
+      crop: "none", "center" or "random", see `ReadingOptions`, as for the next four.
       channels: 1 for greyscale, 3 for colour.
       class_names: The names of the classes, in the order of the labels.
       bad_files: "refuse" or "skip" unreadable and other files of a folder.
+      streaming: "always" reads images as they are needed, "never" holds them in memory, "auto" decides by the size.
 
     Returns:
-      The dataset, with float32 images in [0, 1].
+      The dataset, with float32 images in [0, 1]. Those of a split that is streamed are `streaming.StreamedImages`.
 
     Raises:
       ValueError: The name is unknown, the set is missing, unreadable or not an image classification set, or an
@@ -82,7 +84,13 @@ def load(
         channels=channels,
         class_names=class_names,  # type: ignore[arg-type]  # It checks the type itself.
         bad_files=bad_files,
+        streaming=streaming,
     )
+    in_memory = name == "digits" or os.fspath(name).endswith(".npz")
+    if in_memory and streaming == "always":
+        raise ValueError(
+            f"streaming=always needs a folder of images or a set of tensorflow-datasets, got {name}: leave it out."
+        )
     if name == "digits":
         return _renamed(_load_digits(splits, validation_size or 200, reading), reading)
     if (path := _path_of(name)) is not None:

@@ -7,6 +7,7 @@ from wasser_tf.runtime.arguments import check_one_of, is_whole
 
 CROPS = ("none", "center", "random")
 BAD_FILES = ("refuse", "skip")
+STREAMING = ("auto", "always", "never")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class ReadingOptions:
         these are the names of class folders; otherwise they replace the names of the dataset.
       bad_files: The treatment of files of a folder that are not readable PNG or JPEG images in a class folder: "refuse"
         raises an error that names and counts them, "skip" leaves them out with a warning.
+      streaming: "always" reads the images of a folder or of tensorflow-datasets as they are needed, "never" holds them
+        in memory. "auto" streams a set that would take more than half of the available memory. The images are the same.
 
     Raises:
       ValueError: A field is out of its range.
@@ -39,6 +42,7 @@ class ReadingOptions:
     channels: int | None = None
     class_names: tuple[str, ...] | None = None
     bad_files: str = "refuse"
+    streaming: str = "auto"
 
     def __post_init__(self) -> None:
         size = self.image_size
@@ -52,6 +56,7 @@ class ReadingOptions:
             raise ValueError(f"crop={self.crop} needs the size of the crop: give image_size=(height, width) as well.")
         check_one_of("channels", self.channels, (None, 1, 3))
         check_one_of("bad_files", self.bad_files, BAD_FILES)
+        check_one_of("streaming", self.streaming, STREAMING)
         names = self.class_names
         if names is not None:
             if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) and name for name in names):
@@ -61,8 +66,10 @@ class ReadingOptions:
             object.__setattr__(self, "class_names", tuple(names))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields that differ from their defaults, as plain Python values."""
+        """Returns the fields that determine the images and differ from their defaults, as plain Python values."""
         values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
+        # The images are the same.
+        values.pop("streaming")
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, (value, default) in values.items()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wasser_tf import data
+from wasser_tf.data import streaming
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.arguments import as_path, first_line, is_whole
 
@@ -16,7 +17,7 @@ class Selection(NamedTuple):
     Attributes:
       name: The name of the dataset and the split, such as "mnist test".
       index: The position of each image in the split as loaded, int32 [n].
-      images: The images, float32 [n, H, W, C] in [0, 1].
+      images: The images, float32 [n, H, W, C] in [0, 1], possibly `streaming.StreamedImages`.
       labels: The classes, int32 [n].
       class_names: The names of the classes, or None.
       digest: The digest of the dataset, see `wasser_tf.data.Dataset`.
@@ -130,7 +131,7 @@ class ImageSource:
         return Selection(
             name,
             order.astype(np.int32),
-            split.images[order],
+            streaming.select_images(split.images, order),
             split.labels[order],
             dataset.class_names,
             dataset.digest,

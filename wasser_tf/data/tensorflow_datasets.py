@@ -1,4 +1,4 @@
-"""Reads image classification sets of tensorflow-datasets into memory, for `wasser_tf.data.load`."""
+"""Reads image classification sets of tensorflow-datasets, for `wasser_tf.data.load`."""
 
 import difflib
 import os
@@ -12,10 +12,12 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from wasser_tf.data.dataset import SPLITS, Dataset, Split, hold_out, no_examples, stratified_order
+from wasser_tf.data.random_access import FORMAT, has_random_access, refuse_sequential, stream_split
 from wasser_tf.data.reading import ReadingOptions
 from wasser_tf.data.sizing import fit, places_of, shape_after, with_channels
+from wasser_tf.data.streaming import is_to_stream
 from wasser_tf.runtime.arguments import first_line
-from wasser_tf.runtime.memory import check_available
+from wasser_tf.runtime.memory import available_memory, check_available
 
 _USUAL_NAMES = ("mnist", "fashion_mnist", "kmnist", "emnist/letters", "svhn_cropped", "cifar10", "cifar100")
 _NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?")
@@ -41,10 +43,19 @@ def load_prepared(
     if None in shape:
         raise ValueError(f"The images of {name} differ in size: pass image_size=(height, width) (--image_size=H,W).")
     read_shape, shape = shape, shape_after(shape, reading, name)
-    _prepare(builder, name, root, download)
+    _prepare(builder, name, root, download, reading.streaming == "always")
 
     def read(source: str, training: bool = False) -> Split:
-        return _read(builder, name, source, (image_key, label_key), read_shape, reading, training)
+        needed = 4.0 * builder.info.splits[source].num_examples * int(np.prod(shape, dtype=np.float64))
+        what, random_access = f"The images of the {source} split of {name}", has_random_access(builder)
+        streamed = is_to_stream(needed, reading, what)
+        if streamed and not random_access and (reading.streaming == "always" or needed > (available_memory() or 0)):
+            refuse_sequential(name)
+        described = (builder, name, source, (image_key, label_key), read_shape, reading, training)
+        if not random_access:
+            return _read(*described)
+        split = stream_split(*described)
+        return split if streamed else split._replace(images=split.images[:])
 
     stored = builder.info.splits
     test_source = next((source for source in ("test", "validation") if source in stored), None)
@@ -113,7 +124,7 @@ def _parent_of_sets(root: Any, base: str) -> Any:
     return root
 
 
-def _prepare(builder: Any, name: str, root: Any, download: bool) -> None:
+def _prepare(builder: Any, name: str, root: Any, download: bool, random_access: bool) -> None:
     if builder.is_prepared():
         return
     if not download:
@@ -122,7 +133,7 @@ def _prepare(builder: Any, name: str, root: Any, download: bool) -> None:
             f"download it, or --data_dir=... (data_dir=...) with the folder that holds {builder.name}/."
         )
     try:
-        builder.download_and_prepare()
+        builder.download_and_prepare(**({"file_format": FORMAT} if random_access else {}))
     except Exception as error:
         why = first_line(_reason(error))
         raise ValueError(

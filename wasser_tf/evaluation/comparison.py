@@ -41,6 +41,7 @@ def compare(
     dataset_name: str,
     from_logits: bool | None = None,
     batch_size: int = 128,
+    kept: int | None = None,
     log: Callable[[str], None] | None = None,
     verbose: bool = True,
 ) -> Comparison:
@@ -63,6 +64,7 @@ def compare(
       dataset_name: The name of the images in the records.
       from_logits: Whether the classifiers return logits; detected by default, see `metrics.is_from_logits`.
       batch_size: Images attacked at a time.
+      kept: The number of examples whose images are kept, the first ones; None for all. Scores do not need them.
       log: Takes a line before each attack.
       verbose: Whether to show a progress bar, or lines in a log.
 
@@ -84,20 +86,22 @@ def compare(
                 words = "" if not left else f"; {duration(left)} left"
                 log(f"[{meter.finished + 1}/{meter.total}] Attacking {name} at ε = {radius:g}{words}")
             begin = time.perf_counter()
-            evaluations.setdefault(name, []).append(
-                evaluate_attack(
-                    classifier,
-                    attack,
-                    split.images,
-                    split.labels,
-                    radius=radius,
-                    model_name=name,
-                    dataset_name=dataset_name,
-                    index=split.index,
-                    from_logits=from_logits,
-                    batch_size=batch_size,
-                    verbose=verbose,
-                )
+            found = evaluate_attack(
+                classifier,
+                attack,
+                split.images,
+                split.labels,
+                radius=radius,
+                model_name=name,
+                dataset_name=dataset_name,
+                index=split.index,
+                from_logits=from_logits,
+                batch_size=batch_size,
+                verbose=verbose,
             )
+            if kept is not None:
+                adversarial, raw = (images[:kept].copy() for images in (found.result.adversarial, found.result.raw))
+                found = found._replace(result=found.result._replace(adversarial=adversarial, raw=raw))
+            evaluations.setdefault(name, []).append(found)
             meter.done(name, time.perf_counter() - begin, "")
     return Comparison(classifiers, split, tuple(radii), evaluations)

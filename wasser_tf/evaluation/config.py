@@ -10,8 +10,9 @@ from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.data.selection import ImageSource
 from wasser_tf.evaluation.record import WORST_CASE
+from wasser_tf.evaluation.stored_examples import STORED
 from wasser_tf.models import ModelOptions, model_name
-from wasser_tf.runtime.arguments import is_whole
+from wasser_tf.runtime.arguments import check_one_of, is_whole
 from wasser_tf.runtime.run_files import CONFIG, Schema, read_document
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.version import __version__
@@ -38,6 +39,8 @@ class EvaluationRun:
         radius fooled. The robust accuracy of all attacks together then takes less work (although an example that an
         attack on a larger ball would find within a smaller ball may be missed), but attacks have no scores of their
         own.
+      stored_examples: The form of the images in the stored results, "float32" (exact), "int16" or "int8" (changes from
+        the clean images) or "none". It does not change the report; exact images are needed to verify or to score again.
       options: What is given about the classifiers, such as the range of their pixels.
 
     Raises:
@@ -55,6 +58,7 @@ class EvaluationRun:
     sanity_examples: int = 100
     batch_size: int = 128
     skip_fooled: bool = False
+    stored_examples: str = "float32"
     options: ModelOptions = ModelOptions()
 
     def __post_init__(self) -> None:
@@ -69,6 +73,7 @@ class EvaluationRun:
         for name in ("sanity_examples", "batch_size"):
             if not is_whole(getattr(self, name), 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}.")
+        check_one_of("stored_examples", self.stored_examples, STORED)
         if WORST_CASE in self.attacks:
             raise ValueError(f"{WORST_CASE!r} is the name of the row over all attacks: give the attack another name.")
         for attack in self.attacks.values():

@@ -1,12 +1,14 @@
-"""Adversarial examples as arrays and in .npz files."""
+"""Adversarial examples as arrays and in .npz files; wasser_tf/evaluation/stored_examples.py has the smaller files."""
 
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks import AttackResult
+from wasser_tf.evaluation import stored_examples
 from wasser_tf.evaluation.metrics import Predictions
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.arguments import first_line
@@ -91,26 +93,37 @@ class Examples(NamedTuple):
         )
 
 
-def write_examples(path: str | os.PathLike[str], examples: Examples, **extra: Any) -> None:
+def write_examples(path: str | os.PathLike[str], examples: Examples, stored: str = "float32", **extra: Any) -> None:
     """Writes examples to an .npz file, atomically.
 
     Args:
       path: The file to write.
       examples: The examples.
+      stored: The form of the images, one of `stored_examples.STORED`.
       **extra: More arrays to store in the file.
 
     Raises:
       OSError: The file cannot be written.
     """
     with storage.atomic_path(path) as beside:
-        np.savez_compressed(beside, allow_pickle=False, **{**examples.to_arrays(), **extra})
+        arrays = stored_examples.pack(examples.to_arrays(), stored)
+        np.savez_compressed(beside, allow_pickle=False, **{**arrays, **extra})
 
 
-def read_examples(path: str | os.PathLike[str]) -> tuple[Examples, dict[str, np.ndarray]]:
+def read_examples(
+    path: str | os.PathLike[str],
+    clean: Callable[[int], np.ndarray] | None = None,
+    images: int | None = None,
+    exact: bool = False,
+) -> tuple[Examples, dict[str, np.ndarray]]:
     """Reads examples from an .npz file.
 
     Args:
       path: A file written by `write_examples`.
+      clean: Returns the first clean images of the file, for a file of changes. Without it, the images of such a file
+        are left out.
+      images: The number of examples whose images are kept, counted from the first; None for all.
+      exact: Whether the images must be those that were scored.
 
     Returns:
       The examples, and the other arrays in the file by name.
@@ -120,12 +133,17 @@ def read_examples(path: str | os.PathLike[str]) -> tuple[Examples, dict[str, np.
     """
     try:
         arrays = storage.read_arrays(path)
+        if exact:
+            stored_examples.check_exact(arrays)
+        arrays = stored_examples.unpack(arrays, clean, images)
         examples = Examples.from_arrays(arrays)
     except KeyError as error:
         raise ValueError(f"{path} has no array {error}: give a file of adversarial examples.") from error
     except ValueError as error:
         raise ValueError(f"{path} cannot be read ({first_line(error)}): delete it and run the attack again.") from error
     known = examples.to_arrays()
+    if images is not None:
+        examples = keep_images(examples, images)
     return examples, {name: array for name, array in arrays.items() if name not in known}
 
 
@@ -157,7 +175,7 @@ def keep_images(whole: Examples, count: int) -> Examples:
 
     Scores and worst cases do not need the images.
     """
-    if count >= len(whole.labels):
+    if count >= len(whole.images):
         return whole
     # Copies, because a view would keep the whole arrays in memory.
     images, adversarial, raw = (

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+from typing import Any
 
 import numpy as np
 
 from wasser_tf import pretrained
+from wasser_tf.data.streaming import in_chunks
 from wasser_tf.models.applications import is_application, parse_application, weights_file
 
 
@@ -31,12 +33,16 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def array_digest(*arrays: np.ndarray) -> str:
-    """Returns the SHA-256 digest of the dtypes, shapes and contents of arrays, 64 hexadecimal digits."""
+def array_digest(*arrays: Any) -> str:
+    """Returns the SHA-256 digest of the dtypes, shapes and contents of arrays, 64 hexadecimal digits.
+
+    Images that are streamed have the digest of the array that they would be in memory.
+    """
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        for _, part in in_chunks(array):
+            digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
 
 

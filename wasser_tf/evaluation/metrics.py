@@ -131,12 +131,34 @@ def top_accuracy(classifier: Callable[..., Any], images: np.ndarray, labels: np.
       labels: Class indices, int32 [n].
       count: The number of classes.
     """
-    logits_fn = as_logits_fn(classifier, is_from_logits(classifier, images))
-    hits = 0
-    for start in range(0, len(images), 500):
-        logits = logits_fn(tf.constant(images[start : start + 500]))
-        hits += int(tf.reduce_sum(tf.cast(tf.math.in_top_k(labels[start : start + 500], logits, count), tf.int32)))
-    return hits / len(images)
+    return float(np.mean(ranks(classifier, images, labels, from_logits=is_from_logits(classifier, images)) < count))
+
+
+def ranks(
+    classifier: Callable[..., Any], images: np.ndarray, labels: np.ndarray, *, from_logits: bool, batch_size: int = 500
+) -> np.ndarray:
+    """Returns the number of classes that are more probable than the right one, int32 [n].
+
+    Args:
+      classifier: A Keras model, or any callable (images, training=False) -> [n, classes].
+      images: Float [n, H, W, C] in [0, 1].
+      labels: Class indices, int32 [n].
+      from_logits: Whether the classifier returns logits.
+      batch_size: Images at a time.
+    """
+    logits_fn = as_logits_fn(classifier, from_logits)
+    found = []
+    for start in range(0, len(images), batch_size):
+        logits = logits_fn(tf.constant(images[start : start + batch_size])).numpy()
+        right = np.take_along_axis(logits, labels[start : start + batch_size, None].astype(np.int64), axis=1)
+        found.append((logits > right).sum(axis=1, dtype=np.int32))
+    return np.concatenate(found)
+
+
+def has_many_classes(classifier: Any) -> bool:
+    """Returns whether top-5 accuracies are of interest: a Keras model with more than 10 classes."""
+    shape = getattr(classifier, "output_shape", None)
+    return isinstance(shape, tuple) and bool(shape[-1]) and shape[-1] > 10
 
 
 def is_from_logits(classifier: Callable[..., Any], images: np.ndarray) -> bool:

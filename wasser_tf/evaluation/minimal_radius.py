@@ -45,6 +45,7 @@ def minimal_radii(
     *,
     largest: float = 2.0,
     resolution: float = 0.005,
+    index: np.ndarray | None = None,
     batch_size: int = 128,
     log: Callable[[str], None] | None = None,
 ) -> MinimalRadii:
@@ -67,6 +68,7 @@ def minimal_radii(
       labels: Class indices [n], or one-hot.
       largest: The largest radius, > 0; an image that is not fooled there gets inf.
       resolution: The bisection ends when the bracket is at most this wide, > 0.
+      index: Numbers that seed the random starts, [n], see `Attack.__call__`.
       batch_size: Images attacked at a time.
       log: Takes a line of progress for each round.
 
@@ -86,6 +88,7 @@ def minimal_radii(
     classifier = seen.classifier
     images, labels = check_batch(classifier, seen.images, labels)
     count = len(images)
+    index = np.arange(count) if index is None else index
     size = batch_shape(count, batch_size)
     first = largest / 2**_DOUBLINGS
     # Radius 0 comes first, at which only images that are misclassified clean are fooled.
@@ -97,7 +100,7 @@ def minimal_radii(
             # Padded to whole batches, so that all rounds share compiled functions.
             rows = open_ones if best is None else np.resize(open_ones, -(-len(open_ones) // size) * size)
             found = attack(
-                classifier, images[rows], labels[rows], radius=tried[rows], index=rows, batch_size=batch_size
+                classifier, images[rows], labels[rows], radius=tried[rows], index=index[rows], batch_size=batch_size
             )
             success = found.success[: len(open_ones)]
             won, robust = open_ones[success], open_ones[~success]

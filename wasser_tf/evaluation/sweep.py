@@ -5,13 +5,14 @@ content depends on and is written atomically. An interrupted sweep therefore res
 sweep with one more radius attacks at that radius only.
 """
 
+import functools
 import hashlib
 import json
 import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,59 +20,22 @@ from wasser_tf import attacks
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.data.selection import Selection
-from wasser_tf.evaluation import examples, metrics
+from wasser_tf.evaluation import examples, metrics, stored_examples
+from wasser_tf.evaluation.cells import CellResult as CellResult
+from wasser_tf.evaluation.cells import Model as Model
+from wasser_tf.evaluation.cells import Stage
 from wasser_tf.evaluation.examples import Examples
 from wasser_tf.evaluation.fingerprint import array_digest, safe_name
 from wasser_tf.evaluation.rescoring import rescore
+from wasser_tf.evaluation.stored_examples import PICTURES, STORED
 from wasser_tf.runtime import interruption
+from wasser_tf.runtime.arguments import check_one_of
 from wasser_tf.runtime.progress import Progress
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.version import __version__
 
 # An attack that drops fooled images does so in whole batches, so its cells hold several batches.
 _BATCHES_WHERE_FOOLED_ARE_SKIPPED = 4
-
-
-class Model(NamedTuple):
-    """A classifier in a sweep.
-
-    Attributes:
-      name: The name in reports.
-      fingerprint: A hash that changes with the classifier, see `fingerprint`.
-      classifier: The loaded model.
-    """
-
-    name: str
-    fingerprint: str
-    classifier: Any
-
-
-class CellResult(NamedTuple):
-    """The stored examples of one model under one attack at one radius.
-
-    Attributes:
-      label: The name of the attack in the sweep.
-      attack: The attack.
-      rows: The positions of the m attacked images among all images of the sweep, in ascending order, [m].
-      examples: The examples of those images.
-      seconds: Duration of the attack in seconds, summed over the chunks.
-    """
-
-    label: str
-    attack: Attack
-    rows: np.ndarray
-    examples: Examples
-    seconds: float
-
-
-class _Stage(NamedTuple):
-    """One attack at one radius on one model: the positions of the images it attacks, and of those in each file."""
-
-    label: str
-    attack: Attack
-    radius: float
-    rows: np.ndarray
-    cells: dict[pathlib.Path, np.ndarray]
 
 
 class Sweep:
@@ -93,6 +57,7 @@ class Sweep:
       batch_size: Images attacked at a time.
       skip_fooled: Whether an attack skips images that an earlier attack fooled, at the same radius or a smaller one,
         and, after the first attack, images that are misclassified clean.
+      stored: The form of the images in the cells, one of `stored_examples.STORED`. It does not change the results.
     """
 
     def __init__(
@@ -106,6 +71,7 @@ class Sweep:
         chunk_size: int = 128,
         batch_size: int = 128,
         skip_fooled: bool = False,
+        stored: str = "float32",
     ):
         """Initialises the sweep; nothing is attacked or written yet.
 
@@ -118,6 +84,7 @@ class Sweep:
           chunk_size: Images in a cell.
           batch_size: Images attacked at a time, at most `chunk_size`.
           skip_fooled: Whether an attack skips images that are already fooled.
+          stored: The form of the images in the cells.
 
         Raises:
           ValueError: A list is empty, two models or radii are equal, a radius is not valid, or an attack does not
@@ -139,6 +106,8 @@ class Sweep:
         self.chunk_size = min(chunk_size, len(images.labels))
         self.batch_size = min(batch_size, self.chunk_size)
         self.skip_fooled = skip_fooled
+        check_one_of("stored_examples", stored, STORED)
+        self.stored = stored
         self._fooled: dict[pathlib.Path, np.ndarray] = {}
         self._digests: dict[bytes, str] = {}
 
@@ -169,8 +138,11 @@ class Sweep:
                         begin = time.perf_counter()
                         found = self._attack(model.classifier, from_logits, attack, radius, rows)
                         seconds = time.perf_counter() - begin
-                        examples.write_examples(path, found, seconds=np.float64(seconds))
                         fooled = int(np.sum(found.result.success | found.clean.wrong))
+                        extra = {"seconds": np.float64(seconds), **self._ranks(model.classifier, found, from_logits)}
+                        if self.stored == "none":
+                            found = examples.keep_images(found, int(np.sum(rows < PICTURES)))
+                        examples.write_examples(path, found, self.stored, **extra)
                         line = f"{model.name}, {label}, ε = {radius:g}: {fooled} of {len(rows)} fooled"
                         meter.done(label, seconds, line)
                         interruption.raise_if_requested()
@@ -194,7 +166,13 @@ class Sweep:
         return paths
 
     def results(
-        self, model: Model, radius: float, *, rescored: bool = False, images: int | None = None
+        self,
+        model: Model,
+        radius: float,
+        *,
+        rescored: bool = False,
+        images: int | None = None,
+        exact: bool = False,
     ) -> Iterator[CellResult]:
         """Yields the stored results of a model at a radius, one attack at a time.
 
@@ -206,25 +184,37 @@ class Sweep:
           rescored: Whether to evaluate the classifier on the stored examples again, see `rescoring.rescore`.
           images: The number of examples whose images are kept, counted from the first; None for all. Memory grows
             with it.
+          exact: Whether the images must be those that were scored, not changes of 16 or 8 bits.
 
         Yields:
           The result of each attack.
 
         Raises:
-          ValueError: A file is missing or unreadable.
+          ValueError: A file is missing or unreadable, or does not hold the images that are needed.
         """
         for stage in self._stages(model):
             if stage.radius != radius or not stage.cells:
                 continue
-            parts, seconds = [], 0.0
+            parts, ranks, seconds = [], [], 0.0
             for path, rows in stage.cells.items():
-                part, extra = examples.read_examples(path)
+                kept = None if images is None else int(np.sum(rows < images))
+                clean = functools.partial(self._first_images, rows)
+                needed = None if rescored else kept
+                part, extra = examples.read_examples(path, clean, needed, exact=exact or rescored)
                 part = rescore(model.classifier, part) if rescored else part
-                parts.append(part if images is None else examples.keep_images(part, int(np.sum(rows < images))))
+                parts.append(part if kept is None else examples.keep_images(part, kept))
+                ranks.append(extra.get("rank"))
                 seconds += float(extra.get("seconds", 0.0))
-            yield CellResult(stage.label, stage.attack, stage.rows, examples.concatenate(parts), seconds)
+            known = [rank for rank in ranks if rank is not None]
+            rank = np.concatenate(known) if len(known) == len(ranks) else None
+            yield CellResult(stage.label, stage.attack, stage.rows, examples.concatenate(parts), seconds, rank)
 
-    def _stages(self, model: Model) -> Iterator[_Stage]:
+    def concatenate(self, model: Model, radius: float, path: str | os.PathLike[str]) -> None:
+        """Writes all examples of the only attack at a radius into one file; memory does not grow with their number."""
+        (stage,) = (stage for stage in self._stages(model) if stage.radius == radius)
+        stored_examples.concatenate_files(list(stage.cells), path, skip=("seconds",))
+
+    def _stages(self, model: Model) -> Iterator[Stage]:
         """Yields the stages of a model in order.
 
         With `skip_fooled`, the generator reads a stage's files after yielding it, to find the images of the next: the
@@ -234,7 +224,7 @@ class Sweep:
         for radius in self.radii:
             for label, attack in self.attacks.items():
                 cells = {self._path(model, label, radius, chunk): chunk for chunk in self._chunks(label, rows)}
-                yield _Stage(label, attack, radius, rows, cells)
+                yield Stage(label, attack, radius, rows, cells)
                 if self.skip_fooled and cells:
                     rows = rows[~np.concatenate([self._fooled_in(path) for path in cells])]
 
@@ -265,6 +255,16 @@ class Sweep:
         )
         whole = Examples(self.images.index[filled], chosen, labels, clean, result)
         return examples.first(whole, len(rows))
+
+    def _first_images(self, rows: np.ndarray, count: int) -> np.ndarray:
+        return self.images.images[rows[:count]]
+
+    def _ranks(self, classifier: Any, found: Examples, from_logits: bool) -> dict[str, np.ndarray]:
+        """Returns the ranks of the right classes as an array of a file, for classifiers with many classes."""
+        if not metrics.has_many_classes(classifier):
+            return {}
+        adversarial = found.result.adversarial
+        return {"rank": metrics.ranks(classifier, adversarial, found.labels, from_logits=from_logits)}
 
     def _path(self, model: Model, label: str, radius: float, rows: np.ndarray) -> pathlib.Path:
         config = attacks.serialize(self.attacks[label])

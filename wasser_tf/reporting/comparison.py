@@ -62,6 +62,7 @@ def save_figures(
     threat_model = ThreatModel.from_config(comparison.records[at].threat_model)
     # The first images that every classifier predicts correctly: on others no attack is needed.
     known = np.logical_and.reduce([~members[at].clean.wrong for members in comparison.evaluations.values()])
+    known = known[: min(len(members[at].result.adversarial) for members in comparison.evaluations.values())]
     chosen = np.flatnonzero(known)[:8] if known.any() else np.arange(min(8, len(known)))
     paths = []
     for name, members in comparison.evaluations.items():

@@ -14,6 +14,7 @@ from wasser_tf.evaluation.check import Check, gradient_masking
 from wasser_tf.evaluation.examples import Examples
 from wasser_tf.evaluation.fingerprint import array_digest, safe_name
 from wasser_tf.evaluation.record import WORST_CASE, Record, make_record
+from wasser_tf.evaluation.stored_examples import PICTURES
 from wasser_tf.evaluation.verification import ExactCheck
 from wasser_tf.reporting import figures, tables
 from wasser_tf.reporting.bracket import Bracket, bracket_table, contradiction_note, save_bracket
@@ -23,8 +24,6 @@ from wasser_tf.runtime.formatting import percent
 from wasser_tf.threat_model import ThreatModel
 
 FIGURES = "figures"
-# The number of examples in a figure.
-PICTURES = 8
 
 
 class Pictures(NamedTuple):
@@ -54,6 +53,7 @@ class ModelReport:
       certified: The certificates, of the same images; None without a certification.
       pictures: Examples to draw, by radius.
       top5: The natural top-5 accuracy, of classifiers with more than 10 classes.
+      robust_top5: For these, by attack and radius: the share of the examples whose class is among the 5 most probable.
     """
 
     name: str
@@ -67,6 +67,7 @@ class ModelReport:
     certified: Certified | None = None
     pictures: dict[float, Pictures] = dataclasses.field(default_factory=dict)
     top5: float | None = None
+    robust_top5: dict[tuple[str, float], float] = dataclasses.field(default_factory=dict)
 
     def add(
         self,
@@ -105,8 +106,13 @@ class ModelReport:
         """Keeps the first `PICTURES` examples of a radius for drawing."""
         images, labels = examples.images[:PICTURES], examples.labels[:PICTURES]
         adversarial = examples.result.adversarial[:PICTURES]
-        predicted = metrics.predict_unchecked(classifier, adversarial, labels).predicted
-        self.pictures[radius] = Pictures(images, adversarial, labels, examples.clean.predicted[:PICTURES], predicted)
+        if not len(images):
+            return
+        predicted = metrics.predict_unchecked(classifier, adversarial, labels[: len(images)]).predicted
+        labels = labels[: len(images)]
+        self.pictures[radius] = Pictures(
+            images, adversarial, labels, examples.clean.predicted[: len(images)], predicted
+        )
 
 
 def write_report(
@@ -161,8 +167,16 @@ def _to_json(model: ModelReport) -> dict[str, Any]:
         "minimal_radius_median": _median(radii) if model.bisected else None,
         "minimal_radius": [float(radius) for radius in radii],
         **({} if model.top5 is None else {"natural_top5_accuracy": model.top5}),
+        **({} if not model.robust_top5 else {"robust_top5_accuracy": _top5_json(model)}),
         **({} if model.certified is None else {"certified": model.certified.to_json()}),
     }
+
+
+def _top5_json(model: ModelReport) -> list[dict[str, Any]]:
+    return [
+        {"attack": attack, "epsilon": epsilon, "accuracy": share}
+        for (attack, epsilon), share in model.robust_top5.items()
+    ]
 
 
 def _draw(
@@ -292,7 +306,14 @@ def overview(model: ModelReport) -> str:
     header = ["robust accuracy", *(f"ε = {radius:g}" for radius in radii)]
     warnings = "".join(f"\n{line}\n" for line in [*tables.flagged_lines(model.records), *_warnings(model.checks)])
     top5 = "" if model.top5 is None else f" (top 5: {percent(model.top5)})"
-    return f"Natural accuracy {percent(natural)}{top5}.\n\n{tables.markdown_table(header, rows)}{warnings}"
+    table = tables.markdown_table(header, rows)
+    if model.robust_top5:
+        labels = list(dict.fromkeys(attack for attack, _ in model.robust_top5))
+        rows = [[label, *(percent(model.robust_top5[label, radius]) for radius in radii)] for label in labels]
+        header = ["robust top-5 accuracy", *header[1:]]
+        # The attacks maximise the loss; they do not aim at the fifth class.
+        table += f"\n{tables.markdown_table(header, rows)}\nThe attacks aim at the first class, not at the fifth.\n"
+    return f"Natural accuracy {percent(natural)}{top5}.\n\n{table}{warnings}"
 
 
 def _minimal_radius_line(radii: np.ndarray) -> str:

@@ -3,20 +3,23 @@
 import dataclasses
 import pathlib
 
+import numpy as np
+
 from wasser_tf import models
 from wasser_tf.attacks import Attack
 from wasser_tf.attacks.base import batch_shape
 from wasser_tf.attacks.inputs import check_in_wasserstein_ball
 from wasser_tf.data.selection import ImageSource
-from wasser_tf.evaluation import examples
+from wasser_tf.data.streaming import checkable
 from wasser_tf.evaluation.fingerprint import fingerprint
 from wasser_tf.evaluation.record import Record, make_record
+from wasser_tf.evaluation.stored_examples import STORED
 from wasser_tf.evaluation.sweep import Model, Sweep
 from wasser_tf.models import ModelOptions
 from wasser_tf.models.inputs import check_batch
 from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runtime import storage
-from wasser_tf.runtime.arguments import is_whole
+from wasser_tf.runtime.arguments import check_one_of, is_whole
 from wasser_tf.runtime.output_folder import check_output_dir
 from wasser_tf.runtime.progress import show_progress
 from wasser_tf.runtime.run_files import EXAMPLES, REPORT, Schema, write_document
@@ -40,6 +43,7 @@ class AttackRun:
       verbose: Whether to print a line for each batch.
       options: What is given about the classifier, such as the range of its pixels.
       allow_chance_accuracy: Whether to attack a classifier that is no better than chance.
+      stored_examples: The form of the images in adversarial.npz, see `EvaluationRun`.
 
     Raises:
       ValueError: A field is out of range.
@@ -54,10 +58,12 @@ class AttackRun:
     verbose: bool = True
     options: ModelOptions = ModelOptions()
     allow_chance_accuracy: bool = False
+    stored_examples: str = "float32"
 
     def __post_init__(self) -> None:
         if not is_whole(self.batch_size, 1):
             raise ValueError(f"batch_size must be a whole number of at least 1, got {self.batch_size!r}.")
+        check_one_of("stored_examples", self.stored_examples, STORED)
         check_in_wasserstein_ball(self.attack)
 
 
@@ -102,7 +108,7 @@ def run_attack(config: AttackRun) -> Record:
     check_output_dir(folder, (EXAMPLES, REPORT), config.overwrite)
     images = config.source.load()
     classifier = load_checked(config.model, config.options, images, config.allow_chance_accuracy)
-    check_batch(classifier, images.images, images.labels)
+    check_batch(classifier, *checkable(images.images, images.labels))
     model = Model(models.model_name(config.model), config.options.mark(fingerprint(config.model)), classifier)
     radius, count = config.attack.threat_model.epsilon, batch_shape(len(images.labels), config.batch_size)
     sweep = Sweep(
@@ -113,6 +119,7 @@ def run_attack(config: AttackRun) -> Record:
         images,
         chunk_size=count,
         batch_size=count,
+        stored=config.stored_examples,
     )
     storage.make_folder(folder)
     with storage.locked(folder):
@@ -120,7 +127,7 @@ def run_attack(config: AttackRun) -> Record:
         check_output_dir(folder, (EXAMPLES, REPORT), config.overwrite)
         storage.remove_leftovers(folder)
         sweep.run(show_progress if config.verbose else None)
-        (cell,) = sweep.results(model, radius)
+        (cell,) = sweep.results(model, radius, images=0)
         record = make_record(
             config.attack,
             cell.examples.result,
@@ -137,8 +144,9 @@ def run_attack(config: AttackRun) -> Record:
             "source": config.source.to_json(),
             "threat_model_in_words": str(config.attack.threat_model),
             **record.to_json(),
+            **({} if cell.rank is None else {"robust_top5_accuracy": float(np.mean(cell.rank < 5))}),
         }
-        examples.write_examples(folder / EXAMPLES, cell.examples)
+        sweep.concatenate(model, radius, folder / EXAMPLES)
         # Written last: if the report exists, the examples do.
         write_document(folder / REPORT, Schema.ATTACK_REPORT, report)
         storage.remove(folder / PARTS)

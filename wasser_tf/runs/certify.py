@@ -19,6 +19,7 @@ import numpy as np
 from wasser_tf.certification.arguments import METHODS
 from wasser_tf.certification.prover import SMOOTHING
 from wasser_tf.data.selection import ImageSource, Selection
+from wasser_tf.data.streaming import checkable
 from wasser_tf.evaluation.fingerprint import array_digest, fingerprint, safe_name
 from wasser_tf.models import ModelOptions
 from wasser_tf.reporting.bracket import Bracket
@@ -37,6 +38,8 @@ from wasser_tf.version import __version__
 CELLS, VOTES = "cells", "votes"
 # Thousands of votes for each image take minutes.
 _VOTED_ON_AT_ONCE = 64
+# The first images by which a method is chosen; more than any certifier looks at.
+_CHOSEN_BY = 256
 _REPORTS = (REPORT, REPORT_TEXT, RESULTS, RADII)
 
 
@@ -186,7 +189,11 @@ def _certified(
     meter: Progress,
 ) -> dict[str, Any]:
     """Certifies the images of one classifier, chunk by chunk, or reads what was certified."""
-    checked, labels = certifier.check(images.images, images.labels)
+    certifier.check(*checkable(images.images, images.labels))
+
+    def checked(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        return certifier.check(images.images[rows], images.labels[rows])
+
     settings = {
         "wasser_tf": __version__,
         "model": mark,
@@ -195,26 +202,27 @@ def _certified(
         **certifier.settings,
     }
     cells = folder / CELLS / safe_name(name)
-    key = {**settings, "images": array_digest(checked[:32], labels[:32])}
+    key = {**settings, "images": array_digest(*checked(slice(32)))}
     path = cells / f"method-{_hash(key)}.json"
     if not path.exists():
         storage.make_folder(cells)
-        storage.write_json(path, {"key": key, "method": certifier.choose(checked, labels)})
+        storage.write_json(path, {"key": key, "method": certifier.choose(*checked(slice(_CHOSEN_BY)))})
     method = storage.read_json(path)["method"]
     fields: dict[str, list] = {"radius": [], "predicted": [], "correct": []}
     seconds, shown = 0.0, {"method": method, "confidence": 1.0}
     size = _chunk_size(config, certifier)
-    for start in range(0, len(labels), size):
+    for start in range(0, len(images.labels), size):
         rows = slice(start, start + size)
-        key = {**settings, "method": method, "images": array_digest(checked[rows], labels[rows], images.index[rows])}
+        chosen, labels = checked(rows)
+        key = {**settings, "method": method, "images": array_digest(chosen, labels, images.index[rows])}
         path = cells / f"{start:06d}-{_hash(key)}.json"
         if not path.exists():
             begin = time.perf_counter()
-            result = certifier.certify(checked[rows], labels[rows], images.index[rows], method)
+            result = certifier.certify(chosen, labels, images.index[rows], method)
             cell = {field: getattr(result, field).tolist() for field in fields}
             cell |= {"method": result.method, "confidence": result.confidence, "seconds": time.perf_counter() - begin}
             storage.write_json(path, {"key": key, **cell})
-            line = f"{name}, {method}: {min(rows.stop, len(labels))} of {len(labels)} images done"
+            line = f"{name}, {method}: {start + len(labels)} of {len(images.labels)} images done"
             meter.done(name, cell["seconds"], line)
             interruption.raise_if_requested()
         else:

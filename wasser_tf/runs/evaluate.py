@@ -9,6 +9,7 @@ import numpy as np
 
 from wasser_tf import attacks
 from wasser_tf.data.selection import Selection
+from wasser_tf.data.streaming import in_chunks, is_streamed
 from wasser_tf.evaluation import metrics
 from wasser_tf.evaluation.check import Check, worst_case_is_per_example
 from wasser_tf.evaluation.config import EvaluationRun
@@ -17,13 +18,14 @@ from wasser_tf.evaluation.fingerprint import fingerprint, safe_name
 from wasser_tf.evaluation.minimal_radius import minimal_radii
 from wasser_tf.evaluation.record import WORST_CASE
 from wasser_tf.evaluation.sanity import SanityChecker
+from wasser_tf.evaluation.stored_examples import PICTURES
 from wasser_tf.evaluation.surrogate import train_surrogate
 from wasser_tf.evaluation.sweep import Model, Sweep
 from wasser_tf.evaluation.verification import summarize_exact_checks, verify
 from wasser_tf.evaluation.worst_case import least_costs, update_worst_case
 from wasser_tf.models.inputs import check_batch
 from wasser_tf.reporting.certification import Certified, read_certification
-from wasser_tf.reporting.report import FIGURES, PICTURES, ModelReport, write_report
+from wasser_tf.reporting.report import FIGURES, ModelReport, write_report
 from wasser_tf.runs.classifiers import load_checked
 from wasser_tf.runtime import interruption, storage
 from wasser_tf.runtime.output_folder import check_output_dir
@@ -31,6 +33,7 @@ from wasser_tf.runtime.run_files import CONFIG, REPORT, REPORT_TEXT, RESULTS, Sc
 from wasser_tf.training import run_folder
 
 CELLS = "cells"
+_SURROGATE_IMAGES = 2000
 _REPORTS = (REPORT, REPORT_TEXT, RESULTS)
 
 
@@ -157,6 +160,7 @@ def _make_sweep(config: EvaluationRun, folder: pathlib.Path, allow_chance_accura
         chunk_size=config.batch_size,
         batch_size=config.batch_size,
         skip_fooled=config.skip_fooled,
+        stored=config.stored_examples,
     )
 
 
@@ -191,8 +195,7 @@ def _report_on(run: _Context, model: Model, verify_exact: int | None) -> ModelRe
 
 
 def _top5(model: Model, images: Selection) -> float | None:
-    shape = getattr(model.classifier, "output_shape", None)
-    if not isinstance(shape, tuple) or not shape[-1] or shape[-1] <= 10:
+    if not metrics.has_many_classes(model.classifier):
         return None
     return metrics.top_accuracy(model.classifier, images.images, images.labels)
 
@@ -202,6 +205,7 @@ def _score_cells(run: _Context, model: Model, verify_exact: int | None) -> Model
     config, images = run.config, run.sweep.images
     report = ModelReport(name=model.name, path=config.models[model.name], fingerprint=model.fingerprint)
     worst, smallest, seconds = None, np.full(len(images.labels), np.inf), 0.0
+    ranks = np.full(len(images.labels), -1, np.int32)
     # A single attack is its own worst case.
     alone = len(config.attacks) == 1 and not config.skip_fooled
     # The number of examples whose images are needed for figures and verification; None for all.
@@ -213,8 +217,13 @@ def _score_cells(run: _Context, model: Model, verify_exact: int | None) -> Model
 
     for radius in run.sweep.radii:
         worst = None if alone else worst
-        for cell in run.sweep.results(model, radius, rescored=run.stored_only, images=kept):
+        exact = verify_exact is not None
+        for cell in run.sweep.results(model, radius, rescored=run.stored_only, images=kept, exact=exact):
             seconds += cell.seconds
+            if cell.rank is not None:
+                ranks[cell.rows] = cell.rank if alone else np.maximum(ranks[cell.rows], cell.rank)
+                if not config.skip_fooled:
+                    report.robust_top5[cell.label, radius] = float(np.mean(cell.rank < 5))
             if not config.skip_fooled:
                 report.add(cell.label, cell.attack, radius, images.name, cell.examples, cell.seconds)
                 check_exactly(cell.label, radius, cell.examples)
@@ -225,6 +234,8 @@ def _score_cells(run: _Context, model: Model, verify_exact: int | None) -> Model
         if not alone:
             first = next(iter(config.attacks.values()))
             report.add(WORST_CASE, first, radius, images.name, worst, seconds, settings={})
+            if report.robust_top5 or config.skip_fooled and ranks.max() >= 0:
+                report.robust_top5[WORST_CASE, radius] = float(np.mean(ranks < 5))
         if config.skip_fooled:
             check_exactly(WORST_CASE, radius, worst)
         report.keep_pictures(radius, worst, model.classifier)
@@ -239,16 +250,20 @@ def _bisected_radii(run: _Context, model: Model) -> np.ndarray | None:
 
     def make() -> list[float]:
         run.log(f"Minimal radii of {model.name} with {config.main_attack}")
-        found = minimal_radii(
-            attack,
-            model.classifier,
-            images.images,
-            images.labels,
-            largest=largest,
-            batch_size=config.batch_size,
-            log=run.log,
-        )
-        return found.radius.tolist()
+        radii: list[float] = []
+        for rows, chosen in in_chunks(images.images, 4 * config.batch_size):
+            found = minimal_radii(
+                attack,
+                model.classifier,
+                chosen,
+                images.labels[rows],
+                largest=largest,
+                index=np.arange(rows.start, rows.stop),
+                batch_size=config.batch_size,
+                log=run.log,
+            )
+            radii += found.radius.tolist()
+        return radii
 
     key = {
         "model": model.fingerprint,
@@ -275,7 +290,7 @@ def _sanity_checks(run: _Context, model: Model) -> list[Check]:
             images.images[:count],
             images.labels[:count],
             config.radii,
-            surrogate=other.classifier if other else train_surrogate(model.classifier, images.images),
+            surrogate=other.classifier if other else train_surrogate(model.classifier, _some(images)),
             batch_size=config.batch_size,
         )
         return [dataclasses.asdict(check) for check in checker.run(run.log)]
@@ -290,6 +305,11 @@ def _sanity_checks(run: _Context, model: Model) -> list[Check]:
     }
     found = _cached(run.folder / CELLS / safe_name(model.name) / "sanity.json", key, make, run.stored_only)
     return [Check(**check) for check in found or []]
+
+
+def _some(images: Selection) -> np.ndarray:
+    """Returns the images that a surrogate learns from: all in memory, or the first of a stream."""
+    return images.images[:_SURROGATE_IMAGES] if is_streamed(images.images) else images.images
 
 
 def _origin(run: _Context) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Board:
       options: What is given about the classifiers, such as the range of their pixels.
       allow_chance_accuracy: Whether to attack a classifier that is no better than chance.
       certification: The output_dir of a certification of the same images, for certified accuracies; empty for none.
+      stored_examples: The form of the images in the stored results, see `EvaluationRun`.
     """
 
     source: ImageSource
@@ -48,6 +49,7 @@ class Board:
     options: ModelOptions = ModelOptions()
     allow_chance_accuracy: bool = False
     certification: str = ""
+    stored_examples: str = "float32"
 
     def __post_init__(self) -> None:
         if not self.radii:
@@ -86,6 +88,7 @@ def add_to_leaderboard(
         sanity=False,
         batch_size=board.batch_size,
         skip_fooled=True,
+        stored_examples=board.stored_examples,
         options=board.options,
     )
     # resume: a leaderboard with more images, radii or attacks reuses earlier results.

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from wasser_tf import data
 from wasser_tf.attacks import MirrorAscent
-from wasser_tf.data import Dataset, Split, augmentation
+from wasser_tf.data import Dataset, Split, augmentation, streaming
 from wasser_tf.evaluation.comparison import Comparison, compare
 from wasser_tf.reporting import bracket, comparison, tables
 from wasser_tf.runs import certified_report
@@ -33,6 +33,7 @@ from wasser_tf.version import __version__
 
 # With these, mirror ascent leaves within a point of what the whole ensemble leaves (docs/results/attacks_mnist.md).
 _REPORT_RESTARTS = 6
+_KEPT_OF_STREAMS = 64  # Examples of the report whose images are kept, of a stream.
 
 
 class Finished(NamedTuple):
@@ -66,8 +67,7 @@ def prepare_process(config: TrainConfig) -> Distribution:
       ValueError: The environment does not support `config.distribute`.
     """
     for gpu in tf.config.list_physical_devices("GPU"):
-        # Otherwise TensorFlow takes all of its memory.
-        tf.config.experimental.set_memory_growth(gpu, True)
+        tf.config.experimental.set_memory_growth(gpu, True)  # Otherwise TensorFlow takes all of its memory.
     distribution = Distribution(config.distribute)
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
@@ -243,15 +243,15 @@ def _compare(classifiers: dict[str, keras.Model], config: TrainConfig, dataset: 
     images = Split(*(array[: config.num_attack_examples] for array in dataset.test))
     radii = ", ".join(f"{radius:g}" for radius in config.radii)
     log(f"\nreport: {' and '.join(classifiers)} under attack on {len(images.labels)} test images at ε = {radii}")
+    settings: dict[str, Any] = {"iterations": config.report_iterations, "restarts": _REPORT_RESTARTS}
     return compare(
         classifiers,
-        MirrorAscent(
-            config.threat_model, iterations=config.report_iterations, restarts=_REPORT_RESTARTS, seed=config.seed
-        ),
+        MirrorAscent(config.threat_model, **settings, seed=config.seed),
         images,
         config.radii,
         dataset_name=f"{config.dataset} test",
         from_logits=True,
+        kept=_KEPT_OF_STREAMS if streaming.is_streamed(dataset.test.images) else None,
         log=log,
     )
 

@@ -10,6 +10,7 @@ from wasser_tf.attacks import Attack
 from wasser_tf.attacks.losses import cross_entropy
 from wasser_tf.certification.differentiable import DifferentiableBounds
 from wasser_tf.data import Split
+from wasser_tf.data.streaming import in_chunks
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.runtime.progress import Bar, show_progress
 from wasser_tf.threat_model import ThreatModel
@@ -66,17 +67,27 @@ class RobustValidation(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         logs["val_accuracy"], logs["val_loss"] = self._natural()
         if self.attack is not None:
-            images, labels = (array[: self.num_attack_examples] for array in (self.split.images, self.split.labels))
-            result = self.attack(
+            logs["val_robust_accuracy"] = self._robust(self.attack)
+
+    def _robust(self, attack: Attack) -> float:
+        count = len(self.split.labels[: self.num_attack_examples])
+        success = []
+        for rows, images in in_chunks(self.split.images, 4 * self.batch_size):
+            kept = max(0, count - rows.start)
+            if not kept:
+                break
+            result = attack(
                 self.classifier,
-                images,
-                labels,
+                images[:kept],
+                self.split.labels[rows][:kept],
                 radius=self.radius,
+                index=np.arange(rows.start, rows.start + len(images[:kept])),
                 from_logits=self.from_logits,
                 batch_size=self.batch_size,
                 verbose=self.verbose,
             )
-            logs["val_robust_accuracy"] = 1.0 - float(np.mean(result.success))
+            success.append(result.success)
+        return 1.0 - float(np.mean(np.concatenate(success)))
 
     def _natural(self) -> tuple[float, float]:
         logits_fn = as_logits_fn(self.classifier, self.from_logits)

@@ -33,7 +33,17 @@ PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 JIT_COMPILE = ("auto", True, False)
 
 # Fields that do not change the result of a run. A resumed run may have other values of these.
-_PLACE = ("data_dir", "download", "output_dir", "resume", "overwrite", "distribute", "attack_chunk", "deterministic")
+_PLACE = (
+    "data_dir",
+    "download",
+    "streaming",
+    "output_dir",
+    "resume",
+    "overwrite",
+    "distribute",
+    "attack_chunk",
+    "deterministic",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,10 @@ B / R images each equals that of one replica with B images, batch normalization 
 """
 
 import contextlib
+import functools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -111,6 +112,7 @@ class Distribution:
         epochs: int,
         initial_epoch: int = 0,
         callbacks: Sequence[keras.callbacks.Callback] = (),
+        make_share: Callable[[tuple[int, int, int]], tf.data.Dataset] | None = None,
     ) -> None:
         """Trains as `model.fit(batches, ...)` does, on all replicas.
 
@@ -123,6 +125,8 @@ class Distribution:
           epochs: The number of the last epoch.
           initial_epoch: The number of completed epochs.
           callbacks: Keras callbacks. With a strategy, the logs of a batch are empty.
+          make_share: Returns the share of a worker, see `wasser_tf.data.batches`, so that each worker reads its own
+            images only. By default every worker passes through all of `batches`.
         """
         if self.strategy is None:
             model.fit(
@@ -133,7 +137,12 @@ class Distribution:
             list(callbacks), model=model, epochs=epochs, steps=int(batches.cardinality()), verbose=0
         )
         self.make_variables(model, batches)
-        shares = self.strategy.experimental_distribute_dataset(batches)
+        if make_share is None:
+            shares = self.strategy.experimental_distribute_dataset(batches)
+        else:
+            shares = self.strategy.distribute_datasets_from_function(
+                lambda worker: make_share(parts_of_worker(worker.input_pipeline_id, worker.num_input_pipelines, self))
+            )
 
         @tf.function(autograph=False)
         def step(batch: Any) -> None:
@@ -151,6 +160,41 @@ class Distribution:
             logs = {name: float(value) for name, value in model.get_metrics_result().items()}
             callback_list.on_epoch_end(epoch, logs)
         callback_list.on_train_end()
+
+    def fit_from(
+        self,
+        model: keras.Model,
+        make_batches: Callable[..., tf.data.Dataset],
+        first_step: int,
+        shared: bool,
+        *,
+        epochs: int,
+        done: int,
+        callbacks: Sequence[keras.callbacks.Callback],
+    ) -> None:
+        """Trains from a step of an epoch to the last epoch.
+
+        Args:
+          model: A compiled model.
+          make_batches: `wasser_tf.data.batches` with all arguments but `first_step` and `share`.
+          first_step: The number of completed steps of the first epoch.
+          shared: Whether each worker reads its own images only.
+          epochs: The number of the last epoch.
+          done: The number of completed epochs.
+          callbacks: Keras callbacks.
+        """
+        # The rest of an interrupted epoch, whose metrics continue as well, and then the others.
+        parts = [(first_step, done, done + 1)] if first_step else []
+        parts += [(0, parts[-1][2] if parts else done, epochs)]
+        for step, start, end in parts:
+            if start == end:
+                continue
+            make = functools.partial(make_batches, first_step=step)
+            batches = make()
+            if step:
+                self.make_variables(model, batches)
+            make_share = (lambda share, make=make: make(share=share)) if shared else None
+            self.fit(model, batches, epochs=end, initial_epoch=start, callbacks=callbacks, make_share=make_share)
 
     def make_variables(self, model: keras.Model, batches: tf.data.Dataset) -> None:
         """Creates the variables of metrics and optimizer, which the first step would create otherwise.
@@ -187,6 +231,12 @@ class Distribution:
                 f"A worker was lost ({type(error).__name__}): start all workers again with --resume; the run "
                 "continues after its last epoch."
             ) from error
+
+
+def parts_of_worker(worker: int, workers: int, distribution: Distribution) -> tuple[int, int, int]:
+    """Returns which parts of each batch a worker reads, one for each of its replicas: (first, last, total)."""
+    total = distribution.num_replicas
+    return worker * total // workers, (worker + 1) * total // workers, total
 
 
 def _check_tf_config() -> int:

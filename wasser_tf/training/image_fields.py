@@ -5,7 +5,7 @@ from typing import Any
 
 from wasser_tf import data
 from wasser_tf.data import ReadingOptions
-from wasser_tf.data.reading import BAD_FILES, CROPS
+from wasser_tf.data.reading import BAD_FILES, CROPS, STREAMING
 from wasser_tf.training.field_checks import whole_or_none
 from wasser_tf.training.setting import setting
 
@@ -31,6 +31,12 @@ class ImageFields:
     )
     bad_files: str = setting(
         "Treatment of unreadable and other files in a folder of images: refuse or skip.", "refuse", choices=BAD_FILES
+    )
+    streaming: str = setting(
+        "Whether images are read from files as they are needed: always, never, or auto: if the set would take more "
+        "than half of the available memory.",
+        "auto",
+        choices=STREAMING,
     )
     validation_size: int | None = setting(
         "Number of training images held out for validation (default: a twelfth, at most 5000; 200 of the digits).",

@@ -1,6 +1,7 @@
 """The training loop of a run's two phases, standard training and WasserTrain, each resumed from its checkpoint."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 from wasser_tf import data, models
 from wasser_tf.attacks import Attack, MirrorAscent
 from wasser_tf.data import Dataset, augmentation
+from wasser_tf.data.streaming import is_streamed, report_unreadable
 from wasser_tf.models.logits import compile_whole_graph
 from wasser_tf.models.provable import project_potentials
 from wasser_tf.runtime import interruption
@@ -199,7 +201,8 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
         if trained is not classifier and done < epochs:
             log("The first step is compiled, which can take a minute or two.")
     if done < epochs:
-        batches = data.batches(
+        make = functools.partial(
+            data.batches,
             context.dataset.train,
             config.batch_size,
             shuffle=True,
@@ -210,14 +213,10 @@ def train(context: TrainingContext, phase: str, trained: keras.Model, *, title: 
             augment=prepared.augment,
             numbered=isinstance(trained, WasserTrain) and config.warm_start > 0,
         )
-        if steps_done:
-            # The rest of the interrupted epoch, whose metrics continue as well.
-            distribution.make_variables(trained, batches)
-            rest = batches.skip(steps_done)
-            distribution.fit(trained, rest, epochs=done + 1, initial_epoch=done, callbacks=callbacks)
-            done += 1
-        if done < epochs:
-            distribution.fit(trained, batches, epochs=epochs, initial_epoch=done, callbacks=callbacks)
+        with report_unreadable(context.dataset.train.images):
+            # Workers with the set in memory pass through all of it.
+            shared = is_streamed(context.dataset.train.images)
+            distribution.fit_from(trained, make, steps_done, shared, epochs=epochs, done=done, callbacks=callbacks)
     if checkpoint:
         checkpoint.restore_best()
         if checkpoint.best_epoch:

@@ -5,6 +5,7 @@ import json
 import pathlib
 from typing import Any
 
+from wasser_tf.data.dataset import STREAMED
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.run_files import CONFIG, REPORT, REPORT_TEXT
 from wasser_tf.training.config import TrainConfig
@@ -80,7 +81,14 @@ def check_dataset(folder: pathlib.Path, config: TrainConfig, digest: str | None)
     """
     if not config.resume or not (folder / CONFIG).exists():
         return
-    if storage.read_json(folder / CONFIG).get(DATASET_DIGEST) != digest:
+    stored = storage.read_json(folder / CONFIG).get(DATASET_DIGEST)
+    streamed = [str(one).startswith(STREAMED) for one in (stored, digest)]
+    if streamed[0] != streamed[1]:
+        raise ValueError(
+            f"The run in {folder} read {config.dataset} {'as a stream' if streamed[0] else 'into memory'}: give "
+            f"--streaming={'always' if streamed[0] else 'never'}."
+        )
+    if stored != digest:
         raise ValueError(
             f"--resume needs the images of the run in {folder}, but the files of {config.dataset} have changed: "
             "restore them, give another --output_dir, or --overwrite."
