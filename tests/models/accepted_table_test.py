@@ -350,6 +350,9 @@ CHECKS = {
     "channels first or last, and nothing shows which": [
         lambda f: attacked(functional(shape=(3, 6, 6)), COLOUR.transpose(0, 3, 1, 2))
     ],
+    "a `data_format` that the first operations contradict": [
+        lambda f: described(functional(L.Conv2D(2, 3), *dense()), data_format="channels_first")
+    ],
     "flattened images": [
         lambda f: (
             described(functional(L.Dense(3), shape=(36,))),

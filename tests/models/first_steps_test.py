@@ -66,6 +66,9 @@ def constant_pixels():
         lambda: sequential(L.UpSampling2D(2), L.Rescaling(SCALE)),
         lambda: sequential(L.AveragePooling2D(2), L.Rescaling(SCALE)),
         lambda: sequential(L.MaxPooling2D(2), L.Rescaling(SCALE)),
+        lambda: sequential(
+            L.Lambda(lambda x: tf.image.extract_patches(x, *[[1, 4, 4, 1]] * 2, [1] * 4, "VALID") * SCALE)
+        ),
         lambda: sequential(L.Lambda(tf.image.rgb_to_grayscale), L.Rescaling(SCALE)),
         lambda: sequential(L.Lambda(lambda x: tf.clip_by_value(x, 0.0, 255.0) / 255.0)),
         lambda: sequential(L.Lambda(lambda x: 1 - x / 255)),
@@ -119,6 +122,20 @@ def test_many_channels_first_are_seen_or_asked_for():
     with pytest.raises(ValueError, match="give data_format"):
         Classifier(sequential(shape=(13, 16, 16))).describe((13, 16, 16))
     assert Classifier(sequential(shape=(16, 16, 13))).describe((16, 16, 13)).data_format == "channels_last"
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "given"),
+    [
+        (sequential(L.Permute((2, 3, 1)), L.Conv2D(2, 3), shape=(3, 8, 8)), (3, 8, 8), "channels_last"),
+        (sequential(L.Conv2D(2, 3)), (8, 8, 3), "channels_first"),
+        (sequential(L.Permute((3, 1, 2))), (8, 8, 3), "channels_first"),
+    ],
+)
+def test_an_order_that_the_operations_contradict_is_refused(model, shape, given):
+    # The answers would be right, and mass would move between channels.
+    with pytest.raises(ValueError, match=f"data_format='{given}' was given, but the first operations"):
+        Classifier(model, data_format=given).describe(shape)
 
 
 def ensemble(combine, activation="softmax", units=4):

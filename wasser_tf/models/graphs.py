@@ -26,7 +26,16 @@ _MOVING = (
     "Split",
     "SplitV",
 )
-_REARRANGING = ("SpaceToDepth", "DepthToSpace", "Tile", "BroadcastTo", "Pad", "PadV2", "MirrorPad")
+_REARRANGING = (
+    "ExtractImagePatches",
+    "SpaceToDepth",
+    "DepthToSpace",
+    "Tile",
+    "BroadcastTo",
+    "Pad",
+    "PadV2",
+    "MirrorPad",
+)
 # Means of pixels, of weights that add up to 1.
 _AVERAGING = (
     *("ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate", "CropAndResize"),
@@ -86,8 +95,9 @@ def first_steps(images: tf.Tensor) -> FirstSteps:
             continue
         if operation.type == "Transpose":
             order = tf.get_static_value(operation.inputs[1])
-            if order is not None and list(order) == [0, 2, 3, 1]:
-                channels_first = True
+            shown = {(0, 2, 3, 1): True, (0, 3, 1, 2): False}
+            if channels_first is None and order is not None:
+                channels_first = shown.get(tuple(int(axis) for axis in order))
         if operation.type in _CONVOLUTIONS and channels_first is None:
             channels_first = operation.get_attr("data_format") == b"NCHW"
         clips = all(id(value) in unscaled or _is_constant(value) for value in operation.inputs) and _clips(operation)

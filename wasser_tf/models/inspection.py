@@ -128,14 +128,22 @@ def _own_shape(
 
 def _data_format(own: tuple[int, ...], found: Look, shape: tuple[int, ...] | None, given: str | None) -> str | None:
     """Returns the order of the axes; None where there is no choice."""
-    if given is not None or len(own) != 3:
+    if len(own) != 3:
+        return given
+    shown = {True: "channels_first", False: "channels_last", None: None}[found.channels_first]
+    if given is not None:
+        if shown not in (None, given):
+            raise ValueError(
+                f"data_format={given!r} was given, but the first operations of the classifier take images of shape "
+                f"{own} as {shown}: leave data_format (--data_format) out."
+            )
         return given
     few, fewer = own[0] <= 4, own[0] < min(own[1:])
     if not fewer or not (few or found.channels_first or own[2] > 4):
         # No other reading: images have few channels, and fewer than rows or columns.
         return "channels_last"
-    if found.channels_first is not None:
-        return "channels_first" if found.channels_first else "channels_last"
+    if shown is not None:
+        return shown
     if shape is not None and len(shape) == 3 and shape != own and (shape[2], shape[0], shape[1]) == own:
         return "channels_first"
     raise ValueError(
