@@ -217,6 +217,17 @@ def _add():
     return keras.Model(image, L.Add()([L.Dense(3)(flat), L.Dense(3)(flat)]))
 
 
+def _ensemble(activation, units=3):
+    image = keras.Input((6, 6, 1))
+    flat = L.Flatten()(image)
+    return keras.Model(image, sum(0.5 * L.Dense(units, activation=activation)(flat) for _ in range(2)))
+
+
+def _behind(folder):
+    for front in (L.Resizing(4, 4), L.CenterCrop(4, 4), L.ZeroPadding2D(1), L.AveragePooling2D(2)):
+        assert described(functional(front, L.Rescaling(1 / 255), *dense())).input_range == (0, 255)
+
+
 def _first_output_loss(y, outputs):
     return keras.ops.mean(outputs[:, 0] ** 2)
 
@@ -322,7 +333,10 @@ CHECKS = {
     "begins with a `Rescaling`, `Normalization`, `x / 255`, or the preprocessing of keras.applications, for pixels of "
     "0..255": [_eight_bits],
     "begins with such a layer for [0, 1], with batch normalization or with augmentation layers": [_unit],
-    "begins with another scale, such as 1/16": [lambda f: attacked(functional(L.Rescaling(1 / 16), *dense()))],
+    "such a layer behind a resize, crop, border, pooling or clip, or in several branches that agree": [_behind],
+    "begins with another scale, such as 1/16, or with branches that disagree or cannot be looked into": [
+        lambda f: attacked(functional(L.Rescaling(1 / 16), *dense()))
+    ],
     "no preprocessing, but trained on 0..255": [_saved],
     "takes images of mean 0 (negative pixels)": [lambda f: attacked(functional(), IMAGES - np.float32(0.5))],
     '`keras.Input(dtype="uint8")`': [lambda f: attacked(functional(*dense(), dtype="uint8"), IMAGES * np.float32(255))],
@@ -335,6 +349,9 @@ CHECKS = {
     ],
     "channels first or last, and nothing shows which": [
         lambda f: attacked(functional(shape=(3, 6, 6)), COLOUR.transpose(0, 3, 1, 2))
+    ],
+    "a `data_format` that the first operations contradict": [
+        lambda f: described(functional(L.Conv2D(2, 3), *dense()), data_format="channels_first")
     ],
     "flattened images": [
         lambda f: (
@@ -356,6 +373,16 @@ CHECKS = {
     "several sigmoid units, or values in [0, 1] that do not add up to 1": [
         lambda f: described(functional(*dense(3, "sigmoid")))
     ],
+    "a mean or weighted sum of several softmaxes": [
+        lambda f: attacked(_ensemble("softmax")),
+    ],
+    "a mean or difference of sigmoid units": [
+        lambda f: described(_ensemble("sigmoid", 1)),
+        lambda f: described(_ensemble("sigmoid")),
+    ],
+    "the number of a class alone": [
+        lambda f: described(functional(*dense(), L.Lambda(lambda x: tf.argmax(x, axis=1))))
+    ],
     "announced as probabilities, but negative or not adding up to 1": [
         lambda f: attacked(functional(), from_logits=False)
     ],
@@ -364,6 +391,9 @@ CHECKS = {
     ],
     "a softmax of any kind that the graph shows (a layer, a function in a Lambda, in a SavedModel)": [_softmaxes],
     "saturated probabilities without such a softmax": [_hidden_softmax],
+    "outputs that are random, or depend on the other images of a batch": [
+        lambda f: attacked(functional(L.Lambda(lambda x: tf.nn.dropout(x, 0.5)), *dense())),
+    ],
     "a loss that takes the other of logits and probabilities (WasserTrain)": [
         lambda f: trained(functional(), _probabilities())
     ],
@@ -390,6 +420,7 @@ CHECKS = {
 # Messages whose last words offer a remedy that is another model or another argument, not a field of `Classifier`.
 _REFUSALS_THAT_OFFER_A_FIELD = {
     "several sigmoid units, or values in [0, 1] that do not add up to 1",
+    "a mean or difference of sigmoid units",
     "announced as probabilities, but negative or not adding up to 1",
     "announced as logits, but from a softmax or sigmoid",
     "a loss that takes the other of logits and probabilities (WasserTrain)",

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from reliability import generated
 from wasser_tf import Classifier, ThreatModel, attacks
+from wasser_tf.evaluation import metrics
 
 # The cheapest to compile that follows gradients and looks at losses: every form is another classifier.
 ATTACK = attacks.make("frank_wolfe", ThreatModel(epsilon=0.01, kernel_size=3), iterations=1)
@@ -36,6 +37,7 @@ def canonical(images):
         model = generated.reference(classes)
         labels = model.predict(images, verbose=0).argmax(axis=1)
         labels[:2] = (labels[:2] + 1) % classes
+        # Two are misclassified clean.
         found[classes] = labels, ATTACK(model, images, labels)
     return found
 
@@ -60,7 +62,10 @@ def test_every_form_is_attacked_as_its_canonical_form(case, images, canonical, t
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         # Without any description: layers and the graph show all of it.
-        found = ATTACK(generated.make(case, tmp_path), own, labels)
+        classifier = generated.make(case, tmp_path)
+        found = ATTACK(classifier, own, labels)
+        wrong = metrics.predict(classifier, own, labels).wrong
+    np.testing.assert_array_equal(wrong, np.arange(len(labels)) < 2)
     np.testing.assert_array_equal(found.success, expected.success)
     np.testing.assert_allclose(found.loss, expected.loss, rtol=2e-3, atol=2e-3)
     # The examples are in the range and the order of the images that were given.

@@ -235,6 +235,21 @@ def test_a_fixed_batch_size():
     assert metrics.predict(model, IMAGES, LABELS).predicted.shape == (6,)
 
 
+def test_a_saved_model_that_takes_one_image_at_a_time(tmp_path):
+    model, module = functional(), tf.Module()
+    module.model = model
+    serve = tf.function(
+        lambda image: {"logits": model(image, training=False)},
+        input_signature=[tf.TensorSpec([1, 8, 8, 1], tf.float32, "image")],
+    )
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": serve})
+    loaded = models.load_classifier(tmp_path)
+    assert described(loaded).batch_size == 1
+    predicted = metrics.predict(loaded, IMAGES, LABELS)
+    np.testing.assert_array_equal(predicted.predicted, np.asarray(model(IMAGES)).argmax(axis=1))
+    np.testing.assert_allclose(canonical_of(loaded, (8, 8, 1))(IMAGES), model(IMAGES), rtol=1e-5, atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("files")

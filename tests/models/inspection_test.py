@@ -5,29 +5,28 @@ import pytest
 import tensorflow as tf
 
 from wasser_tf.models.inspection import _data_format, _input_range, _layout, _own_shape, input_spec
-from wasser_tf.models.probe import Look
+from wasser_tf.models.probe import Look, Step
 
 
-def look(scale=(1.0, 1.0), offset=(0.0, 0.0), channels_first=None):
-    return Look((), scale, offset, channels_first, True)
+def look(*steps, channels_first=None, **changes):
+    return Look((), tuple(Step(*step) for step in steps), channels_first, True, **changes)
 
 
 @pytest.mark.parametrize(
     ("own", "expected"),
     [
-        ((5, 8, 8), "channels_last"),
+        ((8, 8, 5), "channels_last"),
         ((4, 4, 8), "channels_last"),
         ((3, 8, 3), "channels_last"),
         ((8, 8, 1), "channels_last"),
+        ((5, 8, 4), "channels_last"),
     ],
 )
 def test_many_channels_or_more_than_rows_mean_channels_last(own, expected):
     assert _data_format(own, look(), None, None) == expected
-    # The operations of the classifier are not consulted.
-    assert _data_format(own, look(channels_first=True), None, None) == expected
 
 
-@pytest.mark.parametrize("own", [(1, 8, 8), (3, 8, 8), (4, 8, 8), (4, 5, 6)])
+@pytest.mark.parametrize("own", [(1, 8, 8), (3, 8, 8), (4, 8, 8), (4, 5, 6), (13, 16, 16)])
 def test_few_leading_channels_need_evidence(own):
     with pytest.raises(ValueError, match=rf"channels first or of {own[2]} channels: .*data_format='channels_first'"):
         _data_format(own, look(), None, None)
@@ -110,11 +109,12 @@ def test_an_unknown_shape_is_asked_for():
         (1, -117, tf.float32, (0, 255)),
         (4.0, -2.0, tf.float32, (0, 1)),
         (0.5, -1.0, tf.float32, (0, 1)),
-        (0.0, 0.3, tf.float32, (0, 1)),
+        (-1 / 255, 1, tf.float32, (0, 255)),
+        (-1.0, 1.0, tf.float32, (0, 1)),
     ],
 )
 def test_ranges_of_pixels_by_the_first_operations(factor, offset, dtype, expected):
-    assert _input_range(look((factor, factor), (offset, offset)), dtype) == expected
+    assert _input_range(look((factor, offset)), dtype) == expected
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,16 @@ def test_ranges_of_pixels_by_the_first_operations(factor, offset, dtype, expecte
 )
 def test_other_ranges_of_pixels_are_asked_for(factor, offset, dtype, message):
     with pytest.raises(ValueError, match=f"{message}.*give input_range"):
-        _input_range(look((factor, factor), (offset, offset)), dtype)
+        _input_range(look((factor, offset)), dtype)
 
 
-def test_several_factors_count_by_their_middle():
-    # Channels of their own means and deviations.
-    assert _input_range(look((1 / 60, 1 / 56), (-2.1, -2.0)), tf.float32) == (0, 255)
+def test_several_uses_of_the_images_must_agree():
+    assert _input_range(look(), tf.float32) == _input_range(look((1, 0), (2, -1)), tf.float32) == (0, 1)
+    assert _input_range(look((1 / 255, 0), (1 / 127.5, -1)), tf.float32) == (0, 255)
+    with pytest.raises(ValueError, match=r"by 0.003922 and adds 0, and elsewhere multiplies pixels by 1 .*input_range"):
+        _input_range(look((1 / 255, 0), (1, 0)), tf.float32)
+    with pytest.raises(ValueError, match=r"cannot be looked into.*input_range"):
+        _input_range(look((1, 0), hidden=True), tf.float32)
 
 
 class Declared:

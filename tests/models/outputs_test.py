@@ -9,8 +9,8 @@ from wasser_tf.models.probe import Look, Output
 SOFT = np.array([[0.2, 0.8], [1.0, 0.0]])
 
 
-def output(values=SOFT, activation=None, operation="", name="output", key=None):
-    return Output(key, name, np.asarray(values, float), activation, operation, False)
+def output(values=SOFT, activation=None, operation="", name="output", key=None, mixed=False):
+    return Output(key, name, np.asarray(values, float), activation, operation, False, mixed)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,10 @@ def output(values=SOFT, activation=None, operation="", name="output", key=None):
         # A softmax that overflows is one nevertheless.
         (output(np.full((2, 2), np.nan), activation="softmax"), "probabilities"),
         (output(activation="log_softmax"), "logits"),
-        (output(operation="BiasAdd"), "logits"),
+        (output([[0.2, 0.7], [0.9, 0.6]], operation="BiasAdd"), "logits"),
+        # Logits of several images do not add up to 1; a mean or sum of probabilities does.
+        (output(operation="Mean", mixed=True), "probabilities"),
+        (output(operation="AddV2", mixed=True), "probabilities"),
         (output(operation="Exp"), "probabilities"),
         (output(), "probabilities"),
         (output(2 * SOFT), "logits"),
@@ -92,8 +95,8 @@ def test_probabilities_at_the_edge_of_the_tolerance():
 
 def test_outputs_are_chosen_by_name_key_or_place():
     one, two = output(name="digit", key="d"), output(np.zeros((2, 3)), name="parity", key="p")
-    found = Look((one, two), (1, 1), (0, 0), None, True, num_images=2)
-    assert choose_output(Look((one,), (1, 1), (0, 0), None, True, num_images=2), None) is one
+    found = Look((one, two), (), None, True, num_images=2)
+    assert choose_output(Look((one,), (), None, True, num_images=2), None) is one
     for given in ("parity", "p", 1, "1"):
         assert choose_output(found, given) is two
     assert choose_output(found, "0") is one
@@ -107,9 +110,7 @@ def test_outputs_are_chosen_by_name_key_or_place():
 def test_outputs_of_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"must return \[n, classes\]"):
         choose_output(
-            Look(
-                (output(np.zeros((2, *shape[1:]) if shape else (2, 1, 1))),), (1, 1), (0, 0), None, True, num_images=2
-            ),
+            Look((output(np.zeros((2, *shape[1:]) if shape else (2, 1, 1))),), (), None, True, num_images=2),
             None,
         )
 
@@ -117,4 +118,4 @@ def test_outputs_of_other_shapes_are_refused(shape):
 @pytest.mark.parametrize("shape", [(2,), (2, 1), (2, 2)])
 def test_outputs_of_one_or_several_units_are_taken(shape):
     made = output(np.zeros(shape))
-    assert choose_output(Look((made,), (1, 1), (0, 0), None, True, num_images=2), None) is made
+    assert choose_output(Look((made,), (), None, True, num_images=2), None) is made

@@ -29,7 +29,7 @@ def test_a_classifier_without_a_graph_is_called():
     # The first two images are black and white.
     np.testing.assert_allclose(one.values[0], 0)
     np.testing.assert_allclose(one.values[1], KERNEL.sum(axis=0), rtol=1e-5)
-    assert (found.scale, found.offset, found.channels_first) == ((1, 1), (0, 0), None)
+    assert (found.steps, found.channels_first, found.unstable) == ((), None, "")
     assert not found.inline and found.differentiable
 
 
@@ -59,7 +59,8 @@ def test_the_graph_shows_scale_offset_activation_and_gradients():
 
     found = look_at(classifier, (3, 3, 1), None)
     assert found.inline and found.differentiable
-    assert found.scale == pytest.approx((2, 2)) and found.offset == pytest.approx((-0.5, -0.5))
+    (step,) = found.steps
+    assert step == pytest.approx((2, -0.5))
     assert [(one.key, one.name, one.activation) for one in found.outputs] == [("a", "a", "softmax"), ("b", "b", None)]
     assert found.outputs[1].operation == "MatMul"
     np.testing.assert_allclose(found.outputs[1].values[0], -0.5 * KERNEL.sum(axis=0), rtol=1e-5)

@@ -117,5 +117,10 @@ def test_physical_memory(monkeypatch):
 def test_the_first_line_of_an_error():
     assert arguments.first_line(ValueError("\n one. \ntwo")) == "one"
     assert arguments.first_line(KeyError()) == "KeyError"
+    traced = 'in user code:\n\n    File "a.py", line 1, in b  *\n        x\n\n    NotImplementedError: Cannot: no.\n'
+    assert arguments.first_line(ValueError(traced)) == "Cannot: no"
+    layer = "Exception encountered when calling Dense.call().\n\n\x1b[1mWrong shape.\x1b[0m\n\nArguments received:"
+    assert arguments.first_line(ValueError(layer)) == "Wrong shape"
+    assert arguments.first_line(ValueError("in user code:")) == "in user code:"
     assert arguments.first_line(ValueError("x" * 400)) == "x" * 300
     assert arguments.first_line(ValueError("x" * 400), None) == "x" * 400

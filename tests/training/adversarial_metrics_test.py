@@ -1,5 +1,7 @@
 """Losses and metrics of natural and adversarial images: their values, weights, names and variables."""
 
+import functools
+
 import keras
 import pytest
 import tensorflow as tf
@@ -131,6 +133,8 @@ def own_loss(y_true, y_pred, from_logits=True):
         ("crossentropy", "softmax", False),
         ("ce", "softmax", False),
         (own_loss, None, True),
+        (functools.partial(own_loss, from_logits=False), "softmax", False),
+        (functools.partial(own_loss), None, True),
         ("mse", None, True),
         ("mse", "softmax", False),
     ],
@@ -144,6 +148,7 @@ def test_the_loss_or_the_classifier_shows_whether_outputs_are_logits(loss, activ
     [
         ("ce", None, r"returns logits, but the loss expects the opposite: create the loss with from_logits=True"),
         (own_loss, "softmax", r"returns probabilities, but .*from_logits=False"),
+        (functools.partial(own_loss, from_logits=False), None, r"returns logits, but .*from_logits=True"),
     ],
 )
 def test_a_loss_that_contradicts_the_classifier_is_refused(loss, activation, message):

@@ -203,3 +203,11 @@ def test_a_large_window_that_holds_the_image_is_dense():
     assert make_support(ThreatModel(kernel_size=101), (8, 8, 1)) is dense
     assert make_support(ThreatModel(kernel_size=13), (8, 8, 1)) is not dense
     assert make_support(ThreatModel(kernel_size=15, p=2), (8, 8, 1)) is not dense
+
+
+@pytest.mark.parametrize("kernel_size", [None, 5])
+def test_costs_beyond_float32_are_refused(kernel_size):
+    with pytest.raises(ValueError, match="p=100 is too large: .* exceeds float32; give a smaller p"):
+        support_of(kernel_size, (6, 6, 1), p=100.0)
+    # No mass moves farther than one pixel.
+    support_of(1, (6, 6, 1), p=100.0)

@@ -19,7 +19,14 @@ from wasser_tf.attacks.problem import Perturbation, Problem, choose
 from wasser_tf.attacks.radius_schedule import RadiusSchedule
 from wasser_tf.attacks.scoring import AttackResult, score, warn_of_flagged
 from wasser_tf.models.conversion import prepare_images
-from wasser_tf.models.inputs import check_batch, check_labels, check_radius, num_classes, outputs_are_logits
+from wasser_tf.models.inputs import (
+    check_batch,
+    check_label_range,
+    check_labels,
+    check_radius,
+    num_classes,
+    outputs_are_logits,
+)
 from wasser_tf.models.logits import LogitsFn
 from wasser_tf.runtime.arguments import check_bool, check_whole
 from wasser_tf.runtime.progress import Bar, show_progress
@@ -244,10 +251,16 @@ class Attack(abc.ABC):
                 "operations of TensorFlow or keras.ops, not of NumPy, so that they have gradients."
             )
         images, labels = check_batch(classifier, seen.images, labels)
+        # Functions and subclassed models do not declare the number of classes.
+        check_label_range(labels, seen.num_classes)
         check_whole("batch_size", batch_size, least=1)
         count = len(images)
         radius = check_radius(self.threat_model.epsilon if radius is None else radius, count)
-        targets = None if targets is None else check_labels(np.asarray(targets), count, num_classes(classifier))
+        targets = (
+            None
+            if targets is None
+            else check_labels(np.asarray(targets), count, num_classes(classifier) or seen.num_classes)
+        )
         index = np.arange(count, dtype=np.int32) if index is None else np.asarray(index)
         if index.shape != (count,) or not np.issubdtype(index.dtype, np.integer):
             raise ValueError(
@@ -269,6 +282,8 @@ class Attack(abc.ABC):
                 parts.append(tf.nest.map_structure(lambda field, kept=kept: field.numpy()[:kept], result))
                 bar.update(start + kept)
         whole = tf.nest.map_structure(lambda *fields: np.concatenate(fields), *parts)
+        if seen.unstable:
+            whole = whole._replace(flagged=np.ones_like(whole.flagged))
         warn_of_flagged(whole.flagged)
         return whole._replace(adversarial=seen.restore(whole.adversarial), raw=seen.restore(whole.raw))
 

@@ -36,7 +36,8 @@ class AttackResult(NamedTuple):
       raw_loss: As `loss`, for `raw`.
       flagged: Whether the attack had no usable gradient at the clean image, bool [B]: the margin's gradient is not
         finite or only rounding, outputs are not finite, or the margin is of logarithms of saturated probabilities. A
-        failed attack there is not a sign of robustness.
+        failed attack there is not a sign of robustness. All are flagged where the outputs of the classifier are random
+        or depend on the other images of a batch.
 
     Example:
     >>> from wasser_tf import ThreatModel, attacks, data, models
@@ -172,8 +173,9 @@ def warn_of_flagged(flagged: np.ndarray) -> None:
 def flagged_in_words(count: int, total: int) -> str:
     """Returns what flagged images mean, in one sentence."""
     return (
-        f"{count} of {total} images are flagged: the classifier has no usable gradient there (zero, not finite, or of "
-        "saturated probabilities), so a failed attack on them is not a sign of robustness."
+        f"{count} of {total} images are flagged: the classifier has no usable gradient there (zero, not finite, of "
+        "saturated probabilities, or of outputs that are random or depend on the batch), so a failed attack on them is "
+        "not a sign of robustness."
     )
 
 

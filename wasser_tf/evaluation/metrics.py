@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from wasser_tf.attacks import AttackResult, losses
 from wasser_tf.models.conversion import prepare_images
-from wasser_tf.models.inputs import check_batch, outputs_are_logits
+from wasser_tf.models.inputs import check_batch, check_label_range, outputs_are_logits
 from wasser_tf.models.logits import as_logits_fn
 from wasser_tf.transport.feasibility import Feasibility
 
@@ -87,6 +87,7 @@ def predict(
     seen = prepare_images(classifier, images, from_logits)
     classifier, from_logits = seen.classifier, seen.from_logits
     images, labels = check_batch(classifier, seen.images, labels)
+    check_label_range(labels, seen.num_classes)
     return predict_unchecked(classifier, images, labels, from_logits=from_logits, batch_size=batch_size)
 
 

@@ -22,6 +22,8 @@ class PreparedImages(NamedTuple):
       images: The images, [n, H, W, C] in [0, 1] (not checked).
       restore: Converts such images back to the range and the order of those that were given.
       graph_error: Why the classifier cannot be part of a graph, so that it has no gradients; empty where it can.
+      unstable: How the outputs of an image vary from call to call; empty where they do not.
+      num_classes: The number of classes; None where the classifier was not looked at.
     """
 
     classifier: Any
@@ -29,6 +31,8 @@ class PreparedImages(NamedTuple):
     images: Any
     restore: Callable[[np.ndarray], np.ndarray]
     graph_error: str = ""
+    unstable: str = ""
+    num_classes: int | None = None
 
 
 def prepare_images(classifier: Any, images: Any, from_logits: bool | None = None) -> PreparedImages:
@@ -46,7 +50,8 @@ def prepare_images(classifier: Any, images: Any, from_logits: bool | None = None
       ValueError: Something must be given that cannot be found out, or the images do not suit the classifier.
     """
     if isinstance(classifier, CanonicalClassifier) or not callable(classifier):
-        return PreparedImages(classifier, True, images, lambda found: found)
+        unstable = getattr(getattr(classifier, "description", None), "unstable", "")
+        return PreparedImages(classifier, True, images, lambda found: found, unstable=unstable)
     array = as_array("images", images)
     spec = input_spec(getattr(classifier, "model", classifier) if isinstance(classifier, Classifier) else classifier)
     expected = {4} if spec is None else {4, len(spec[0])}
@@ -59,7 +64,15 @@ def prepare_images(classifier: Any, images: Any, from_logits: bool | None = None
     description = given.describe(tuple(array.shape[1:]))
     if description.plain:
         is_logits = description.returns == "logits"
-        return PreparedImages(given.model, is_logits, images, lambda found: found, description.graph_error)
+        return PreparedImages(
+            given.model,
+            is_logits,
+            images,
+            lambda found: found,
+            description.graph_error,
+            description.unstable,
+            description.num_classes,
+        )
     own_order = _is_in_own_order(array, description)
     own_range = _is_in_own_range(array, description)
     steps = description if own_range else dataclasses.replace(description, input_range=(0.0, 1.0))
@@ -70,6 +83,8 @@ def prepare_images(classifier: Any, images: Any, from_logits: bool | None = None
         _to_canonical(array, steps),
         lambda found: _from_canonical(found, steps),
         description.graph_error,
+        description.unstable,
+        description.num_classes,
     )
 
 

@@ -32,6 +32,7 @@ class Description:
       range_was_given: Whether the user specified the range.
       range_was_found: Whether the first operations specify it. With neither it is [0, 1].
       graph_error: Why the classifier cannot be part of a graph; empty where it can.
+      unstable: How the outputs of an image vary from call to call; empty where they do not.
     """
 
     input_range: tuple[float, float] = (0.0, 1.0)
@@ -47,6 +48,7 @@ class Description:
     range_was_given: bool = False
     range_was_found: bool = False
     graph_error: str = ""
+    unstable: str = ""
 
     @property
     def num_classes(self) -> int:

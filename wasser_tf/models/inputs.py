@@ -104,10 +104,19 @@ def check_labels(labels: np.ndarray, count: int, classes: int | None) -> np.ndar
             raise ValueError(
                 f"labels must be whole numbers, got {labels.dtype} {_first_of(labels)}: number the classes from 0."
             )
+    check_label_range(labels, classes)
+    return labels.astype(np.int32)
+
+
+def check_label_range(labels: np.ndarray, classes: int | None) -> None:
+    """Checks that labels are those of a classifier's classes, which are None where their number is not known.
+
+    Raises:
+      ValueError: A label is negative or too large.
+    """
     if labels.min() < 0 or (classes is not None and labels.max() >= classes):
         allowed = "0 or more" if classes is None else f"0 to {classes - 1}, as the classifier has {classes} classes"
         raise ValueError(f"labels must be {allowed}, got {labels.min()} to {labels.max()}.")
-    return labels.astype(np.int32)
 
 
 def check_radius(radius: Any, count: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from wasser_tf.models.description import Description
 from wasser_tf.models.outputs import choose_output, what_is_returned
-from wasser_tf.models.probe import Look, look_at
+from wasser_tf.models.probe import Look, Step, look_at
 
 _EIGHT_BIT = (0.0, 255.0)
 _UNIT = (0.0, 1.0)
@@ -80,6 +80,7 @@ def describe_classifier(
         range_was_given=input_range is not None,
         range_was_found=is_integer or not found.inline or not _is_unchanged(found),
         graph_error=found.graph_error,
+        unstable=found.unstable,
     )
 
 
@@ -127,13 +128,22 @@ def _own_shape(
 
 def _data_format(own: tuple[int, ...], found: Look, shape: tuple[int, ...] | None, given: str | None) -> str | None:
     """Returns the order of the axes; None where there is no choice."""
-    if given is not None or len(own) != 3:
+    if len(own) != 3:
         return given
-    if own[0] > 4 or own[0] >= min(own[1:]):
+    shown = {True: "channels_first", False: "channels_last", None: None}[found.channels_first]
+    if given is not None:
+        if shown not in (None, given):
+            raise ValueError(
+                f"data_format={given!r} was given, but the first operations of the classifier take images of shape "
+                f"{own} as {shown}: leave data_format (--data_format) out."
+            )
+        return given
+    few, fewer = own[0] <= 4, own[0] < min(own[1:])
+    if not fewer or not (few or found.channels_first or own[2] > 4):
         # No other reading: images have few channels, and fewer than rows or columns.
         return "channels_last"
-    if found.channels_first is not None:
-        return "channels_first" if found.channels_first else "channels_last"
+    if shown is not None:
+        return shown
     if shape is not None and len(shape) == 3 and shape != own and (shape[2], shape[0], shape[1]) == own:
         return "channels_first"
     raise ValueError(
@@ -174,28 +184,41 @@ def _layout(
 
 def _input_range(found: Look, dtype: tf.DType) -> tuple[float, float]:
     """Returns the range of pixels that the first operations are made for; without any it is [0, 1]."""
-    (least, most), (low, high) = found.scale, found.offset
-    factor, offset = (least + most) / 2, (low + high) / 2
-    if _is_unchanged(found) or factor == 0:
+    if _is_unchanged(found):
         if dtype == tf.uint8:
             return _EIGHT_BIT
         if dtype.is_integer:
             _ask_range(f"takes {dtype.name} pixels")
+        if found.hidden:
+            _ask_range("uses its images in a branch or function that cannot be looked into")
         return _UNIT
-    mean, deviation = -offset / factor, 1 / factor
-    ends = (offset, 255 * factor + offset)
+    ranges = [_range_of(step, dtype) for step in found.steps]
+    if None in ranges or len(set(ranges)) > 1:
+        # The same words for steps that differ in rounding.
+        words = dict.fromkeys(
+            f"multiplies pixels by {step.factor:.4g} and adds {step.offset:.4g}" for step in found.steps
+        )
+        _ask_range(f"first {', and elsewhere '.join(words)}")
+    return ranges[0] or _UNIT
+
+
+def _range_of(step: Step, dtype: tf.DType) -> tuple[float, float] | None:
+    """Returns the range of pixels that a first step is made for, or None if it is not known."""
+    factor, offset = step
+    if step.is_none:
+        return _EIGHT_BIT if dtype == tf.uint8 else _UNIT
+    mean, deviation = -offset / factor, 1 / abs(factor)
+    ends = sorted((offset, 255 * factor + offset))
     if any(np.allclose(ends, usual, atol=0.02) for usual in ((0, 1), (-1, 1), (-0.5, 0.5))):
         return _EIGHT_BIT
     # Subtracting a mean, and dividing by a standard deviation, of pixels from 0 to 255.
     if (5 <= deviation <= 128 and 10 <= mean <= 245) or (0.9 <= deviation <= 1.1 and 50 <= mean <= 200):
         return _EIGHT_BIT
-    if deviation <= 2 and -1 <= mean <= 2 and not dtype.is_integer:
-        return _UNIT
-    _ask_range(f"first multiplies pixels by {factor:.4g} and adds {offset:.4g}")
+    return _UNIT if deviation <= 2 and -1 <= mean <= 2 and not dtype.is_integer else None
 
 
 def _is_unchanged(found: Look) -> bool:
-    return np.allclose((*found.scale, *found.offset), (1, 1, 0, 0), atol=1e-6)
+    return all(step.is_none for step in found.steps)
 
 
 def _ask_range(what: str) -> NoReturn:

@@ -41,6 +41,11 @@ def _checked(output: Output, num_images: int) -> Output:
             raise ValueError(
                 f"The classifier must return numbers, got {values.dtype}: return logits or probabilities, [n, classes]."
             )
+    elif np.issubdtype(values.dtype, np.integer) and (values.ndim == 1 or values.shape[1] == 1):
+        raise ValueError(
+            f"The classifier returns one {values.dtype} for each image, the number of a class: return logits or "
+            "probabilities, [n, classes]; classes alone have no gradients."
+        )
     return output
 
 
@@ -75,21 +80,24 @@ def what_is_returned(model: Any, output: Output, given: str | None) -> str:
                 "softmax or no activation, so that it returns logits."
             )
         return "probabilities"
-    if activation == "log_softmax" or output.operation in _UNBOUNDED:
+    if activation == "log_softmax":
         return "logits"
     within = bool((output.values >= 0).all() and (output.values <= 1).all())
-    if within and not _sums_to_one(output.values) and output.operation:
+    if within and _sums_to_one(output.values):
+        return "probabilities"
+    if within and output.operation and (output.mixed or output.operation not in _UNBOUNDED):
         raise ValueError(
             f"The classifier returns values in [0, 1] that do not add up to 1 (last operation {output.operation}), "
             "neither probabilities nor known logits: give returns='logits' (--returns) if they are scores."
         )
-    return "probabilities" if within and _sums_to_one(output.values) else "logits"
+    return "logits"
 
 
 def _of_one_unit(output: Output) -> str:
     if output.activation == "sigmoid":
         return "sigmoid"
-    if output.operation in _UNBOUNDED or (output.values < 0).any() or (output.values > 1).any():
+    within = bool((output.values >= 0).all() and (output.values <= 1).all())
+    if not within or (output.operation in _UNBOUNDED and not output.mixed):
         return "logits"
     raise ValueError(
         "The classifier returns one number for each image: give returns='sigmoid' if it is the probability of class 1, "

@@ -1,5 +1,6 @@
 """One look at a classifier: its graph, and its outputs for a few images. It is kept while its structure is the same."""
 
+import contextlib
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ class Output(NamedTuple):
       activation: "softmax", "sigmoid", "log_softmax" or None where the graph shows none.
       operation: The type of the operation it comes from, or "" where no graph was seen.
       has_keras_logits: Whether Keras keeps the logits of the softmax with the output.
+      mixed: Whether it is put together of the outputs of softmaxes or sigmoids.
     """
 
     key: str | int | None
@@ -35,6 +37,24 @@ class Output(NamedTuple):
     activation: str | None
     operation: str
     has_keras_logits: bool
+    mixed: bool = False
+
+
+class Step(NamedTuple):
+    """What the first operations do to a pixel x: factor · x + offset.
+
+    Attributes:
+      factor: The factor; the middle one, where they treat pixels differently.
+      offset: The offset, accordingly.
+    """
+
+    factor: float
+    offset: float
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the pixel stays as it is."""
+        return bool(np.allclose(self, (1, 0), atol=1e-6))
 
 
 class Look(NamedTuple):
@@ -42,24 +62,26 @@ class Look(NamedTuple):
 
     Attributes:
       outputs: Its outputs.
-      scale: The smallest and the largest factor by which the first operations multiply a pixel; (1, 1) for none.
-      offset: What they add to it, accordingly.
+      steps: What the first operations do to a pixel, in each way in which the classifier uses its images.
       channels_first: Whether they take images [n, C, H, W]; None where they do not depend on the order.
       inline: Whether the classifier was traced as it is, and not by AutoGraph or eagerly.
       differentiable: Whether its outputs depend on its images by differentiable operations; not looked at, and True,
         where it takes any batch size.
       num_images: The number of images that the outputs belong to.
       graph_error: Why it cannot be part of a graph, in which attacks call it; empty where it can.
+      unstable: How the outputs of an image vary, at random or with its batch; empty where they do not.
+      hidden: Whether some of what it does with its images cannot be looked into.
     """
 
     outputs: tuple[Output, ...]
-    scale: tuple[float, float]
-    offset: tuple[float, float]
+    steps: tuple[Step, ...]
     channels_first: bool | None
     inline: bool
     differentiable: bool = True
     num_images: int = _IMAGES
     graph_error: str = ""
+    unstable: str = ""
+    hidden: bool = False
 
 
 _looks: "weakref.WeakKeyDictionary[Any, dict[Any, tuple[Structure, Look]]]" = weakref.WeakKeyDictionary()
@@ -109,69 +131,121 @@ def _look(model: Any, image_shape: tuple[int, ...], batch_size: int | None) -> L
     random[0], random[1] = 0.0, 1.0
     if isinstance(model, keras.Model) and not model.built:
         _call(model, tf.constant(random[:1]))
+    fixed = batch_size is not None
     try:
-        return _look_at_graph(model, random, count, batch_size is not None)
+        return _look_at_graph(model, random, count, fixed, inline=True)
     except Exception:  # Whatever a model of someone else's raises while it is traced.
         outputs = _call(model, tf.constant(np.resize(random, (count, *image_shape))))
-    named = _named(model, outputs)
+    graph_error = _graph_error(model, (count, *image_shape))
+    if not graph_error:
+        with contextlib.suppress(Exception):  # As above.
+            return _look_at_graph(model, random, count, fixed, inline=False)
+    named = [(key, name, np.asarray(value)) for key, name, value in _named(model, outputs)]
+    others = []
+    if not fixed:
+        again = _call(model, tf.constant(np.resize(random[: count // 2], random.shape)))
+        others = [np.asarray(value) for _, _, value in _named(model, again)]
     return Look(
-        tuple(Output(key, name, np.asarray(value), None, "", False) for key, name, value in named),
-        (1.0, 1.0),
-        (0.0, 0.0),
+        tuple(Output(key, name, value, None, "", False) for key, name, value in named),
+        (),
         None,
         False,
         num_images=count,
-        graph_error=_graph_error(model, (count, *image_shape)),
+        graph_error=graph_error,
+        unstable=_how_unstable([value for _, _, value in named], others, in_halves=True),
     )
 
 
-def _look_at_graph(model: Any, images: np.ndarray, count: int, fixed: bool) -> Look:
+def _look_at_graph(model: Any, images: np.ndarray, count: int, fixed: bool, inline: bool) -> Look:
     seen: dict[str, Any] = {}
 
     def traced(batch: tf.Tensor) -> Any:
-        named = [
-            (key, name, tf.convert_to_tensor(value)) for key, name, value in _named(model, call_inline(model, batch))
-        ]
-        step = graphs.first_step(batch)
-        seen["channels_first"] = step.channels_first
+        # A function of the user's may need AutoGraph.
+        outputs = call_inline(model, batch) if inline else tf.function(model)(batch, training=False)
+        named = [(key, name, tf.convert_to_tensor(value)) for key, name, value in _named(model, outputs)]
+        seen["names"] = [(key, name) for key, name, _ in named]
+        seen["has_logits"] = [getattr(value, "_keras_logits", None) is not None for _, _, value in named]
+        values = [value for _, _, value in named]
+        seen["steps"] = graphs.first_steps(batch)
+        seen["shown"] = [_shown(value) for value in values]
         if fixed:
             # Batch after batch in a loop, gradients that are not there seem to be 0.
-            seen["differentiable"] = tf.gradients([value for _, _, value in named], batch)[0] is not None
-        seen["outputs"] = [
-            (
-                key,
-                name,
-                graphs.last_activation(value),
-                graphs.last_operation(value),
-                getattr(value, "_keras_logits", None) is not None,
-            )
-            for key, name, value in named
-        ]
-        return [value for _, _, value in named], step.tensor
+            seen["differentiable"] = tf.gradients(values, batch)[0] is not None
+        return values, seen["steps"].tensors
 
     function = tf.function(traced, autograph=False).get_concrete_function(
         tf.TensorSpec([count, *images.shape[1:]], tf.float32)
     )
-    values, first = [], []
-    for start in range(0, len(images), count):
-        rows = np.minimum(np.arange(start, start + count), len(images) - 1)
-        outputs, step = function(tf.constant(images[rows]))
-        values.append([np.asarray(value) for value in outputs])
-        first.append(np.asarray(step, np.float64).reshape(count, -1) if step.shape.rank else np.zeros((count, 1)))
-    step = np.concatenate(first)
-    scale, offset = step[1] - step[0], step[0]
+    batches = [
+        images[np.minimum(np.arange(start, start + count), len(images) - 1)] for start in range(0, len(images), count)
+    ]
+    found = [function(tf.constant(batch)) for batch in batches]
+    values = [np.concatenate([np.asarray(part[0][place]) for part in found]) for place in range(len(seen["names"]))]
+    steps, shown = [part[1] for part in found], seen["shown"]
+    opened = graphs.opened(function)
+    if opened is not None and len(opened.inputs) == 1:
+        shown = [_shown(value) for value in opened.outputs[: len(values)]]
+        seen["steps"] = graphs.first_steps(opened.inputs[0])
+        look = opened.prune(opened.inputs, seen["steps"].tensors)
+        steps = [look(tf.constant(batch)) for batch in batches]
+    repeated = batches[0] if fixed else np.resize(images[: count // 2], images.shape)
+    others = [np.asarray(value) for value in function(tf.constant(repeated))[0]]
     return Look(
         tuple(
-            Output(key, name, np.concatenate([batch[place] for batch in values]), activation, operation, has_logits)
-            for place, (key, name, activation, operation, has_logits) in enumerate(seen["outputs"])
+            Output(key, name, value, activation, operation, has_logits, mixed)
+            for (key, name), value, has_logits, (activation, operation, mixed) in zip(
+                seen["names"], values, seen["has_logits"], shown, strict=True
+            )
         ),
-        (float(np.abs(scale).min()), float(np.abs(scale).max())),
-        (float(offset.min()), float(offset.max())),
-        seen["channels_first"],
-        True,
+        _steps(steps, count),
+        seen["steps"].channels_first,
+        inline,
         seen.get("differentiable", True),
-        len(values) * count,
+        len(batches) * count,
+        unstable=_how_unstable(values, others, in_halves=not fixed),
+        hidden=seen["steps"].hidden,
     )
+
+
+def _shown(value: tf.Tensor) -> tuple[str | None, str, bool]:
+    return graphs.last_activation(value), graphs.last_operation(value), graphs.mixes_activations(value)
+
+
+def _steps(found: list[Any], count: int) -> tuple[Step, ...]:
+    """Returns what becomes of a black and a white pixel, the first images of the probe, at each tensor."""
+    steps = []
+    for parts in zip(*found, strict=True):
+        if tf.size(parts[0]) % count == 0:
+            black, white = np.concatenate([np.asarray(part, np.float64).reshape(count, -1) for part in parts])[:2]
+            # Others are not of the image, such as zeros around it.
+            used = np.abs(white - black) > 1e-12
+            if used.any():
+                factors, offsets = (white - black)[used], black[used]
+                factor = float(factors[np.argsort(factors)[len(factors) // 2]])
+                steps.append(Step(factor, float(np.median(offsets / factors)) * factor))
+    return tuple(steps)
+
+
+def _how_unstable(values: list[np.ndarray], others: list[np.ndarray], in_halves: bool) -> str:
+    """Describes how outputs vary.
+
+    Args:
+      values: The outputs of some images.
+      others: Those of the first of them once more.
+      in_halves: Whether the others are of the first half of the images, twice.
+    """
+    for value, other in zip(values, others, strict=False):
+        if value.dtype.kind not in "fiuV":
+            continue
+        one, two = value.astype(np.float64)[: len(other)], other.astype(np.float64)
+        tolerance = 1e-2 * max(float(np.abs(one).max(initial=0)), 1e-6)
+        half = len(two) // 2
+        # False for NaN.
+        if np.any(np.abs(two[:half] - two[half:]) > tolerance if in_halves else np.abs(one - two) > tolerance):
+            return "are random"
+        if in_halves and np.any(np.abs(one[:half] - two[:half]) > tolerance):
+            return "depend on the other images of its batch"
+    return ""
 
 
 def _call(model: Callable[..., Any], images: tf.Tensor) -> Any:
@@ -207,7 +281,7 @@ def _named(model: Any, outputs: Any) -> list[tuple[str | int | None, str, Any]]:
     if isinstance(outputs, dict):
         return [(key, str(key), value) for key, value in outputs.items()]
     if isinstance(outputs, (list, tuple)):
-        names = list(getattr(model, "output_names", None) or ())
+        names = list(getattr(model, "output_names", None) or getattr(outputs, "_fields", None) or ())
         names = names if len(names) == len(outputs) else [str(place) for place in range(len(outputs))]
         return [(place, name, value) for place, (name, value) in enumerate(zip(names, outputs, strict=True))]
     return [(None, "output", outputs)]

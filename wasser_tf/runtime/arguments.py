@@ -4,6 +4,7 @@ import math
 import numbers
 import os
 import pathlib
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -131,5 +132,17 @@ def physical_memory() -> int | None:
 
 
 def first_line(error: BaseException, most: int | None = 300) -> str:
-    """Returns the first line of an error's message, at most `most` characters, for use within a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most].rstrip(". ")
+    """Returns the first line of an error's message, at most `most` characters, for use within a sentence.
+
+    Of an error within traced code, or within a layer of Keras, it is that of the cause.
+    """
+    # Keras emphasises by escape codes of terminals.
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line] or [type(error).__name__]
+    if lines[0].endswith("in user code:"):
+        causes = [place for place, line in enumerate(lines) if re.match(r"\w+(Error|Exception): ", line)]
+        lines = lines[causes[-1] :] if causes else lines
+        lines[0] = lines[0].partition(": ")[2] if causes else lines[0]
+    while len(lines) > 1 and lines[0].startswith("Exception encountered when calling"):
+        lines = lines[1:]
+    return lines[0][:most].rstrip(". ")

@@ -319,19 +319,35 @@ def _log_sum(terms: list[tf.Tensor]) -> tf.Tensor:
 
 
 def make_support(threat_model: ThreatModel, image_shape: tuple[int, int, int]) -> Support:
-    """Returns the support of the threat model on images of shape (H, W, C)."""
+    """Returns the support of the threat model on images of shape (H, W, C).
+
+    Raises:
+      ValueError: The largest cost exceeds float32.
+    """
     return _make_support(threat_model.kernel_size, threat_model.p, image_shape)
 
 
 _MANY_OFFSETS = 64
+# Of ten: costs are multiplied by masses and added up.
+_LARGEST_EXPONENT = 30
 
 
 @functools.cache
 def _make_support(kernel_size: int | None, p: float, image_shape: tuple[int, int, int]) -> Support:
     # One object per support, because compiled functions are looked up by it.
     if kernel_size is None:
+        _check_cost(p, float(np.hypot(image_shape[0] - 1, image_shape[1] - 1)))
         return DenseSupport(image_shape, p)
     if kernel_size**2 > _MANY_OFFSETS and kernel_size // 2 >= max(image_shape[:2]) - 1:
         # The window holds the whole image. Its offsets, unrolled in a graph, would take minutes to compile.
         return _make_support(None, p, image_shape)
+    _check_cost(p, float(np.hypot(kernel_size // 2, kernel_size // 2)))
     return LocalSupport(image_shape, kernel_size, p)
+
+
+def _check_cost(p: float, farthest: float) -> None:
+    if farthest > 1 and p * np.log10(farthest) > _LARGEST_EXPONENT:
+        raise ValueError(
+            f"p={p:g} is too large: the cost of moving mass over {farthest:.4g} pixels, the farthest that it may move, "
+            "exceeds float32; give a smaller p or kernel_size."
+        )
