@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 OUTPUT_DIR ?= runs/demo
-EXTRAS_extras ?= test,art,foolbox,torch,tensorboard,hub
+EXTRAS_extras ?= test,art,decomon,foolbox,torch,tensorboard,hub
 EXTRAS_docs ?= docs
 
 BIN := .venv/bin

@@ -8,7 +8,7 @@ from wasser_tf.attacks import losses
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Gradient, Perturbation, Problem, image_gradient
 from wasser_tf.runtime.arguments import check_number, check_whole
-from wasser_tf.transport.gibbs import gibbs_plan, log_sum_and_costs
+from wasser_tf.transport.linear_maximiser import entropic_maximiser
 from wasser_tf.transport.neighbourhood import Support
 from wasser_tf.transport.plan import identity_plan
 
@@ -23,9 +23,9 @@ class _State(NamedTuple):
 class FrankWolfe(Attack):
     """Moves the plan by 2 / (t + 2) towards the plan that maximises ⟨Π, gradient⟩ + τ · entropy within rows and budget.
 
-    That maximiser is the Gibbs plan (transport/gibbs.py) with potential gradient / τ, whose multiplier is found by
-    bisection. The attack ignores the capacity: the raw image, unclipped as in the paper, has pixels far above 1. The
-    classifier sees clipped images during the attack.
+    That maximiser is the Gibbs plan with potential gradient / τ, whose multiplier is found by bisection
+    (transport/linear_maximiser.py). The attack ignores the capacity: the raw image, unclipped as in the paper, has
+    pixels far above 1. The classifier sees clipped images during the attack.
 
     The settings that all attacks share are described in `Attack`.
 
@@ -100,43 +100,6 @@ def _advance(
 ) -> _State:
     largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
     gradient = tf.math.divide_no_nan(gradient, largest)
-    multiplier = _multiplier(gradient, images, budget, temperature, support, bisections, tolerance)
-    best = gibbs_plan(gradient / temperature, multiplier / temperature, images, support)
+    best = entropic_maximiser(gradient, images, budget, temperature, support, bisections, tolerance)
     plan = state.plan + step_size * (best - state.plan)
     return _State(plan, support.push_forward(plan))
-
-
-def _multiplier(
-    gradient: tf.Tensor,
-    images: tf.Tensor,
-    budget: tf.Tensor,
-    temperature: tf.Tensor,
-    support: Support,
-    bisections: int,
-    tolerance: float,
-) -> tf.Tensor:
-    """Returns λ [B, 1, 1, 1] with ⟨Π, C⟩ ≤ budget, no more than the tolerance above the least such."""
-    budget = budget[:, None, None, None]
-
-    rings = support.log_rings(gradient / temperature)
-
-    def cost(multiplier: tf.Tensor) -> tf.Tensor:
-        _, mean_cost, _ = log_sum_and_costs(rings, multiplier / temperature)
-        return tf.reduce_sum(images * mean_cost, axis=[1, 2, 3], keepdims=True)
-
-    def halve(low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        middle = 0.5 * (low + high)
-        wide = high - low >= tolerance
-        above = cost(middle) > budget
-        return tf.where(wide & above, middle, low), tf.where(wide & ~above, middle, high)
-
-    # At the paper's upper end ⟨Π, C⟩ ≤ budget: 2 max|g| + τ log(Σ_ij x_i C_ij / budget).
-    most = tf.reduce_sum(images[:, None] * tf.where(support.valid, support.ground_cost, 0.0), axis=[1, 2, 3, 4])
-    excess = tf.math.log(tf.maximum(most[:, None, None, None], 1e-30) / tf.maximum(budget, 1e-30))
-    high = 2.0 * tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True) + temperature * excess
-    return tf.while_loop(
-        lambda low, high: tf.reduce_any(high - low >= tolerance),
-        halve,
-        (tf.zeros_like(high), tf.maximum(high, 0.0)),
-        maximum_iterations=bisections,
-    )[1]

@@ -10,8 +10,7 @@ programs: for fixed λ the rows are independent, and each puts its mass on one t
 of h, whatever became of the search for the best one. The function of λ is convex and piecewise linear. At
 λ = Lip(a) = max |a_j − a_i| / C_ij it is ρ · Lip(a) (Kantorovich and Rubinstein).
 
-It is the linear maximiser of Frank-Wolfe (attacks/frank_wolfe.py) at temperature 0; that one needs the plan, which has
-to be smooth in the gradient, and keeps its entropic maximiser.
+It is Frank-Wolfe's linear maximiser at temperature 0, and shares its search for λ (linear_maximiser.py).
 """
 
 import functools
@@ -21,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from wasser_tf.threat_model import ThreatModel
+from wasser_tf.transport.linear_maximiser import DualPoint, meet_tangents, search_multiplier
 
 # Windows of so many offsets are unrolled, larger ones are gone through target by target.
 _MOST_UNROLLED = 121
@@ -69,9 +69,8 @@ def support_function(
 ) -> tf.Tensor:
     """Returns h(a; x, ρ), or a little more: an upper bound whatever the number of evaluations.
 
-    The search keeps a bracket of λ whose ends have slopes of either sign, from 0 and Lip(a), and goes to where the
-    tangents of the ends meet: for a piecewise linear function this finds the minimum itself after a few steps. Every
-    third step halves the bracket, for the cases in which one end creeps.
+    The search begins with the λ 0 and Lip(a) and tries where the tangents of the ends meet: for a piecewise linear
+    function this finds the minimum itself after a few steps.
 
     Args:
       potential: a, floats [B, M, H, W, C]: M functionals for each image.
@@ -88,40 +87,19 @@ def support_function(
     # From mass that moves alone, and so 0 exactly where nothing does.
     weights, rho = images[:, None], budget[:, None]
 
-    def evaluate(multiplier: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def dual(multiplier: tf.Tensor) -> DualPoint:
         best, cost = c_transform(flat, tf.reshape(multiplier, [-1]), threat_model)
         gained, spent = tf.reshape(best - flat, shape), tf.reshape(cost, shape)
-        return (
-            multiplier * rho + tf.reduce_sum(weights * gained, axis=[2, 3, 4]),
+        return DualPoint(
+            multiplier,
             rho - tf.reduce_sum(weights * spent, axis=[2, 3, 4]),
+            multiplier * rho + tf.reduce_sum(weights * gained, axis=[2, 3, 4]),
         )
 
-    def step(number: tf.Tensor, ends: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        low, low_value, low_slope, high, high_value, high_slope, least = ends
-        meet = tf.math.divide_no_nan(
-            low_value - high_value + high_slope * high - low_slope * low, high_slope - low_slope
-        )
-        middle = 0.5 * (low + high)
-        inside = (meet > low) & (meet < high) & (number % 3 != 2)
-        tried = tf.where(inside, meet, middle)
-        value, slope = evaluate(tried)
-        falls = slope < 0
-        return number + 1, (
-            tf.where(falls, tried, low),
-            tf.where(falls, value, low_value),
-            tf.where(falls, slope, low_slope),
-            tf.where(falls, high, tried),
-            tf.where(falls, high_value, value),
-            tf.where(falls, high_slope, slope),
-            tf.minimum(least, value),
-        )
-
-    top = tf.reshape(lipschitz(flat, threat_model), shape[:2])
-    zero = tf.zeros_like(top)
-    zero_value, zero_slope = evaluate(zero)
-    top_value = top * rho
-    ends = (zero, zero_value, zero_slope, top, top_value, rho + zero, tf.minimum(zero_value, top_value))
-    return tf.while_loop(lambda number, ends: number < evaluations, step, (tf.constant(0), ends))[1][-1]
+    steepest = tf.reshape(lipschitz(flat, threat_model), shape[:2])
+    start = dual(tf.zeros_like(steepest)), DualPoint(steepest, rho + tf.zeros_like(steepest), steepest * rho)
+    low, high = search_multiplier(dual, meet_tangents, *start, evaluations)
+    return tf.minimum(low.value, high.value)
 
 
 def _reach(threat_model: ThreatModel, image_shape: tuple[int, int, int]) -> tuple[int, int]:
