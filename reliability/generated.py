@@ -25,7 +25,8 @@ ORDERS = ("channels_last", "channels_first")
 # Beyond the matrix.
 _MORE_KINDS = ("function", "tf_function", "unbuilt_sequential", "keras_file")
 _SCALINGS = ("rescaling", "normalization", "symmetric", "none")
-_ACTIVATIONS = ("activation", "layer", "lambda")
+_ACTIVATIONS = ("activation", "layer", "lambda", "mean")
+_BORDERS = (False, False, True)
 _HEADS = ("one", "list", "dict")
 
 SHAPE = (4, 5, 3)
@@ -46,6 +47,7 @@ class Generated:
       heads: Whether its output is the only one, or in a list or dict with another.
       batch_size: The only batch size it takes, or None.
       flat: Whether it takes flattened images.
+      border: Whether it surrounds images by zeros before it converts them.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class Generated:
     heads: str = "one"
     batch_size: int | None = None
     flat: bool = False
+    border: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -162,7 +165,8 @@ def random_case(chance: random.Random) -> Generated:
         activation=chance.choice(_ACTIVATIONS),
         heads=chance.choice(("one", *_HEADS)),
         batch_size=chance.choice((None, None, 1, 3)),
-        flat=chance.random() < 0.2,
+        flat=(flat := chance.random() < 0.2),
+        border=chance.choice(_BORDERS) and not flat,
     )
 
 
@@ -184,6 +188,8 @@ def _layers(case: Generated, seed: int) -> list[Any]:
         kernel, bias = kernel[:, 1:], bias[1:]
     height, width, channels = SHAPE
     made: list[Any] = []
+    if case.border:
+        made.append(keras.layers.ZeroPadding2D(1, data_format=case.order))
     if case.pixels != "unit":
         scaling, scale, offset = case.scaling, 255.0, 0.0
         if scaling == "rescaling":
@@ -198,6 +204,8 @@ def _layers(case: Generated, seed: int) -> list[Any]:
         # kernel · x = kernel / scale · (scale x + offset) − kernel / scale · offset
         kernel = kernel / np.float32(scale)
         bias = bias - np.float32(offset) * kernel.sum(axis=0)
+    if case.border:
+        made.append(keras.layers.Cropping2D(1, data_format=case.order))
     if case.order == "channels_first":
         if case.flat:
             made.append(keras.layers.Reshape((channels, height, width)))
@@ -215,6 +223,8 @@ def _layers(case: Generated, seed: int) -> list[Any]:
         made.append(keras.layers.Activation(activation))
     if activation and case.activation == "lambda":
         made.append(_AsFunction(activation))
+    if activation and case.activation == "mean":
+        made.append(_AsFunction(activation, mean=True))
     return made
 
 
@@ -250,17 +260,19 @@ class _Constant(keras.initializers.Initializer):
 
 @keras.saving.register_keras_serializable(package="wasser_tf_reliability")
 class _AsFunction(keras.layers.Layer):
-    """A softmax or sigmoid that Keras does not know as one, as in a Lambda layer."""
+    """A softmax or sigmoid that Keras does not know as one, as in a Lambda layer, or a mean of two."""
 
-    def __init__(self, function: str, **kwargs: Any) -> None:
+    def __init__(self, function: str, mean: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.function = function
+        self.function, self.mean = function, mean
 
     def call(self, inputs: Any) -> Any:
-        return {"softmax": tf.nn.softmax, "sigmoid": tf.math.sigmoid}[self.function](inputs)
+        function = {"softmax": tf.nn.softmax, "sigmoid": tf.math.sigmoid}[self.function]
+        # As of an ensemble, here of equal members.
+        return 0.3 * function(inputs) + 0.7 * function(inputs) if self.mean else function(inputs)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "function": self.function}
+        return {**super().get_config(), "function": self.function, "mean": self.mean}
 
 
 class _Subclassed(keras.Model):

@@ -95,7 +95,7 @@ def first_steps(images: tf.Tensor) -> FirstSteps:
             continue
         if operation.type == "Transpose":
             order = tf.get_static_value(operation.inputs[1])
-            shown = {(0, 2, 3, 1): True, (0, 3, 1, 2): False}
+            shown: dict[tuple[int, ...], bool] = {(0, 2, 3, 1): True, (0, 3, 1, 2): False}
             if channels_first is None and order is not None:
                 channels_first = shown.get(tuple(int(axis) for axis in order))
         if operation.type in _CONVOLUTIONS and channels_first is None:

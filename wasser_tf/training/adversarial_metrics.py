@@ -187,8 +187,8 @@ def loss_takes_logits(classifier: keras.Model, loss: Any) -> bool:
         # These short names of Keras are losses of probabilities.
         loss = keras.losses.get("categorical_crossentropy" if loss in ("crossentropy", "ce") else loss)
     # Of a loss of Keras, of one around a function, or of a function some of whose arguments are given.
-    given = {**getattr(loss, "_fn_kwargs", {}), **(getattr(loss, "keywords", None) or {})}
-    by_loss = getattr(loss, "from_logits", given.get("from_logits"))
+    arguments = {**getattr(loss, "_fn_kwargs", {}), **(getattr(loss, "keywords", None) or {})}
+    by_loss = getattr(loss, "from_logits", arguments.get("from_logits"))
     loss = getattr(loss, "func", loss)
     if by_loss is None and inspect.isfunction(loss) and "from_logits" in inspect.signature(loss).parameters:
         by_loss = bool(inspect.signature(loss).parameters["from_logits"].default)
