@@ -119,8 +119,10 @@ def test_only_what_is_needed_is_read():
 
 
 def test_shares_need_batches_that_can_be_divided():
-    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 shares, got 8"):
-        data.batches(counted_split()[1], 8, shuffle=True, share=(0, 1, 3))
+    split = counted_split()[1]
+    for parts, options in ((3, {"drop_remainder": True}), (2, {})):
+        with pytest.raises(ValueError, match=f"share needs .* a multiple of the {parts} parts, got shuffle=True"):
+            data.batches(split, 8, shuffle=True, share=(0, 1, parts), **options)
 
 
 def test_a_selection_is_not_read(root, held, monkeypatch):

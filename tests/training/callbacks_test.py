@@ -9,6 +9,7 @@ import pytest
 from wasser_tf import ThreatModel, models
 from wasser_tf.attacks import RandomPlan
 from wasser_tf.data import Split
+from wasser_tf.data.streaming import StreamedImages
 from wasser_tf.training import callbacks
 from wasser_tf.training.callbacks import EpochTable, RobustValidation
 
@@ -56,17 +57,33 @@ def test_settings_are_passed_to_the_attack_and_scores_computed_in_parts(monkeypa
     RobustValidation(model, split, attack, num_attack_examples=4, **settings).on_epoch_end(0, parts)
     assert parts.pop("val_robust_accuracy") == 0.75 and parts == pytest.approx(whole)
     (((classifier, images, labels), options),) = calls
+    assert options.pop("index").tolist() == [0, 1, 2, 3]
     assert classifier is model and options == {**settings, "verbose": False}
     np.testing.assert_array_equal(images, split.images[:4])
     np.testing.assert_array_equal(labels, split.labels[:4])
     # All of them by default, a batch of 128 at a time, at the attack's own radius.
     RobustValidation(model, split, attack).on_epoch_end(0, {})
-    assert len(calls[1][0][1]) == 12 and calls[1][1] == {
-        "radius": None,
-        "from_logits": True,
-        "batch_size": 128,
-        "verbose": False,
-    }
+    assert len(calls[1][0][1]) == 12 and len(calls[1][1].pop("index")) == 12
+    assert calls[1][1] == {"radius": None, "from_logits": True, "batch_size": 128, "verbose": False}
+
+
+def test_images_of_a_stream_are_attacked_in_parts():
+    split, calls = _split(), []
+    images = StreamedImages(lambda row: split.images[row], np.arange(12), (6, 5, 1))
+    streamed = split._replace(images=images)
+
+    def attack(classifier, images, labels, *, index, **options):
+        np.testing.assert_array_equal(images, split.images[index])
+        np.testing.assert_array_equal(labels, split.labels[index])
+        calls.append(index.tolist())
+        return types.SimpleNamespace(success=index % 5 == 0)
+
+    model = models.build("linear", (6, 5, 1), 3, seed=0)
+    whole, parts = {}, {}
+    RobustValidation(model, split).on_epoch_end(0, whole)
+    RobustValidation(model, streamed, attack, num_attack_examples=10, batch_size=2).on_epoch_end(0, parts)
+    assert calls == [list(range(8)), [8, 9]]
+    assert parts.pop("val_robust_accuracy") == pytest.approx(0.8) and parts == pytest.approx(whole)
 
 
 def test_probabilities_are_scored_without_a_softmax():

@@ -108,8 +108,11 @@ def batches(
     # A larger batch is the whole split as well; TensorFlow refuses numbers from 2**63.
     batch_size = min(batch_size, count)
     streamed = is_streamed(split.images)
-    if share is not None and batch_size % share[2]:
-        raise ValueError(f"batch_size must be a multiple of the {share[2]} shares, got {batch_size}.")
+    if share is not None and (batch_size % share[2] or not drop_remainder or not shuffle):
+        raise ValueError(
+            f"share needs shuffle, drop_remainder and a batch_size that is a multiple of the {share[2]} parts, got "
+            f"shuffle={shuffle}, drop_remainder={drop_remainder} and {batch_size}."
+        )
     if not shuffle and streamed:
         pairs = tf.data.Dataset.from_tensor_slices((np.arange(count, dtype=np.int64), split.labels))
         read = pairs.batch(batch_size, drop_remainder=drop_remainder).map(
@@ -142,14 +145,7 @@ def batches(
         parts = parts.enumerate().skip(first_step)
         if share is None:
             return parts.map(lambda step, rows: batch(rows, current, step))
-        first, last, total = share
-        size = batch_size // total
-        pieces = parts.flat_map(
-            lambda step, rows: tf.data.Dataset.range(first, last).map(
-                lambda piece: (step, piece * size, tf.ensure_shape(rows[piece * size : (piece + 1) * size], [size]))
-            )
-        )
-        return pieces.map(lambda step, start, rows: batch(rows, current, step, start))
+        return _pieces(parts, batch_size, share).map(lambda step, start, rows: batch(rows, current, step, start))
 
     def batch(
         rows: tf.Tensor, current: tf.Tensor, step: tf.Tensor, start: tf.Tensor | None = None
@@ -157,15 +153,8 @@ def batches(
         chosen = read_rows(images, rows) if streamed else tf.gather(images, rows)
         if augment is not None:
             own_seed = step_seed(seed, current, step)
-            chosen = augment(chosen, own_seed) if start is None else _augment_part(augment, chosen, own_seed, start)
+            chosen = _augment_part(augment, chosen, own_seed, batch_size, start)
         return _numbered(chosen, rows, numbered), tf.gather(labels, rows)
-
-    def _augment_part(augment: Augmentation, chosen: tf.Tensor, own_seed: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-        # Random numbers are drawn for the whole batch, so that they do not depend on the number of shares.
-        size = chosen.shape[0]
-        whole = tf.pad(chosen, [[start, batch_size - start - size], [0, 0], [0, 0], [0, 0]])
-        whole = augment(tf.ensure_shape(whole, [batch_size, *chosen.shape[1:]]), own_seed)
-        return tf.ensure_shape(whole[start : start + size], chosen.shape)
 
     shuffled = order.flat_map(one_pass)
     steps = count // batch_size if drop_remainder else -(-count // batch_size)
@@ -174,6 +163,30 @@ def batches(
     # A generator has no files to shard; without this option a strategy warns about it.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return shuffled.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2).with_options(options)
+
+
+def _pieces(parts: tf.data.Dataset, batch_size: int, share: tuple[int, int, int]) -> tf.data.Dataset:
+    """Returns (step, place of the first row in its batch, rows) for each piece of a share, from (step, rows)."""
+    first, last, total = share
+    size = batch_size // total
+    return parts.flat_map(
+        lambda step, rows: tf.data.Dataset.range(first, last).map(
+            lambda piece: (step, piece * size, tf.ensure_shape(rows[piece * size : (piece + 1) * size], [size]))
+        )
+    )
+
+
+def _augment_part(
+    augment: Augmentation, chosen: tf.Tensor, own_seed: tf.Tensor, batch_size: int, start: tf.Tensor | None
+) -> tf.Tensor:
+    """Augments a batch, or the piece of it that begins at `start`."""
+    if start is None:
+        return augment(chosen, own_seed)
+    # Random numbers are drawn for the whole batch, so that they do not depend on the number of shares.
+    size = chosen.shape[0]
+    whole = tf.pad(chosen, [[start, batch_size - start - size], [0, 0], [0, 0], [0, 0]])
+    whole = augment(tf.ensure_shape(whole, [batch_size, *chosen.shape[1:]]), own_seed)
+    return tf.ensure_shape(whole[start : start + size], chosen.shape)
 
 
 def _numbered(images: tf.Tensor, rows: tf.Tensor, numbered: bool) -> Any:
