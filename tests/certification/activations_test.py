@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from wasser_tf.certification import activations, arithmetic
 from wasser_tf.certification.activations import ACTIVATIONS, leaky_relu
 from wasser_tf.certification.rules import Call, _elu
 from wasser_tf.certification.transforms import Interval
@@ -78,3 +79,13 @@ def test_bounds_of_elementary_functions_are_tight(name):
     found = rule.bounds(low, high)
     np.testing.assert_allclose(found.lower, values.min(axis=0), atol=1e-4)
     np.testing.assert_allclose(found.upper, values.max(axis=0), atol=1e-4)
+
+
+def test_the_allowance_goes_with_the_farther_end_of_the_input():
+    # ELU and SELU cancel near 0: what float32 loses there goes with the size of x, on either side of it.
+    for low, high in ((0.0, 0.5), (-0.5, 0.0), (-0.5, 0.1), (-0.1, 0.5)):
+        zero = tf.zeros([1], tf.float64)
+        ends = (tf.constant([end], tf.float64) for end in (low, high))
+        found = activations._elementary(zero, zero, *ends)
+        for width in (zero - found.lower, found.upper - zero):
+            assert float(width[0]) == pytest.approx(0.5 * arithmetic.ELEMENTARY, rel=1e-6)

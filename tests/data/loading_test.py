@@ -179,6 +179,8 @@ def test_missing_splits_are_held_out_of_train(tmp_path):
     assert _sizes(tiny) == [9, 1, 2]
     assert [split.index.tolist() for split in tiny[1:4]] == [list(range(9)), [9], [10, 11]]
     assert _sizes(_tiny("tiny_train_only", tmp_path, validation_size=4, splits=("validation",))) == [0, 4, 0]
+    # What was not asked for is held out all the same, and not returned.
+    assert _sizes(_tiny("tiny_train_only", tmp_path, splits=("train",))) == [9, 0, 0]
     with pytest.raises(ValueError, match="must leave examples to train on, got 10 of the 10 in tiny_train_only"):
         _tiny("tiny_train_only", tmp_path, validation_size=10)
 
