@@ -152,7 +152,7 @@ class WasserAttack(Attack):
             budget = problem.budget(self.radius_at(iteration, problem))
             step_size = _FIRST_STEP * relative_step(self.iterations, images, budget)
             if self.step_size is not None:
-                step_size = tf.fill([1, 1, 1, 1], self.step_size)
+                step_size = tf.fill([1, 1, 1, 1], tf.cast(self.step_size, tf.float32))
             done = tf.cast(iteration, tf.float32) / self.iterations
             gradient *= tf.minimum(last_step / step_size, final_scale) ** done
             return _ascend(state, images, gradient, step_size, budget, lowest, weights, support), found.fooled
