@@ -74,7 +74,9 @@ def test_each_penalty_of_wasser_attack_keeps_its_constraint(weight, bound):
     assert kept[weight] < bound < without[weight]
 
 
-@pytest.mark.parametrize("settings", [{"step_size": 0.1}, {"step_size": 4}, {"gradient_scale": 1.0}, {"gradient_scale": None}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"step_size": 0.1}, {"step_size": 4}, {"gradient_scale": 1.0}, {"gradient_scale": None}], ids=str
+)
 def test_the_scales_of_wasser_attack_change_its_path(settings):
     assert np.abs(wasser_attack_found(**settings)["raw"] - wasser_attack_found()["raw"]).max() > 1e-3
 
