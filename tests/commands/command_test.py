@@ -9,6 +9,7 @@ import pytest
 
 import wasser_tf
 from wasser_tf import starter
+from wasser_tf.commands import _run
 from wasser_tf.starter import commands, completion, main
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -157,3 +158,23 @@ def test_errors_name_the_program(command, program, tmp_path):
 def test_every_command_has_a_flag_for_silence():
     done = run(str(ROOT / "bin" / "average.py"), "--help", cwd=ROOT)
     assert "--[no]quiet: Whether to print results and warnings only" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--base_dir is needed; --model is needed; --name is needed; --help lists the flags."),
+        (["--nope=1"], "Unknown command line flag 'nope'; --help lists the flags."),
+        (["--model=m", "--name=n", "--base_dir=b", "--version=x"], "flag --version=x: "),
+        (["--model=m", "--name=n", "--base_dir=b", "more"], "flags begin with --, got more; --help lists them."),
+    ],
+)
+def test_bad_flags_are_reported_in_one_line(load, monkeypatch, arguments, message):
+    load("export")
+    monkeypatch.setattr(sys, "argv", ["bin/export.py", *arguments])
+    # What absl does around a main, without what it sets for the whole process.
+    monkeypatch.setattr(_run.app, "run", lambda main, flags_parser: main(flags_parser(sys.argv)))
+    with pytest.raises(SystemExit) as leaving:
+        _run.run(lambda: None)
+    assert leaving.value.code.startswith("export.py: ") and message in leaving.value.code
+    assert "\n" not in leaving.value.code

@@ -352,7 +352,7 @@ def test_binaries_report_errors_in_one_sentence_with_an_exit_code(board, monkeyp
     handlers = []
     monkeypatch.setattr(provenance, "commit", lambda: handlers.append("commit"))
     # What absl does around a main, without what it sets for the whole process.
-    monkeypatch.setattr(_run.app, "run", lambda guarded: guarded(["bin/run.py"]))
+    monkeypatch.setattr(_run.app, "run", lambda guarded, flags_parser: guarded(["bin/run.py"]))
     monkeypatch.setattr(_run.logging, "set_verbosity", lambda level: None)
     monkeypatch.setattr(sys, "argv", ["bin/run.py"])
     board.parse()
@@ -376,10 +376,11 @@ def test_binaries_report_errors_in_one_sentence_with_an_exit_code(board, monkeyp
 
 def test_binaries_refuse_positional_arguments_and_keep_the_given_verbosity(board, monkeypatch):
     levels = []
-    monkeypatch.setattr(_run.app, "run", lambda guarded: guarded(["bin/run.py", *rest]))
+    monkeypatch.setattr(_run.app, "run", lambda guarded, flags_parser: guarded(["bin/run.py", *rest]))
     monkeypatch.setattr(_run.logging, "set_verbosity", levels.append)
     rest = ["digits"]
-    with pytest.raises(_run.app.UsageError, match="Flags begin with --, got digits"):
+    monkeypatch.setattr(sys, "argv", ["bin/run.py", *rest])
+    with pytest.raises(SystemExit, match="run.py: flags begin with --, got digits"):
         _run.run(lambda: pytest.fail("It was run."))
     rest = []
     board.parse()

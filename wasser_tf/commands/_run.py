@@ -1,6 +1,7 @@
 """How a command runs: errors in one sentence, interruption, exit codes."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -29,7 +30,7 @@ def run(main: Callable[[], None], goes_on: str = "give the same command again") 
 
     def guarded(arguments: Sequence[str]) -> None:
         if len(arguments) > 1:
-            raise app.UsageError(f"Flags begin with --, got {' '.join(arguments[1:])}.")
+            sys.exit(f"{program}: flags begin with --, got {' '.join(arguments[1:])}; --help lists them.")
         # Not using_default_value: absl sets the flag itself before it calls this.
         if not FLAGS["verbosity"].present:
             # tensorflow-datasets warns of its own deprecations.
@@ -51,4 +52,17 @@ def run(main: Callable[[], None], goes_on: str = "give the same command again") 
             print(f"{program}: stopped at once: {goes_on}.", file=sys.stderr)
             sys.exit(130)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=lambda arguments: _parse(program, arguments))
+
+
+def _parse(program: str, arguments: Sequence[str]) -> list[str]:
+    """Parses flags as absl does, but reports all that is wrong in one line."""
+    try:
+        return FLAGS(arguments)
+    except flags.Error as error:
+        lines = sorted(line.strip().removesuffix(".") for line in str(error).splitlines() if line.strip())
+        lines = [
+            re.sub(r"flag --(\w+)=None: Flag --\1 must have a value other than None", r"--\1 is needed", line)
+            for line in lines
+        ]
+        sys.exit(f"{program}: {'; '.join(lines)}; --help lists the flags.")
