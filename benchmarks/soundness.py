@@ -28,6 +28,8 @@ from wasser_tf.reporting.tables import markdown_table
 from wasser_tf.runtime import provenance, storage
 from wasser_tf.threat_model import ThreatModel
 
+# Test sets of fewer images than are usually asked for.
+_SIZES = {"digits": 400}
 # Radii above this are attacked at it: they bind almost no plan.
 _LARGEST = 10.0
 
@@ -36,13 +38,13 @@ def main() -> int:
     """Runs the classifiers of the flags and writes the report; returns 1 if an attack succeeded."""
     given = _flags()
     found, sources = [], {}
-    for path in given.models.split(",") if given.models else _packaged():
-        dataset = "cifar10" if "cifar10" in path else given.dataset
+    for path in _paths(given.models):
+        dataset = _dataset_of(path) or given.dataset
         if dataset not in sources:
             sources[dataset] = ImageSource(
                 dataset=dataset,
                 data_dir=given.data_dir,
-                num_examples=given.num_examples,
+                num_examples=min(given.num_examples, _SIZES.get(dataset, given.num_examples)),
                 original_index=given.original_index if dataset == "mnist" else None,
             ).load()
         found.append(_run(given, path, sources[dataset]))
@@ -54,8 +56,8 @@ def main() -> int:
 def _flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=pathlib.Path, required=True)
-    parser.add_argument("--models", default="", help="paths or pretrained:NAME; all packaged classifiers by default")
-    parser.add_argument("--dataset", default="mnist", help="of classifiers without cifar10 in their name")
+    parser.add_argument("--models", default="packaged", help="paths, pretrained:NAME, or packaged for all of these")
+    parser.add_argument("--dataset", default="mnist", help="of classifiers that are not packaged")
     parser.add_argument("--data_dir")
     parser.add_argument("--original_index")
     parser.add_argument("--num_examples", type=int, default=1000)
@@ -69,10 +71,18 @@ def _flags() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _packaged() -> list[str]:
-    """Returns the packaged classifiers, small ones first."""
+def _paths(models: str) -> list[str]:
+    """Returns the classifiers of --models; for "packaged" all of these, small ones first."""
     names = sorted(pretrained.names(), key=lambda name: pretrained.card(name)["classifier"]["num_weights"])
-    return [f"pretrained:{name}" for name in names]
+    found = []
+    for path in models.split(","):
+        found += [f"{pretrained.PREFIX}{name}" for name in names] if path == "packaged" else [path]
+    return found
+
+
+def _dataset_of(path: str) -> str | None:
+    """Returns the dataset of a packaged classifier, which its name begins with; None for another classifier."""
+    return path.removeprefix(pretrained.PREFIX).partition("_")[0] if path.startswith(pretrained.PREFIX) else None
 
 
 def _run(given: argparse.Namespace, path: str, images: Selection) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def test_the_table_has_both_shares_and_the_median_radii():
     assert cells[0] == ["certified to not fooled [%]", "ε = 0.1", "ε = 0.25", "median radius"]
     assert cells[2:] == [["a", "75.0 to 75.0", "25.0 to 50.0", "0.1 to 0.25"], ["b", "50.0", "50.0", "0"]]
     assert bracket_table({"b": PROVED}, [0.1]).startswith("| certified [%] ")
+    half_open = BOTH._replace(fooled=np.array([0.0, np.inf, np.inf, np.inf]))
+    assert "0.1 or more" in bracket_table({"a": half_open}, [0.1])
 
 
 def test_the_figure_shows_both_shares_and_shades_between_them(saved):

@@ -175,7 +175,7 @@ def _global_average_pooling(call: Call) -> list[Transform]:
 @rule(keras.layers.Add, keras_operations.Add)
 def _add(call: Call) -> list[Transform]:
     if len(call.shapes) < 2 or len(set(call.shapes)) > 1:
-        raise call.refuse(f"its inputs must have one shape, got {call.shapes}")
+        raise call.refuse(f"it needs two inputs or more, all of one shape, got {call.shapes}")
     return [Affine(lambda inputs, absolute, mass: tf.add_n(list(inputs)), terms=len(call.shapes))]
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from wasser_tf.certification.rules import Call, transforms_of
+from wasser_tf.certification.rules import RULES, Call, transforms_of
 from wasser_tf.certification.transforms import Affine, Interval, Transform
 
 
@@ -80,7 +80,9 @@ class Network:
             for node in model._nodes_by_depth[depth]:
                 if node.is_input:
                     continue
-                if node.arguments.kwargs.get("training"):
+                # Without a rule it is refused below for that: preprocessing layers have training=True by default.
+                known_kind = isinstance(node.operation, keras.Model) or type(node.operation) in RULES
+                if known_kind and node.arguments.kwargs.get("training"):
                     raise ValueError(
                         f"The layer {node.operation.name!r} is called with training=True, so the classifier is not "
                         "the one of inference: build it without."

@@ -66,8 +66,8 @@ def certify(
         hundreds of times as slow), "smoothing" (of a `Smoothed` classifier), or "auto": smoothing for a `Smoothed`
         classifier; else CROWN where it proves more on the first images and the network is small, or IBP.
       batch_size: Images at a time; it bounds memory and does not change the result.
-      resolution: How far the radius may be below the largest provable one, > 0; by default a 200th of ε, or for ε = 0
-        2⁻¹⁴ of the largest cost of a plan. Not of smoothing, whose radius is a formula.
+      resolution: How far the radius may be below the largest provable one, > 0; by default a 200th of ε (of the largest
+        cost of a plan, if ε is larger), or for ε = 0 2⁻¹⁴ of that cost. Not of smoothing, whose radius is a formula.
       progress: Is given a line for each batch.
 
     Returns:
@@ -258,7 +258,8 @@ class Prover:
         # A budget of this binds no plan, and a certificate at it is one at every radius.
         most = largest_cost(self.threat_model, self.bounds.network.image_shape) * (1 + 1e-6)
         most = np.maximum(np.full(len(images), most) if self.threat_model.normalize_mass else most * mass, 0.0)
-        resolution = resolution or epsilon * _RESOLUTION or float(most.max()) * _FINE_RESOLUTION or _RESOLUTION
+        largest = float(most.max())
+        resolution = resolution or min(epsilon, largest) * _RESOLUTION or largest * _FINE_RESOLUTION or _RESOLUTION
         low = np.where(certified, np.minimum(epsilon, most), 0.0)
         high = np.where(certified, np.inf, min(epsilon, float("inf")))
         # Whoever is certified at ε goes on to what binds nothing.

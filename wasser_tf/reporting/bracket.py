@@ -88,7 +88,10 @@ def bracket_table(brackets: Mapping[str, Bracket], radii: Sequence[float]) -> st
     rows = []
     for name, bracket in brackets.items():
         medians = median(bracket.certified)
-        medians += "" if bracket.fooled is None else f" to {median(bracket.fooled)}"
+        if bracket.fooled is not None:
+            # Attacks that fooled fewer than half of the images leave the other end open.
+            upper = median(bracket.fooled)
+            medians += " or more" if upper == "inf" else f" to {upper}"
         rows.append([name, *(cell(bracket, radius) for radius in radii), medians])
     return tables.markdown_table(header, rows)
 

@@ -319,7 +319,9 @@ def overview(model: ModelReport) -> str:
 def _minimal_radius_line(radii: np.ndarray) -> str:
     never = int(np.sum(~np.isfinite(radii)))
     words = "Minimal radius over all attacks and radii above"
-    return f"{words}: median {_median(radii):.4g}; {never} of {len(radii)} images never fooled.\n"
+    median = _median(radii)
+    middle = f"median {median:.4g}" if np.isfinite(median) else "median beyond all radii"
+    return f"{words}: {middle}; {never} of {len(radii)} images never fooled.\n"
 
 
 def _sanity_table(checks: Sequence[Check]) -> str:
