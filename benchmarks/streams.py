@@ -23,6 +23,7 @@ from PIL import Image
 from wasser_tf.runtime import storage
 
 SIZES = (2000, 20000)
+NAMES = ("train", "attack", "evaluate")
 CLASSES, SIDE = 100, 256
 # The images are reduced to this, so that a CPU can train on them.
 _SMALL = 64
@@ -71,28 +72,33 @@ def _run(*command: str, kill_when: pathlib.Path | None = None) -> dict[str, Any]
     return {"megabytes": round(usage.ru_maxrss / 1024), "seconds": round(time.monotonic() - begin)}
 
 
+def _commands(folder: pathlib.Path, count: int) -> dict[str, tuple[str, ...]]:
+    """Returns the commands on one of the folders, by name."""
+    runs, data = folder / f"runs_{count}", f"--dataset={folder}/images_{count}/"
+    model = f"{runs}/train/best.keras"
+    return {
+        "train": ("train", data, *_TRAIN, f"--output_dir={runs}/train", "--overwrite"),
+        "attack": (
+            *("attack", f"--model={model}", data, *_ATTACK, "--attack=mirror_ascent", "--epsilon=0.002"),
+            *("--stored_examples=int8", f"--output_dir={runs}/attack", "--overwrite"),
+        ),
+        "evaluate": (
+            *("evaluate", f"--models={model}", data, *_ATTACK, "--attacks=mirror_ascent", _RADII, "--nosanity"),
+            *("--stored_examples=none", f"--output_dir={runs}/evaluate", "--overwrite"),
+        ),
+    }
+
+
 def measure(folder: pathlib.Path) -> dict[str, Any]:
     """Runs the commands that have no result yet."""
     path = folder / "streams.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for count in SIZES:
-        images, runs = folder / f"images_{count}", folder / f"runs_{count}"
-        make_folder(images, count)
-        model, data = f"{runs}/train/best.keras", f"--dataset={images}/"
-        commands = {
-            "train": ("train", data, *_TRAIN, f"--output_dir={runs}/train", "--overwrite"),
-            "attack": (
-                *("attack", f"--model={model}", data, *_ATTACK, "--attack=mirror_ascent", "--epsilon=0.002"),
-                *("--stored_examples=int8", f"--output_dir={runs}/attack", "--overwrite"),
-            ),
-            "evaluate": (
-                *("evaluate", f"--models={model}", data, *_ATTACK, "--attacks=mirror_ascent", _RADII, "--nosanity"),
-                *("--stored_examples=none", f"--output_dir={runs}/evaluate", "--overwrite"),
-            ),
-        }
-        for name, command in commands.items():
+        make_folder(folder / f"images_{count}", count)
+    for name in NAMES:
+        for count in SIZES:
             if f"{name} {count}" not in found:
-                found[f"{name} {count}"] = _run(*command)
+                found[f"{name} {count}"] = _run(*_commands(folder, count)[name])
                 print(name, count, found[f"{name} {count}"], flush=True)
                 storage.write_json(path, found)
     if "resumed" not in found:
@@ -127,7 +133,7 @@ def write_page(found: dict[str, Any], path: pathlib.Path) -> None:
         f"| command | {small:,} images, MB | {large:,} images, MB | difference, MB | seconds |",
         "| :-- | --: | --: | --: | --: |",
     ]
-    for name in ("train", "attack", "evaluate"):
+    for name in NAMES:
         one, other = found[f"{name} {small}"], found[f"{name} {large}"]
         lines.append(
             f"| {name} | {one['megabytes']:,} | {other['megabytes']:,} | {other['megabytes'] - one['megabytes']:,} | "
