@@ -35,7 +35,7 @@ class FoolboxWassersteinAttack(FixedEpsilonAttack):
     >>> test = data.load("digits", splits=("test",)).test
     >>> classifier = models.build("linear", (8, 8, 1), 10, seed=0)
     >>> fmodel = to_model(classifier, (8, 8, 1))  # Any Foolbox model.
-    >>> images, labels = tf.constant(test.images[:4]), tf.constant(test.labels[:4])
+    >>> images, labels = tf.constant(test.images[:4]), tf.constant(test.labels[:4], tf.int64)
     >>> attack = FoolboxWassersteinAttack(wasser_tf.MirrorAscent(wasser_tf.ThreatModel(), iterations=5))
     >>> raw, clipped, success = attack(fmodel, images, labels, epsilons=[0.05, 0.1])
     >>> len(clipped), clipped[0].shape, success.shape

@@ -47,15 +47,13 @@ def load_published(path: str | os.PathLike[str]) -> keras.Model:
       ValueError: The file is missing or unreadable, or an array is missing, misshapen or not finite.
 
     Example:
-    >>> import tempfile
-    >>> import numpy as np
+    >>> import tempfile, numpy as np
     >>> shapes = {"conv1": (4, 4, 1, 16), "conv2": (4, 4, 16, 32), "dense1": (1568, 100), "dense2": (100, 10)}
-    >>> arrays = {f"{name}_kernel": np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    >>> arrays |= {f"{name}_bias": np.zeros(shape[-1], np.float32) for name, shape in shapes.items()}
+    >>> arrays = {f"{name}_kernel": np.zeros(shape) for name, shape in shapes.items()}
+    >>> arrays |= {f"{name}_bias": np.zeros(shape[-1]) for name, shape in shapes.items()}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     np.savez(f"{folder}/lenet.npz", **arrays)
-    ...     classifier = load_published(f"{folder}/lenet.npz")
-    >>> classifier.output_shape
+    ...     load_published(f"{folder}/lenet.npz").output_shape
     (None, 10)
     """
     arrays = storage.read_arrays(path)
@@ -146,8 +144,7 @@ def load_classifier(
       ValueError: The file is missing, truncated, of another kind, or needs code that is not registered.
 
     Example:
-    >>> from wasser_tf import models
-    >>> models.load_classifier("pretrained:mnist_wassertrain").output_shape
+    >>> load_classifier("pretrained:mnist_wassertrain").output_shape
     (None, 10)
     """
     if is_application(path):
@@ -219,8 +216,7 @@ def load_keras(path: str | os.PathLike[str]) -> keras.Model:
       ValueError: As for `load_classifier`, or the classifier is a SavedModel.
 
     Example:
-    >>> from wasser_tf import models, pretrained
-    >>> models.load_keras(pretrained.path_of("mnist_wassertrain")).output_shape
+    >>> load_keras("pretrained:mnist_wassertrain").output_shape
     (None, 10)
     """
     classifier = load_classifier(path)
