@@ -47,8 +47,11 @@ from wasser_tf.transport.plan import row_sums
 # Of the budget: what the first plan costs, and what all entries at the lower bound of Φ cost together.
 _START_COST = 0.05
 _FLOOR_COST = 1e-4
-# The first step, in units of the relative step, and the last, times iterations^1.5 (docs/log/wasser_attack.md).
+# The first step, in units of the relative step, and the last, times iterations^1.5 (docs/log/wasser_attack.md). A path of
+# many iterations can afford longer steps at first, and leaves poor local optima by them.
 _FIRST_STEP = 10.0
+_FEW_ITERATIONS = 50
+_LONGEST_STEP = 12.0
 _LAST_STEP = 20.0
 # A pixel this full no longer climbs, and is settled at its capacity: by a Newton step as if rows were independent of
 # each other, times two, for the rows that it turns away have few other places that pay as much.
@@ -102,7 +105,7 @@ class WasserAttack(Attack):
       beta: Weight of the invalid-pixel loss, Eq. 7. It has no effect without a capacity in the threat model.
       gamma: Weight of the ball loss, Eq. 8.
       step_size: η; None for 10 / √((iterations + 10) λ_0), where λ_0 is the multiplier of the budget in the plan of
-        largest entropy, at least 0.3. The length of the whole path grows no faster than √iterations.
+        largest entropy, at least 0.3. With more than 50 iterations it is (iterations / 50)³ times as long, at most 12.
       gradient_scale: The largest entry that ∂l0/∂x̃ of each image is scaled to at first, half of the default weights of
         the penalties by default; the scale falls to at most 2 / iterations of that. None leaves the gradient as it is.
 
@@ -138,6 +141,7 @@ class WasserAttack(Attack):
     def perturb(self, problem: Problem) -> Perturbation:
         images, support = problem.images, problem.support
         weights = _Weights(self.alpha, self.beta, self.gamma, self.threat_model.capacity or float("inf"))
+        first = _FIRST_STEP * max(self.iterations / _FEW_ITERATIONS, 1.0) ** 3
         last_step = _LAST_STEP / self.iterations**1.5
         final_scale = min(2.0 / self.iterations, 1.0)
         first_budget = problem.budget(self.radius_at(tf.constant(0), problem))
@@ -150,7 +154,7 @@ class WasserAttack(Attack):
                 largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
                 gradient = self.gradient_scale * tf.math.divide_no_nan(gradient, largest)
             budget = problem.budget(self.radius_at(iteration, problem))
-            step_size = _FIRST_STEP * relative_step(self.iterations, images, budget)
+            step_size = tf.minimum(first * relative_step(self.iterations, images, budget), _LONGEST_STEP)
             if self.step_size is not None:
                 step_size = tf.fill([1, 1, 1, 1], tf.cast(self.step_size, tf.float32))
             done = tf.cast(iteration, tf.float32) / self.iterations
