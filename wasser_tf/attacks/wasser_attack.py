@@ -47,8 +47,8 @@ from wasser_tf.transport.plan import row_sums
 # Of the budget: what the first plan costs, and what all entries at the lower bound of Φ cost together.
 _START_COST = 0.05
 _FLOOR_COST = 1e-4
-# The first step, in units of the relative step, and the last, times iterations^1.5 (docs/log/wasser_attack.md). A path of
-# many iterations can afford longer steps at first, and leaves poor local optima by them.
+# The first step, in units of the relative step, and the last, times iterations^1.5 (docs/log/wasser_attack.md). A path
+# of many iterations can afford longer steps at first, and leaves poor local optima by them.
 _FIRST_STEP = 10.0
 _FEW_ITERATIONS = 50
 _LONGEST_STEP = 12.0
