@@ -178,3 +178,11 @@ def test_bad_flags_are_reported_in_one_line(load, monkeypatch, arguments, messag
         _run.run(lambda: None)
     assert leaving.value.code.startswith("export.py: ") and message in leaving.value.code
     assert "\n" not in leaving.value.code
+
+
+def test_a_folder_without_a_name_is_refused(load, monkeypatch):
+    load("attack")
+    monkeypatch.setattr(sys, "argv", ["bin/attack.py", "--model=m", "--output_dir="])
+    monkeypatch.setattr(_run.app, "run", lambda main, flags_parser: main(flags_parser(sys.argv)))
+    with pytest.raises(SystemExit, match="attack.py: flag --output_dir=: the folder has no name; give . for"):
+        _run.run(lambda: None)

@@ -58,7 +58,11 @@ def run(main: Callable[[], None], goes_on: str = "give the same command again") 
 def _parse(program: str, arguments: Sequence[str]) -> list[str]:
     """Parses flags as absl does, but reports all that is wrong in one line."""
     try:
-        return FLAGS(arguments)
+        rest = FLAGS(arguments)
+        if "output_dir" in FLAGS and FLAGS["output_dir"].value == "":
+            # It would be the current folder.
+            raise flags.Error("flag --output_dir=: the folder has no name; give . for the current one")
+        return rest
     except flags.Error as error:
         lines = sorted(line.strip().removesuffix(".") for line in str(error).splitlines() if line.strip())
         lines = [
