@@ -11,7 +11,9 @@ from wasser_tf.transport.exact import wasserstein_distance
 pytest.importorskip("art", reason="ART is not installed: pip install 'wasser_tf[art]'")
 
 from art.attacks.evasion import FastGradientMethod, Wasserstein  # noqa: E402
+from art.estimators import BaseEstimator, LossGradientsMixin, NeuralNetworkMixin  # noqa: E402
 from art.estimators.classification import PyTorchClassifier  # noqa: E402
+from art.estimators.classification.classifier import ClassifierMixin  # noqa: E402
 
 from wasser_tf.bridges.art import ArtWassersteinAttack, WassersteinMirrorAscent, to_estimator  # noqa: E402
 
@@ -87,6 +89,47 @@ def test_class_gradients_alone_give_the_same_examples(estimator, images, labels)
     one, two = (each.generate(channels_first(images), labels) for each in (direct, slow))
     np.testing.assert_allclose(one, two, atol=1e-4)
     assert SpatialSmoothing is not None
+
+
+class LossGradientsOnly(ClassifierMixin, LossGradientsMixin, NeuralNetworkMixin, BaseEstimator):
+    """An estimator around another one that hides its class gradients."""
+
+    estimator_params = BaseEstimator.estimator_params
+
+    def __init__(self, inner, softmax):
+        super().__init__(model=inner.model, clip_values=inner.clip_values, channels_first=True, preprocessing=None)
+        self.inner, self.softmax, self.nb_classes = inner, softmax, inner.nb_classes
+
+    @property
+    def input_shape(self):
+        return self.inner.input_shape
+
+    def predict(self, x, **kwargs):
+        logits = self.inner.predict(x)
+        exponentials = np.exp(logits - logits.max(1, keepdims=True))
+        return exponentials / exponentials.sum(1, keepdims=True) if self.softmax else logits
+
+    def loss_gradient(self, x, y, **kwargs):
+        return self.inner.loss_gradient(x, y)
+
+    def fit(self, x, y, **kwargs):
+        raise NotImplementedError
+
+    def get_activations(self, x, layer, batch_size, framework=False):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("softmax", [True, False])
+def test_loss_gradients_alone_give_the_same_examples(estimator, images, labels, reduction, softmax):
+    import torch
+
+    estimator._loss = torch.nn.CrossEntropyLoss(reduction=reduction)
+    direct = WassersteinMirrorAscent(estimator, 0.1, iterations=5, verbose=False)
+    attack = WassersteinMirrorAscent(LossGradientsOnly(estimator, softmax), 0.1, iterations=5, verbose=False)
+    one, two = (each.generate(channels_first(images[:16]), labels[:16]) for each in (direct, attack))
+    assert attack.result.feasibility.feasible().all() and np.abs(one - channels_first(images[:16])).max() > 0.1
+    np.testing.assert_allclose(one, two, atol=1e-3)
 
 
 def test_our_classifier_as_an_estimator(classifier, images, labels):

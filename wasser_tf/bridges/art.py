@@ -16,17 +16,18 @@ check_installed("art", "art")
 
 # ruff: noqa: E402
 from art.attacks import EvasionAttack
-from art.estimators import BaseEstimator
+from art.estimators import BaseEstimator, LossGradientsMixin
 from art.estimators.classification import TensorFlowV2Classifier
 from art.estimators.classification.classifier import ClassGradientsMixin
 
 
 class ArtWassersteinAttack(EvasionAttack):
-    """An attack of wasser_tf on any ART classifier with class gradients. Every example is feasible.
+    """An attack of wasser_tf on any ART classifier with class or loss gradients. Every example is feasible.
 
     Images have the range and the order of the estimator (`clip_values`, `channels_first`); budgets are defined on
     [0, 1]. PyTorch and TensorFlow 2 estimators without preprocessing are differentiated directly, others through
-    `class_gradient`, which takes a backward pass for each class.
+    `class_gradient`, or `loss_gradient` of the cross-entropy where there is none, which takes a backward pass for each
+    class.
 
     Example:
     >>> import wasser_tf
@@ -43,7 +44,8 @@ class ArtWassersteinAttack(EvasionAttack):
     """
 
     attack_params: ClassVar[list[str]] = [*EvasionAttack.attack_params, "attack", "batch_size", "targeted", "verbose"]
-    _estimator_requirements = (BaseEstimator, ClassGradientsMixin)
+    # One of the two in the inner tuple.
+    _estimator_requirements = (BaseEstimator, (ClassGradientsMixin, LossGradientsMixin))
 
     def __init__(
         self,
@@ -139,7 +141,7 @@ class WassersteinMirrorAscent(ArtWassersteinAttack):
 
 
 def estimator_classifier(estimator: Any) -> Classifier:
-    """Returns an ART classifier with class gradients as a `wasser_tf.Classifier`.
+    """Returns an ART classifier with class or loss gradients as a `wasser_tf.Classifier`.
 
     Args:
       estimator: The ART classifier; its `clip_values` become the range, its `channels_first` the order of the images.
@@ -179,12 +181,48 @@ def _function_of(estimator: Any) -> Any:
             model = estimator.model
             return lambda images, training=False: model(images, training=training)
 
+    if not isinstance(estimator, ClassGradientsMixin):
+        return _by_loss_gradients(estimator)
+
     def backward(images: np.ndarray, weights: np.ndarray) -> np.ndarray:
         # [n, classes, …]: the gradient of every output.
         gradients = estimator.class_gradient(images)
         return np.einsum("nk,nk...->n...", weights, gradients)
 
     return HostClassifier(estimator.predict, backward)
+
+
+def _by_loss_gradients(estimator: Any) -> HostClassifier:
+    """Returns the logarithms of an estimator's probabilities, differentiated by its cross-entropy.
+
+    The cross-entropy of class y is −log p_y, so the gradient of Σ_y w_y log p_y is −Σ_y w_y (its gradient for y).
+    """
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        outputs = np.asarray(estimator.predict(images), np.float64)
+        probabilities = (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-3)
+        if probabilities:
+            return np.log(np.maximum(outputs, 1e-30)).astype(np.float32)
+        shifted = outputs - outputs.max(axis=1, keepdims=True)
+        return (shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))).astype(np.float32)
+
+    def backward(images: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        total = np.zeros(images.shape, np.float64)
+        for label in np.flatnonzero(weights.any(axis=0)):
+            # One-hot, which all estimators take.
+            answers = np.zeros(weights.shape, np.float32)
+            answers[:, label] = 1
+            gradients = np.asarray(estimator.loss_gradient(images, answers), np.float64)
+            largest = np.abs(gradients).reshape(len(images), -1).sum(axis=1).argmax()
+            alone = np.abs(estimator.loss_gradient(images[largest : largest + 1], answers[:1])).sum()
+            together = np.abs(gradients[largest]).sum()
+            # Estimators differ in whether the loss is a sum over the batch or its mean.
+            if together and alone / together > 0.5 * (1 + len(images)):
+                gradients *= len(images)
+            total -= weights[:, label].reshape(-1, *[1] * (images.ndim - 1)) * gradients
+        return total.astype(np.float32)
+
+    return HostClassifier(forward, backward)
 
 
 def _preprocesses(estimator: Any) -> bool:

@@ -1,5 +1,6 @@
 """Progress of long operations: one bar with rate and time left in terminals and notebooks, lines in logs."""
 
+import os
 import sys
 import time
 from collections import Counter
@@ -50,7 +51,15 @@ def show_progress(line: str, end: str = "\n") -> None:
 
 def draws_bars() -> bool:
     """Returns whether progress is shown as a bar: standard output is a terminal or a notebook, and not quiet."""
-    return not _quiet and (sys.stdout.isatty() or "ipykernel" in sys.modules)
+    return not _quiet and ((sys.stdout.isatty() and _has_width()) or "ipykernel" in sys.modules)
+
+
+def _has_width() -> bool:
+    """Returns whether the terminal can show a bar: some, such as that of a recording, have a width of 0."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns > 0
+    except (OSError, ValueError):
+        return True
 
 
 class Bar:
