@@ -79,7 +79,7 @@ def test_random_crops_of_arrays_are_those_of_training():
         (_IMAGES, _LABELS / 2, "must be whole numbers, one for each"),
         (_IMAGES, np.eye(3)[_LABELS], r"pass labels.argmax\(1\)"),
         (_IMAGES, _LABELS - 1, "must count from 0, got -1 to 1"),
-        (_IMAGES / 1.0, _LABELS, r"must lie in \[0, 1\], got .* divide them"),
+        (_IMAGES / 2.0, _LABELS, r"must lie in \[0, 1\], got .* divide them"),
         (_IMAGES.astype(int), _LABELS, "must be uint8, uint16 or floats"),
         (_IMAGES[0, 0], _LABELS, r"must be an array \[n, height, width, channels\]"),
         (_IMAGES.transpose(0, 3, 1, 2), _LABELS, r"channels last.*transpose\(0, 2, 3, 1\)"),
@@ -90,6 +90,27 @@ def test_arrays_that_do_not_fit_are_refused(images, labels, message, tmp_path):
         data.from_arrays((images, labels))
     with pytest.raises(ValueError, match=message):
         data.load(save(tmp_path / "a.npz", x_train=images, y_train=labels))
+
+
+@pytest.mark.parametrize("white", [16, 255, 1023, 4096])
+def test_whole_numbers_of_a_known_depth_are_divided_by_white_with_a_warning(white):
+    bright = np.random.default_rng(0).integers(0, white + 1, (24, 4, 4, 1)).astype(np.float64)
+    bright[0, 0, 0] = white
+    # A dark split is not brightened, and what is in [0, 1] already is not divided.
+    with pytest.warns(UserWarning, match=f"whole numbers from 0 to {white}: they are divided by {white}"):
+        made = data.from_arrays((bright, _LABELS), (np.floor(bright / 4), _LABELS))
+    np.testing.assert_allclose(made.train.images, bright[made.train.index] / white, rtol=1e-6)
+    np.testing.assert_allclose(made.test.images, np.floor(bright / 4) / white, rtol=1e-6)
+    same = data.from_arrays((bright / white, _LABELS))
+    np.testing.assert_allclose(same.train.images, bright[same.train.index] / white, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [1.5, 17.0, 255.5, -1.0, np.nan, np.inf])
+def test_floats_without_a_known_white_are_refused(value):
+    images = np.zeros((24, 4, 4, 1))
+    images[3, 1, 2] = value
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got .* divide them"):
+        data.from_arrays((np.zeros((24, 4, 4, 1)), _LABELS), (images, _LABELS))
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path):

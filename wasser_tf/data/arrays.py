@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from wasser_tf.runtime import storage
 from wasser_tf.runtime.memory import check_available
 
 _KEYS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
+# White of whole numbers: 2^k − 1, or 2^k as in scikit-learn's digits.
+_WHITES = {2**bits - less for bits in range(1, 17) for less in (0, 1)} - {1}
 
 
 def from_arrays(
@@ -36,8 +39,9 @@ def from_arrays(
 
     Args:
       train: The examples of the split: a pair of images [n, H, W, C] or [n, H, W] and labels [n] or [n, 1], or a finite
-        `tf.data.Dataset` of such pairs (single examples or batches). Images are uint8, uint16, or floats in [0, 1];
-        labels are whole numbers from 0. None if there are no such examples.
+        `tf.data.Dataset` of such pairs (single examples or batches). Images are uint8, uint16, or floats in [0, 1].
+        Floats that are whole numbers up to 2^k or 2^k − 1 are divided by it, with a warning. Labels are whole numbers
+        from 0. None if there are no such examples.
       test: Likewise.
       validation: Likewise. Missing splits are held out of train, as `wasser_tf.data.load` does.
       name: The name of the dataset.
@@ -120,6 +124,7 @@ def _assemble(
     names = reading.class_names or tuple(map(str, range(max(2, largest + 1))))
     if largest >= len(names):
         raise ValueError(f"class_names must name the classes 0 to {largest} of {name}, got {len(names)} names.")
+    white = _white_of(stored, name)
     labels = {part: split.labels for part, split in stored.items()}
     divided = divide(labels, splits, validation_size, name)
     check_classes(labels, divided, names, name)
@@ -128,7 +133,7 @@ def _assemble(
     for split, (part, rows) in divided.items():
         whole = stored[part]
         chosen = whole if len(rows) == len(whole.labels) else Split(*(array[rows] for array in whole))
-        parts[split] = fit_split(_as_floats(chosen, f"{name}, {part}"), reading, split == "train", name)
+        parts[split] = fit_split(_as_floats(chosen, white, f"{name}, {part}"), reading, split == "train", name)
     return Dataset(name, **parts, num_classes=len(names), class_names=reading.class_names, digest=digest)
 
 
@@ -163,16 +168,41 @@ def _pair(given: Any, name: str) -> Split:
         raise ValueError(f"The labels of {name} must count from 0, got {labels.min()} to {labels.max()}.")
     if images.dtype not in (np.uint8, np.uint16) and not np.issubdtype(images.dtype, np.floating):
         raise ValueError(f"The images of {name} must be uint8, uint16 or floats in [0, 1], got {images.dtype}.")
-    if np.issubdtype(images.dtype, np.floating) and not (images.min() >= 0 and images.max() <= 1):
-        raise ValueError(
-            f"The {images.dtype} images of {name} must lie in [0, 1], got {images.min()} to {images.max()}: divide "
-            "them by their largest possible value, or pass uint8."
-        )
     return Split(images, labels.astype(np.int32), np.arange(len(labels), dtype=np.int32))
 
 
-def _as_floats(split: Split, name: str) -> Split:
+def _white_of(stored: Mapping[str, Split], name: str) -> float:
+    """Returns the value that stands for 1 in floating-point images: 1, or that of whole numbers of a known depth.
+
+    The largest value of all splits counts, so that a dark split is not brightened.
+
+    Raises:
+      ValueError: There are values that are below 0, not finite, or above 1 without a depth that they show.
+    """
+    images = [split.images for split in stored.values() if np.issubdtype(split.images.dtype, np.floating)]
+    # NumPy's minimum of minima is NaN where one of them is.
+    least, largest = np.min([0.0, *(each.min() for each in images)]), np.max([1.0, *(each.max() for each in images)])
+    if least >= 0 and largest <= 1:
+        return 1.0
+    whole = least >= 0 and all((each == np.rint(each)).all() for each in images)
+    if not whole or largest not in _WHITES:
+        raise ValueError(
+            f"The floating-point images of {name} must lie in [0, 1], got {least} to {largest}: divide them by their "
+            "largest possible value, or pass uint8."
+        )
+    warnings.warn(
+        f"The images of {name} are whole numbers from {least:g} to {largest:g}: they are divided by {largest:g}. "
+        "If white is another value, divide them by it.",
+        stacklevel=2,
+    )
+    return float(largest)
+
+
+def _as_floats(split: Split, white: float, name: str) -> Split:
     images = split.images
+    if np.issubdtype(images.dtype, np.floating) and white != 1:
+        images = images / images.dtype.type(white)
+        split = split._replace(images=images)
     if images.dtype == np.float32:
         return split
     check_available(4.0 * images.size, f"The {len(images)} images of {name}")
