@@ -13,6 +13,7 @@ from absl import flags
 
 from wasser_tf import data, models
 from wasser_tf.commands import _flags
+from wasser_tf.models.classifier import Classifier
 from wasser_tf.serving import model_card
 from wasser_tf.serving.certified import CertifiedProbe
 from wasser_tf.serving.export import export_classifier
@@ -61,7 +62,7 @@ def main() -> None:
     card = model_card.of_run(path)
     options = _flags.model_options()
     loaded = models.load_classifier(FLAGS.model, **options.of_file)
-    if isinstance(loaded, models.Classifier):
+    if isinstance(loaded, Classifier):
         raise ValueError(f"{path} is not a model of Keras or TensorFlow, and cannot be exported.")
     given = options.around(loaded)
     classifier = models.Classifier(loaded, **given) if given else loaded
