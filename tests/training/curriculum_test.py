@@ -104,6 +104,8 @@ def test_refuses_malformed_schedules(text):
     ("settings", "message"),
     [
         ({"omega": LinearRamp(0, 1.5, epochs=1)}, "omega must be a number from 0 to 1 at every step, got 1.5"),
+        ({"omega": lambda: 0.5}, "omega must be a callable of the step.* at step 0 raises TypeError"),
+        ({"epsilon": lambda step: "much"}, "epsilon must be a callable of the step.* that returns one number"),
         ({"omega": lambda step: -0.1}, "omega must be a number from 0 to 1 at every step, got -0.1"),
         ({"epsilon": Staircase([0.1, -0.1], steps=1)}, "epsilon must be a finite number of at least 0 at every step"),
         ({"epsilon": -0.1}, "epsilon must be a finite number of at least 0"),

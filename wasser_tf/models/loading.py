@@ -101,7 +101,7 @@ def load_pretrained(name: str) -> keras.Model:
     >>> classifier.input_shape, classifier.output_shape
     ((None, 28, 28, 1), (None, 10))
     """
-    if name.startswith(HUB_PREFIX):
+    if isinstance(name, str) and name.startswith(HUB_PREFIX):
         return _load_from_hub(name)
     classifier = load_classifier(pretrained.path_of(name))
     assert isinstance(classifier, keras.Model)  # noqa: S101 (a .keras file holds no other)

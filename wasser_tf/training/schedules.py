@@ -253,7 +253,13 @@ def check_schedule(name: str, schedule: Any, *, most: float = math.inf) -> None:
     if isinstance(schedule, Schedule):
         values = schedule.values_to_check()
     else:
-        values = (float(schedule_value(schedule, tf.constant(0, tf.int64), tf.constant(1, tf.int64))),)
+        try:
+            values = (float(schedule_value(schedule, tf.constant(0, tf.int64), tf.constant(1, tf.int64))),)
+        except Exception as error:
+            raise ValueError(
+                f"{name} must be a callable of the step, or of the step and steps_per_epoch, that returns one number. "
+                f"{schedule!r} at step 0 raises {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            ) from error
     for value in values:
         check_scheduled_value(name, value, most, schedule)
 
