@@ -279,11 +279,12 @@ def _judge(code: Any, text: str) -> str:
 
 def _training_run(folder: pathlib.Path, classifier: pathlib.Path) -> None:
     """Creates a folder that bin/publish.py accepts as a run of bin/train.py."""
+    from wasser_tf import data
     from wasser_tf.attacks import RandomPlan
     from wasser_tf.runs import train
     from wasser_tf.threat_model import ThreatModel
     from wasser_tf.training.config import TrainConfig
 
     config = TrainConfig(output_dir=str(folder), attack=RandomPlan(ThreatModel()), model="linear")
-    storage.write_json(folder / "config.json", train._metadata(config))
+    storage.write_json(folder / "config.json", train._metadata(config, data.load("digits")))
     shutil.copyfile(classifier, folder / "best.keras")
