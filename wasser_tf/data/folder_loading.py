@@ -1,8 +1,9 @@
 """Reads a folder of images, into memory or as a stream, for `wasser_tf.data.load`."""
 
-import concurrent.futures
+import gc
 import hashlib
 import json
+import multiprocessing.pool
 import os
 import pathlib
 import warnings
@@ -47,6 +48,8 @@ def load_folder(
     Raises:
       ValueError: The folder has another structure, its images differ in size, or it has bad files.
     """
+    # The pipeline of an interrupted run ends here, and not while its own threads or those below hold a lock.
+    gc.collect()
     try:
         listing = list_folder(root, reading.class_names)
     except OSError as error:
@@ -247,5 +250,5 @@ def _each(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
             return error
 
     # Pillow releases the interpreter lock while it decodes.
-    with concurrent.futures.ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
-        return list(pool.map(guarded, items))
+    with multiprocessing.pool.ThreadPool(min(32, 2 * (os.cpu_count() or 1))) as pool:
+        return pool.map(guarded, items)

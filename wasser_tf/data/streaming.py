@@ -1,8 +1,8 @@
 """Images that are read from files as they are needed, for sets that do not fit into memory."""
 
-import concurrent.futures
 import contextlib
 import functools
+import multiprocessing.pool
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -65,8 +65,7 @@ class StreamedImages:
         def fill(place: int) -> None:
             images[place] = self._read(int(chosen[place]))
 
-        # A list, so that the first error is raised.
-        list(_pool().map(fill, range(len(chosen))))
+        _pool().map(fill, range(len(chosen)))
         return images
 
     def take(self, rows: np.ndarray) -> "StreamedImages":
@@ -160,6 +159,8 @@ def is_to_stream(needed: float, reading: ReadingOptions, what: str) -> bool:
 
 
 @functools.cache
-def _pool() -> concurrent.futures.ThreadPoolExecutor:
-    # Pillow and TensorFlow release the interpreter lock while they decode and resize.
-    return concurrent.futures.ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1)), thread_name_prefix="images")
+def _pool() -> multiprocessing.pool.ThreadPool:
+    # Pillow and TensorFlow release the interpreter lock while they decode and resize. The executors of
+    # concurrent.futures share one lock. If garbage collection frees the iterator of a pipeline while a thread holds that
+    # lock, the thread waits for the pipeline, which waits for the lock.
+    return multiprocessing.pool.ThreadPool(min(32, 2 * (os.cpu_count() or 1)))
