@@ -161,6 +161,6 @@ def is_to_stream(needed: float, reading: ReadingOptions, what: str) -> bool:
 @functools.cache
 def _pool() -> multiprocessing.pool.ThreadPool:
     # Pillow and TensorFlow release the interpreter lock while they decode and resize. The executors of
-    # concurrent.futures share one lock. If garbage collection frees the iterator of a pipeline while a thread holds that
-    # lock, the thread waits for the pipeline, which waits for the lock.
+    # concurrent.futures share one lock. If garbage collection frees the iterator of a pipeline while a thread holds
+    # it, the thread waits for the pipeline, which waits for the lock.
     return multiprocessing.pool.ThreadPool(min(32, 2 * (os.cpu_count() or 1)))
