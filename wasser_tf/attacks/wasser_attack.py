@@ -141,7 +141,6 @@ class WasserAttack(Attack):
     def perturb(self, problem: Problem) -> Perturbation:
         images, support = problem.images, problem.support
         weights = _Weights(self.alpha, self.beta, self.gamma, self.threat_model.capacity or float("inf"))
-        first = _FIRST_STEP * max(self.iterations / _FEW_ITERATIONS, 1.0) ** 3
         last_step = _LAST_STEP / self.iterations**1.5
         final_scale = min(2.0 / self.iterations, 1.0)
         first_budget = problem.budget(self.radius_at(tf.constant(0), problem))
@@ -154,9 +153,7 @@ class WasserAttack(Attack):
                 largest = tf.reduce_max(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
                 gradient = self.gradient_scale * tf.math.divide_no_nan(gradient, largest)
             budget = problem.budget(self.radius_at(iteration, problem))
-            step_size = tf.minimum(first * relative_step(self.iterations, images, budget), _LONGEST_STEP)
-            if self.step_size is not None:
-                step_size = tf.fill([1, 1, 1, 1], tf.cast(self.step_size, tf.float32))
+            step_size = self._step_size(images, budget)
             done = tf.cast(iteration, tf.float32) / self.iterations
             gradient *= tf.minimum(last_step / step_size, final_scale) ** done
             return _ascend(state, images, gradient, step_size, budget, lowest, weights, support), found.fooled
@@ -164,6 +161,13 @@ class WasserAttack(Attack):
         state, radius, used = self.iterate(step, _start(images, first_budget, lowest, support), problem)
         plan = state.plan if self.alpha == 0 else _exact_rows(state.plan, images)
         return Perturbation(plan=plan, raw=support.push_forward(plan), radius=radius, iterations=used)
+
+    def _step_size(self, images: tf.Tensor, budget: tf.Tensor) -> tf.Tensor:
+        """Returns η, [B, 1, 1, 1] or one for all images."""
+        if self.step_size is not None:
+            return tf.constant(self.step_size, tf.float32)
+        first = _FIRST_STEP * max(self.iterations / _FEW_ITERATIONS, 1.0) ** 3
+        return tf.minimum(first * relative_step(self.iterations, images, budget), _LONGEST_STEP)
 
 
 def _lower_bound(images: tf.Tensor, budget: tf.Tensor, support: Support) -> tf.Tensor:

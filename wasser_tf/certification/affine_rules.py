@@ -86,30 +86,28 @@ def _transport_potentials(call: Call) -> list[Transform]:
 
 @rule(keras.layers.Conv2D)
 def _conv(call: Call) -> list[Transform]:
-    layer = call.layer
-    if layer.groups != 1:
-        raise call.refuse(f"it has {layer.groups} groups, and there is a rule for one")
-    strides, padding = layer.strides, layer.padding.upper()
-
-    def linear(inputs: Sequence[tf.Tensor], absolute: bool, mass: tf.Tensor) -> tf.Tensor:
-        kernel = _dilated(_kernel(layer.kernel, inputs[0].dtype, absolute), layer.dilation_rate)
-        return tf.nn.conv2d(inputs[0], kernel, strides, padding)
-
-    terms = math.prod(layer.kernel.shape[:3]) + 1
-    return [Affine(linear, _bias(layer), terms=terms), *activation_of(call, layer.activation)]
+    if call.layer.groups != 1:
+        raise call.refuse(f"it has {call.layer.groups} groups, and there is a rule for one")
+    return _convolution(call, tf.nn.conv2d, call.layer.strides, math.prod(call.layer.kernel.shape[:3]))
 
 
 @rule(keras.layers.DepthwiseConv2D)
 def _depthwise(call: Call) -> list[Transform]:
+    products = math.prod(call.layer.kernel.shape[:2])
+    return _convolution(call, tf.nn.depthwise_conv2d, (1, *call.layer.strides, 1), products)
+
+
+def _convolution(
+    call: Call, convolve: Callable[..., tf.Tensor], strides: tuple[int, ...], products: int
+) -> list[Transform]:
+    """Returns a convolution, each output of which is the sum of some products and the bias, and its activation."""
     layer = call.layer
-    padding, strides = layer.padding.upper(), (1, *layer.strides, 1)
 
     def linear(inputs: Sequence[tf.Tensor], absolute: bool, mass: tf.Tensor) -> tf.Tensor:
         kernel = _dilated(_kernel(layer.kernel, inputs[0].dtype, absolute), layer.dilation_rate)
-        return tf.nn.depthwise_conv2d(inputs[0], kernel, strides, padding)
+        return convolve(inputs[0], kernel, strides, layer.padding.upper())
 
-    terms = math.prod(layer.kernel.shape[:2]) + 1
-    return [Affine(linear, _bias(layer), terms=terms), *activation_of(call, layer.activation)]
+    return [Affine(linear, _bias(layer), terms=products + 1), *activation_of(call, layer.activation)]
 
 
 @rule(keras.layers.BatchNormalization)
