@@ -29,7 +29,7 @@ def linear(shape, seed):
     return classifier, rng
 
 
-@settings(max_examples=15, deadline=None, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(
     st.sampled_from([(5, 5, 1), (4, 6, 2), (1, 7, 3)]),
     st.integers(0, 2**31),

@@ -19,8 +19,10 @@ def test_the_python_example_runs():
     assert isinstance(result, wasser_tf.AttackResult)
     assert result.feasibility.feasible().all() and result.success.mean() > 0.5
     np.testing.assert_array_equal(result.adversarial.shape, found["images"].shape)
+    # A fifth of them, in a fifth of the time.
+    found["images"], found["labels"] = found["images"][:20], found["labels"][:20]
     exec(proof, found)
     proved = found["proof"]
-    assert proved.certified.shape == (100,) and not (proved.radius[result.success] > 0.1).any()
+    assert proved.certified.shape == (20,) and not (proved.radius[result.success[:20]] > 0.1).any()
     exec(pretrained, loaded)
     assert loaded["classifier"].input_shape == (None, 28, 28, 1)
