@@ -156,7 +156,7 @@ def test_histograms(axes):
     assert [patch.get_height() for patch in first.patches] == [1, 1, 0, 1]
     assert [patch.get_height() for patch in second.patches] == [0, 0, 1, 0]
     assert first.get_title(loc="left") == "x: median 0.1; never fooled 1 of 4"
-    assert second.get_title(loc="left") == "y: median inf; never fooled 2 of 3"
+    assert second.get_title(loc="left") == "y: no median, because fewer than half are fooled; never fooled 2 of 3"
     assert list(first.lines[0].get_xdata()) == [0.1, 0.1] and not second.lines
     assert second.get_xlabel() == "minimal radius [pixel × mass]" and first.get_xlim() == (0, 0.4)
     # Zooming into one moves both.

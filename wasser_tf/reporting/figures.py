@@ -200,10 +200,12 @@ def save_radius_histogram(
         values = np.asarray(values, np.float64)
         axis.hist(values[np.isfinite(values)], edges, color=drawing.style(number)["color"], alpha=0.75)
         median = float(np.quantile(values, 0.5, method="inverted_cdf"))
+        note = f"{name}: no median, because fewer than half are fooled"
         if np.isfinite(median):
             axis.axvline(median, color="black", linewidth=1, linestyle="--")
+            note = f"{name}: median {median:.3g}"
         never = int((~np.isfinite(values)).sum())
-        note = f"{name}: median {median:.3g}" + (f"; never fooled {never} of {len(values)}" if never else "")
+        note += f"; never fooled {never} of {len(values)}" if never else ""
         axis.set_title(note, fontsize=10, loc="left")
         axis.set_ylabel("images")
         axis.yaxis.get_major_locator().set_params(integer=True)
