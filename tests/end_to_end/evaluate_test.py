@@ -4,9 +4,7 @@ import functools
 import json
 import pathlib
 import re
-import signal
-import subprocess
-import sys
+import time
 
 import keras
 import numpy as np
@@ -21,11 +19,6 @@ from wasser_tf.runtime import storage
 
 pytestmark = pytest.mark.slow
 _ROOT = pathlib.Path(__file__).parents[2]
-
-
-def _start(environment, *arguments):
-    command = [sys.executable, str(_ROOT / "bin" / "evaluate.py"), *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +73,10 @@ def report_of(folder):
 
 
 def cells_of(folder):
-    return {path: path.stat().st_mtime_ns for path in sorted((folder / "cells").rglob("*.npz"))}
+    return {path: path.stat().st_mtime_ns for path in sorted((folder / "cells").rglob("[!.]*.npz"))}
 
 
-def test_a_killed_run_resumes_with_the_same_result(saved, config, environment, tmp_path):
+def test_a_killed_run_resumes_with_the_same_result(saved, config, forks, run_binary, tmp_path):
     command = [
         f"--models=linear={saved / 'linear.keras'},mlp={saved / 'mlp.keras'}",
         "--attacks=random_plan,random_plan:seed=1",
@@ -93,19 +86,18 @@ def test_a_killed_run_resumes_with_the_same_result(saved, config, environment, t
         "--nosanity",
         f"--output_dir={tmp_path / 'killed'}",
     ]
-    process = _start(environment, *command)
-    for line in process.stdout:
-        if line.startswith("[2/24]"):
-            process.send_signal(signal.SIGKILL)
-            break
-    process.communicate(timeout=60)
+    log = tmp_path / "log"
+    process = forks.start("evaluate", *command, streams=[log, log])
+    while "[2/24]" not in (log.read_text() if log.exists() else ""):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.02)
+    process.kill()
     done = cells_of(tmp_path / "killed")
     assert 2 <= len(done) < 24
     assert not (tmp_path / "killed" / "report.json").exists()
 
-    process = _start(environment, *command, "--verify_exact", "--verify_examples=2")
-    out, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors
+    code, out, errors = run_binary("evaluate", *command, "--verify_exact", "--verify_examples=2")
+    assert code == 0, errors
     assert f"[{len(done) + 1}/24]" in out and "[24/24]" in out and f"[{len(done)}/24]" not in out
     assert "| worst case " in out and errors.strip() == ""
     cells = cells_of(tmp_path / "killed")

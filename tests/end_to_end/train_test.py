@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -26,16 +25,6 @@ _TINY = """
 --num_attack_examples=64
 --radii=0.05,0.1
 """
-
-
-def _start(environment, *arguments):
-    return subprocess.Popen(
-        [sys.executable, str(_ROOT / "bin" / "train.py"), *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -94,17 +83,16 @@ def test_a_training_writes_all_its_files(finished):
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_it_ends_with_the_same_weights(finished, run_binary, environment, flagfile, tmp_path):
+def test_killed_and_resumed_it_ends_with_the_same_weights(finished, run_binary, forks, flagfile, tmp_path):
     folder = tmp_path / "run"
     arguments = (f"--flagfile={flagfile}", f"--output_dir={folder}", "--resume")
-    process = _start(environment, *arguments)
+    process = forks.start("train", *arguments, streams=[tmp_path / "log"] * 2)
     started = time.monotonic()
     # In the midst of WasserTrain: after an epoch of it, before the last.
     while not (folder / "checkpoints" / "wasser_train.npz").exists():
-        assert process.poll() is None and time.monotonic() < started + 500, process.communicate()
+        assert process.poll() is None and time.monotonic() < started + 500, (tmp_path / "log").read_text()
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.kill()
     assert not (folder / "best.keras").exists()
     code, out, errors = run_binary("train", *arguments)
     assert code == 0, errors
