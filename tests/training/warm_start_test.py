@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import wasser_tf
-from wasser_tf import MirrorAscent, WasserTrain, models
+from wasser_tf import MirrorAscent, WasserTrain, data, models
+from wasser_tf.data.augmentation import make_augmentation
 from wasser_tf.training import warm_start
 from wasser_tf.training.checkpoint import Checkpoint
 from wasser_tf.transport.exact import wasserstein_distance
@@ -30,8 +31,8 @@ def _numbered(images):
     return {"image": images, "number": np.arange(len(images), dtype=np.int32)}
 
 
-def _model(images, learning_rate=0.0, **options):
-    classifier = models.build("linear", images.shape[1:], 3, seed=0)
+def _model(images, learning_rate=0.0, classes=3, **options):
+    classifier = models.build("linear", images.shape[1:], classes, seed=0)
     model = WasserTrain(classifier, ATTACK, 1.0, warm_start=0.9, num_examples=len(images), **options)
     model.compile(keras.optimizers.SGD(learning_rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
@@ -48,7 +49,7 @@ def test_warm_started_attacks_get_stronger_and_stay_feasible(images, labels):
     assert cold.loss.mean() < losses[-1] < again.loss.mean() + 1e-3
 
     problem = ATTACK.problem(model.classifier, tf.constant(images), tf.constant(labels))
-    potential = model.get_layer("warm_start").potentials(tf.range(len(images)))
+    potential = model.get_layer("warm_start").potentials(warm_start.Numbers(tf.range(len(images))))
     adversarial, ended = ATTACK.resume(problem, potential)
     assert ended.shape == images.shape and not np.allclose(ended, potential)
     for clean, found in zip(images, adversarial.numpy(), strict=True):
@@ -78,6 +79,57 @@ def test_a_resumed_run_starts_from_the_stored_potentials(tmp_path, images, label
     kept = [trained.get_layer("warm_start").get_weights()[0] for trained in (model, resumed)]
     np.testing.assert_array_equal(*kept)
     assert kept[0].any()
+
+
+@pytest.mark.parametrize("augment", ["shift", "crop_flip"])
+def test_the_potential_of_an_augmented_image_is_the_augmented_potential(augment):
+    drawn = np.random.default_rng(1).random((8, 12, 12, 3), np.float32)
+    layer = warm_start.WarmStart(16, 0.5)
+    layer.build((None, 12, 12, 3))
+    number, seed = tf.range(3, 11), tf.constant([3, 4], tf.int64)
+    layer.keep(warm_start.Numbers(number), drawn)
+    augmentation = make_augmentation(augment, (12, 12, 3))
+    numbers = warm_start.Numbers(number, augmentation.sources(drawn, seed))
+    moved = layer.potentials(numbers)
+    np.testing.assert_allclose(moved, 0.5 * augmentation(drawn, seed), atol=1e-3)
+    # Moved back, they are where they were, and what the augmented image hides is scaled as well.
+    layer.keep(numbers, 10.0 * moved)
+    scale = layer.potentials(warm_start.Numbers(number)).numpy() / (0.25 * drawn)
+    shown = augmentation(np.arange(1.0, 145.0, dtype=np.float32).reshape(1, 12, 12, 1).repeat(8, 0), seed).numpy()
+    for one, pixels in zip(scale, shown, strict=True):
+        seen = np.isin(np.arange(1, 145), pixels).reshape(12, 12)
+        np.testing.assert_allclose(one, np.where(seen, 10.0, 1.0)[..., None].repeat(3, 2), rtol=2e-2)
+    assert not layer._potentials.value[0].numpy().any()
+
+
+@pytest.mark.parametrize("augment", ["shift", "crop_flip"])
+def test_warm_starts_follow_the_images_that_are_augmented(augment):
+    train = data.load("digits", splits=("train",)).train
+    images, labels = tf.constant(train.images[:32]), tf.constant(train.labels[:32].astype(np.int32))
+    # Whatever moves the image moves this classifier's gradient, so what was found in one epoch holds in the next.
+    sizes = keras.layers.Conv2D(8, 1, kernel_initializer=keras.initializers.RandomNormal(seed=1), activation="relu")
+    ends = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10, kernel_initializer="orthogonal")]
+    classifier = keras.Sequential([keras.Input((8, 8, 1)), sizes, *ends])
+    attack, augmentation = (
+        MirrorAscent(BALL, iterations=1, step_size=2.0, polish=5),
+        make_augmentation(augment, (8, 8, 1)),
+    )
+    ascents = {"moved": warm_start.WarmStart(32, 0.9), "unmoved": warm_start.WarmStart(32, 0.9)}
+    for layer in ascents.values():
+        layer.build((None, 8, 8, 1))
+    margins = {}
+    for epoch in range(5):
+        seed = data.step_seed(0, epoch, 0)
+        problem = attack.problem(classifier, augmentation(images, seed), labels)
+        for name, layer in ascents.items():
+            sources = augmentation.sources(images, seed) if name == "moved" else None
+            numbers = warm_start.Numbers(tf.range(32), sources)
+            adversarial, potential = attack.resume(problem, layer.potentials(numbers))
+            layer.keep(numbers, potential)
+            margins[name, epoch] = float(tf.reduce_mean(problem.margin(classifier(adversarial))))
+    natural = float(tf.reduce_mean(problem.margin(classifier(problem.images))))
+    first, last, lost = (margins[key] - natural for key in (("moved", 0), ("moved", 4), ("unmoved", 4)))
+    assert last > 1.1 * first and last > 1.1 * lost, (first, last, lost)
 
 
 def test_unsupported_warm_starts_are_refused(images, labels):
