@@ -1,4 +1,4 @@
-"""The results page of a dataset, docs/results/DATASET.md: its frontier, the paper's numbers, ours, outputs and notes."""
+"""The results page of a dataset, docs/results/DATASET.md: its frontier, the paper's numbers, ours, and notes."""
 
 import pathlib
 

@@ -46,8 +46,8 @@ def save_frontier(
     """
     drawing.check_some(points, "points")
     drawing.check_some(radii, "radii")
-    if nameless := [point.name for point in points if point.natural is None]:
-        raise ValueError(f"points must have a natural accuracy, got none of {', '.join(nameless)}: measure it.")
+    if unknown := [point.name for point in points if point.natural is None]:
+        raise ValueError(f"points must have a natural accuracy, got none of {', '.join(unknown)}: measure it.")
     columns = min(_COLUMNS, len(radii))
     rows = -(-len(radii) // columns)
     figure = drawing.new_figure(1.0 + 3.5 * columns, 1.4 + 3.1 * rows)
@@ -56,7 +56,7 @@ def save_frontier(
     for axis, radius in zip(panels.ravel(), radii, strict=False):
         axis.plot([0, 100], [0, 100], color=drawing.GREY, linewidth=0.8, linestyle=":")
         for number, point in enumerate(points):
-            if radius in point.robust:
+            if radius in point.robust and point.natural is not None:
                 place = ([100 * point.natural], [100 * point.robust[radius]])
                 axis.plot(*place, label=point.name, **{**drawing.style(number), "linestyle": "", "markersize": 8})
         for point in published:
