@@ -1,8 +1,8 @@
 """The section of a results page on natural against robust accuracy, with the results that others published.
 
 `DATASET/published.json` holds those: {"about": caption, "drawn_up_to": largest radius, "results": [{"name",
-"natural_accuracy" (or null), "robust_accuracy" {radius: share}, "attack", "source"}, …]}. Ours are the leaderboard's entries and those in
-`DATASET/frontier/`, which were measured on other images or by other attacks.
+"natural_accuracy" (or null), "robust_accuracy" {radius: share}, "attack", "source"}, …]}. Ours are the leaderboard's
+entries and those in `DATASET/frontier/`, which were measured on other images or by other attacks.
 """
 
 import pathlib
