@@ -55,10 +55,14 @@ def test_the_page_begins_with_the_frontier_if_there_are_published_results(tmp_pa
     assert (
         text.index("What it shows.") < text.index("cifar10/frontier.png") < text.index("RAMP") < text.index("Table 1")
     )
+    assert text.startswith("# Robust classifiers of cifar10") and "# The paper on cifar10, reproduced" in text
     assert "79.50 %" in text and "128" in text
 
 
-def test_unreadable_published_results_are_refused(tmp_path):
+def test_unusable_published_results_are_refused(tmp_path):
+    storage.write_json(tmp_path / "cifar10/published.json", {"about": "", "drawn_up_to": 0.05, "results": []})
+    with pytest.raises(ValueError, match="no leaderboard entries of cifar10"):
+        frontier.frontier_section(tmp_path, "cifar10")
     storage.write_text(tmp_path / "cifar10/published.json", "{")
     with pytest.raises(ValueError):
         frontier.frontier_section(tmp_path, "cifar10")

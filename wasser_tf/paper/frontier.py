@@ -34,24 +34,29 @@ def frontier_section(results_dir: pathlib.Path, dataset: str) -> str:
       The section as Markdown; "" without published results to compare with.
 
     Raises:
-      ValueError: An entry or the published results cannot be read.
+      ValueError: An entry or the published results cannot be read, or there are no entries.
     """
     folder = results_dir / dataset
     if not (folder / PUBLISHED).exists():
         return ""
     published = storage.read_json(folder / PUBLISHED)
     main = leaderboard.entries(results_dir, dataset)
+    if not main:
+        raise ValueError(f"{results_dir} has no leaderboard entries of {dataset} to compare with {PUBLISHED}: add one.")
     further = [storage.read_json(path) for path in sorted((folder / _FOLDER).glob("*.json"))]
     points = frontier_points([*main, *further])
     others = [_point(one["name"], one["natural_accuracy"], one) for one in published["results"]]
-    radii = sorted({radius for point in points for radius in point.robust if radius <= published["drawn_up_to"]})
-    save_frontier(folder / PICTURE, points, radii, published=others, caption=published["about"])
+    radii = {radius for point in [*points, *others] for radius in point.robust}
+    shown = sorted(radius for radius in radii if radius <= published["drawn_up_to"])
+    save_frontier(folder / PICTURE, points, shown, published=others, caption=published["about"])
     notes = folder / _NOTES
     text = f"{notes.read_text(encoding='utf-8').strip()}\n\n" if notes.exists() else ""
-    tables = (
-        f"{leaderboard.leaderboard_table([*main, *further])}\nPublished by others:\n\n{_table(published['results'])}"
+    ball = f"{leaderboard.ball_in_words(main[0])}. All classifiers: [the leaderboard]({leaderboard.LEADERBOARD})."
+    return (
+        f"## Natural against robust accuracy\n\n{text}![Frontier]({dataset}/{PICTURE})\n\n{ball}\n\n"
+        f"{leaderboard.leaderboard_table([*main, *further])}\n"
+        f"Published by others:\n\n{_table(published['results'])}"
     )
-    return f"## Natural against robust accuracy\n\n{text}![Frontier]({dataset}/{PICTURE})\n\n{tables}"
 
 
 def frontier_points(entries: Sequence[Mapping[str, Any]]) -> list[FrontierPoint]:

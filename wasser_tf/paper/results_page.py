@@ -32,10 +32,10 @@ def write_results_page(results_dir: pathlib.Path, dataset: str) -> pathlib.Path:
     if not found:
         raise ValueError(f"{folder} contains no outputs: run bin/reproduce.py with --publish_dir={results_dir} first.")
     section = frontier.frontier_section(results_dir, dataset)
-    title = f"Robust classifiers of {dataset}, and the paper" if section else f"The paper on {dataset}"
-    parts = [f"# {title}, reproduced\n\nRendered from [{dataset}/]({dataset}) by `bin/reproduce.py`.\n"]
+    title = f"Robust classifiers of {dataset}" if section else f"The paper on {dataset}, reproduced"
+    parts = [f"# {title}\n\nRendered from [{dataset}/]({dataset}) by `bin/reproduce.py`.\n"]
     if section:
-        parts.append(section)
+        parts.append(f"{section}\n# The paper on {dataset}, reproduced\n")
     if dataset in published_numbers.PAPERS:
         rows = [list(line) for line in published_numbers.lines(dataset, found)]
         header = ["", "the paper", "ours, as the paper scores", "ours, feasible"]
@@ -45,7 +45,7 @@ def write_results_page(results_dir: pathlib.Path, dataset: str) -> pathlib.Path:
     if notes.exists():
         parts.append(f"## Differences\n\n{notes.read_text(encoding='utf-8').strip()}\n")
     parts += [f"## {experiment_output.output_markdown(values, f'{dataset}/')}" for values in found.values()]
-    if entries := leaderboard.entries(results_dir, dataset):
+    if not section and (entries := leaderboard.entries(results_dir, dataset)):
         parts.append(
             f"## Under the strongest ensemble\n\n{leaderboard.ball_in_words(entries[0])}. All classifiers: "
             f"[the leaderboard]({leaderboard.LEADERBOARD}).\n\n{leaderboard.leaderboard_table(entries)}"

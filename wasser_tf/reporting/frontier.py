@@ -88,4 +88,4 @@ def _draw_published(axis: Any, point: FrontierPoint, robust: float) -> None:
         axis.annotate(point.name, (0.02, robust), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
     else:
         axis.plot([100 * point.natural], [robust], marker="x", linestyle="", **style)
-        axis.annotate(point.name, (100 * point.natural, robust), fontsize=7, va="bottom")
+        axis.annotate(f"{point.name}  ", (100 * point.natural, robust), fontsize=7, va="center", ha="right")
