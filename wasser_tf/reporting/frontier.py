@@ -59,9 +59,8 @@ def save_frontier(
             if radius in point.robust and point.natural is not None:
                 place = ([100 * point.natural], [100 * point.robust[radius]])
                 axis.plot(*place, label=point.name, **{**drawing.style(number), "linestyle": "", "markersize": 8})
-        for point in published:
-            if radius in point.robust:
-                _draw_published(axis, point, 100 * point.robust[radius])
+        for number, point in enumerate(one for one in published if radius in one.robust):
+            _draw_published(axis, number, point, 100 * point.robust[radius])
         axis.set_title(f"ε = {radius:g}", fontsize=10, loc="left")
         axis.set_xlim(100 * least - 4, 100)
         axis.set_ylim(-3, 100)
@@ -81,11 +80,14 @@ def save_frontier(
     drawing.save_figure(figure, path, title, caption)
 
 
-def _draw_published(axis: Any, point: FrontierPoint, robust: float) -> None:
+def _draw_published(axis: Any, number: int, point: FrontierPoint, robust: float) -> None:
     style = {"color": drawing.GREY, "linewidth": 0.9}
     if point.natural is None:
         axis.axhline(robust, linestyle="--", **style)
-        axis.annotate(point.name, (0.02, robust), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+        # Side by side, because the lines lie close together.
+        axis.annotate(
+            point.name, (0.02 + 0.14 * number, robust), xycoords=("axes fraction", "data"), fontsize=7, va="bottom"
+        )
     else:
         axis.plot([100 * point.natural], [robust], marker="x", linestyle="", **style)
         axis.annotate(f"{point.name}  ", (100 * point.natural, robust), fontsize=7, va="center", ha="right")
