@@ -39,9 +39,13 @@ def main(run: pathlib.Path, out: pathlib.Path) -> None:
         images: tf.Tensor, labels: tf.Tensor, number: tf.Tensor, epoch: tf.Tensor, at: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         images = tf.cast(images, tf.float32) / 255.0
+        numbers = {"number": number}
         if prepared.augment is not None:
-            images = prepared.augment(images, data.step_seed(config.seed, epoch, at))
-        logs = trained.train_step(({"image": images, "number": number} if numbered else images, labels))
+            seed = data.step_seed(config.seed, epoch, at)
+            if numbered:
+                numbers |= prepared.augment.sources(images, seed)._asdict()
+            images = prepared.augment(images, seed)
+        logs = trained.train_step(({"image": images, **numbers} if numbered else images, labels))
         if prepared.average is not None:
             prepared.average.move()
         return logs

@@ -5,7 +5,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wasser_tf.data import augmentation
+from wasser_tf.data import augmentation, pixel_sources
 from wasser_tf.data.augmentation import RandomMirror, RandomShift
 
 _CHANGES = [name for name in augmentation.AUGMENTATIONS if name != "none"]
@@ -30,7 +30,7 @@ def test_augmentation_keeps_shape_and_pixel_values(name, count, height, width, c
     assert changed.shape == images.shape and changed.dtype == images.dtype
     for before, after in zip(images.numpy(), changed.numpy(), strict=True):
         for channel in range(channels):
-            assert set(after[..., channel].ravel()) <= {0.0, *before[..., channel].ravel()}
+            assert set(after[..., channel].ravel()) <= {0.0, 0.5, *before[..., channel].ravel()}
 
 
 @pytest.mark.parametrize("name", _CHANGES)
@@ -63,6 +63,48 @@ def test_half_of_the_images_are_mirrored():
     changed = RandomMirror()(tf.repeat(image[None], 1000, axis=0), tf.constant([1, 2], tf.int64)).numpy()
     mirrored = (changed == image[:, ::-1]).all(axis=(1, 2, 3))
     assert (mirrored | (changed == image).all(axis=(1, 2, 3))).all() and 420 < mirrored.sum() < 580
+
+
+@pytest.mark.parametrize("name", ["shift", "crop_flip"])
+@settings(max_examples=15, deadline=None)
+@given(
+    height=st.integers(8, 20), width=st.integers(8, 20), seed=st.tuples(st.integers(0, 2**31), st.integers(0, 2**31))
+)
+def test_pixels_come_from_their_sources(name, height, width, seed):
+    images, seed = _images(3, height, width), tf.constant(seed, tf.int64)
+    change = augmentation.make_augmentation(name, (height, width, 3))
+    sources = change.sources(images, seed)
+    np.testing.assert_array_equal(pixel_sources.to_augmented(images, sources), change(images, seed))
+    # There and back: what the augmented image shows returns, and the rest is taken from elsewhere.
+    there = change(images, seed)
+    elsewhere = tf.fill(images.shape, -1.0)
+    back = pixel_sources.to_original(there, sources, elsewhere).numpy()
+    for one, image, rows, columns in zip(back, images.numpy(), *sources, strict=True):
+        shown = np.isin(np.arange(height), rows)[:, None] & np.isin(np.arange(width), columns)[None]
+        np.testing.assert_array_equal(one, np.where(shown[..., None], image, -1.0))
+
+
+def test_of_a_pixel_that_a_border_reflects_the_unreflected_one_returns():
+    # A crop that begins two rows above the image and shows its rows 2, 1, 0, 1, 2.
+    sources = pixel_sources.PixelSources(tf.constant([[2, 1, 0, 1, 2]]), tf.constant([[0]]))
+    values = tf.reshape(tf.range(5.0), [1, 5, 1, 1])
+    back = pixel_sources.to_original(values, sources, tf.fill([1, 5, 1, 1], -1.0))
+    assert back.numpy().ravel().tolist() in ([2, 3, 4, -1, -1], [2, 1, 4, -1, -1], [2, 3, 0, -1, -1], [2, 1, 0, -1, -1])
+
+
+def test_cutout_makes_a_square_grey_and_moves_nothing():
+    images, seed = _images(200, 8, 8), tf.constant([1, 2], tf.int64)
+    cutout = augmentation.RandomCutout(3, 4)
+    changed = cutout(images, seed).numpy() != images.numpy()
+    rows, columns = changed.any(axis=(2, 3)).sum(axis=1), changed.any(axis=(1, 3)).sum(axis=1)
+    assert (changed.any(axis=3).sum(axis=(1, 2)) == rows * columns).all()
+    assert rows.max() == 3 and columns.max() == 4 and rows.min() >= 1 and columns.min() >= 2
+    assert (cutout(images, seed).numpy()[changed] == 0.5).all()
+    np.testing.assert_array_equal(pixel_sources.to_augmented(images, cutout.sources(images, seed)), images)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(cutout))
+    assert (again.height, again.width) == (3, 4)
+    (*_, square) = augmentation.make_augmentation("crop_flip_cutout", (32, 40, 3)).layers
+    assert (square.height, square.width) == (8, 10)
 
 
 def test_layers_are_described_by_their_config():
@@ -99,8 +141,10 @@ def test_rows_and_columns_are_shifted_by_numbers_of_their_own(fill):
 
 def test_none_makes_no_augmentation_and_unknown_names_are_refused():
     assert augmentation.make_augmentation("none", (1, 1, 1)) is None
-    with pytest.raises(ValueError, match="augment must be one of none, shift, crop_flip, got 'cutout'"):
-        augmentation.make_augmentation("cutout", (32, 32, 3))
+    with pytest.raises(
+        ValueError, match="augment must be one of none, shift, crop_flip, crop_flip_cutout, got 'cutmix'"
+    ):
+        augmentation.make_augmentation("cutmix", (32, 32, 3))
     with pytest.raises(ValueError, match="at least 8×8 pixels, got 7×28"):
         augmentation.make_augmentation("shift", (7, 28, 1))
     with pytest.raises(ValueError, match="fill must be constant or reflect, got 'nearest'"):

@@ -53,3 +53,13 @@ def test_weight_decay_applies_to_kernels_only(name):
 
 def test_without_a_given_decay_adamw_keeps_its_default():
     assert _make(1, optimizer="adamw").weight_decay == keras.optimizers.AdamW().weight_decay
+
+
+def test_the_learning_rate_may_fall_along_a_line():
+    falling = 0.5 * np.linspace(1, 0, 9)
+    np.testing.assert_allclose(_rates(_make(8, learning_rate=0.5, decay="linear"), 8), falling, atol=1e-7)
+    rates = _rates(_make(10, learning_rate=0.5, warmup=0.2, decay="linear"), 12)
+    np.testing.assert_allclose(rates, 0.5 * np.array([0, 0.5, *falling / 0.5, 0, 0]), atol=1e-7)
+    schedule = optimizer.LinearDecay(0.0, 8, warmup_target=0.5, warmup_steps=2)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    assert again.get_config() == schedule.get_config()

@@ -40,6 +40,7 @@ def logs_of(model, data):
         ({}, {"attack": STRONG}),
         ({}, {"omega": 0.2}),
         ({}, {"trades_beta": 3.0}),
+        ({}, {"matching": 9.0}),
         ({"attack": STRONG}, {"random_radius": True}),
         ({}, {"attack_chunk": 4}),
     ],
@@ -84,6 +85,7 @@ def test_a_callback_may_change_a_setting_within_fit(data):
         ("attack_chunk", 0, "attack_chunk must be"),
         ("random_radius", 1, "random_radius must be True or False"),
         ("trades_beta", -1.0, "trades_beta must be"),
+        ("matching", -1.0, "matching must be"),
     ],
 )
 def test_a_bad_value_is_refused_and_changes_nothing(name, value, message):

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import wasser_tf
-from wasser_tf import MirrorAscent, WasserTrain, models
+from wasser_tf import MirrorAscent, WasserTrain, data, models
+from wasser_tf.data.augmentation import make_augmentation
 from wasser_tf.training import warm_start
 from wasser_tf.training.checkpoint import Checkpoint
 from wasser_tf.transport.exact import wasserstein_distance
@@ -30,8 +31,8 @@ def _numbered(images):
     return {"image": images, "number": np.arange(len(images), dtype=np.int32)}
 
 
-def _model(images, learning_rate=0.0, **options):
-    classifier = models.build("linear", images.shape[1:], 3, seed=0)
+def _model(images, learning_rate=0.0, classes=3, **options):
+    classifier = models.build("linear", images.shape[1:], classes, seed=0)
     model = WasserTrain(classifier, ATTACK, 1.0, warm_start=0.9, num_examples=len(images), **options)
     model.compile(keras.optimizers.SGD(learning_rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
@@ -48,7 +49,7 @@ def test_warm_started_attacks_get_stronger_and_stay_feasible(images, labels):
     assert cold.loss.mean() < losses[-1] < again.loss.mean() + 1e-3
 
     problem = ATTACK.problem(model.classifier, tf.constant(images), tf.constant(labels))
-    potential = model.get_layer("warm_start").potentials(tf.range(len(images)))
+    potential = model.get_layer("warm_start").potentials(warm_start.Numbers(tf.range(len(images))))
     adversarial, ended = ATTACK.resume(problem, potential)
     assert ended.shape == images.shape and not np.allclose(ended, potential)
     for clean, found in zip(images, adversarial.numpy(), strict=True):
@@ -78,6 +79,55 @@ def test_a_resumed_run_starts_from_the_stored_potentials(tmp_path, images, label
     kept = [trained.get_layer("warm_start").get_weights()[0] for trained in (model, resumed)]
     np.testing.assert_array_equal(*kept)
     assert kept[0].any()
+
+
+@pytest.mark.parametrize("augment", ["shift", "crop_flip"])
+def test_the_potential_of_an_augmented_image_is_the_augmented_potential(augment):
+    drawn = np.random.default_rng(1).random((8, 12, 12, 3), np.float32)
+    layer = warm_start.WarmStart(16, 0.5)
+    layer.build((None, 12, 12, 3))
+    number, seed = tf.range(3, 11), tf.constant([3, 4], tf.int64)
+    layer.keep(warm_start.Numbers(number), drawn)
+    augmentation = make_augmentation(augment, (12, 12, 3))
+    numbers = warm_start.Numbers(number, augmentation.sources(drawn, seed))
+    moved = layer.potentials(numbers)
+    np.testing.assert_allclose(moved, 0.5 * augmentation(drawn, seed), atol=1e-3)
+    # Moved back, they are where they were, and what the augmented image hides is scaled as well.
+    layer.keep(numbers, 10.0 * moved)
+    scale = layer.potentials(warm_start.Numbers(number)).numpy() / (0.25 * drawn)
+    shown = augmentation(np.arange(1.0, 145.0, dtype=np.float32).reshape(1, 12, 12, 1).repeat(8, 0), seed).numpy()
+    for one, pixels in zip(scale, shown, strict=True):
+        seen = np.isin(np.arange(1, 145), pixels).reshape(12, 12)
+        np.testing.assert_allclose(one, np.where(seen, 10.0, 1.0)[..., None].repeat(3, 2), rtol=2e-2)
+    assert not layer._potentials.value[0].numpy().any()
+
+
+@pytest.mark.parametrize("augment", ["shift", "crop_flip"])
+def test_warm_starts_follow_the_images_that_are_augmented(augment):
+    train = data.load("digits", splits=("train",)).train
+    margins, labels = [[0, 0], [4, 4], [4, 4], [0, 0]], tf.constant(train.labels[:32].astype(np.int32))
+    images = tf.pad(train.images[:32], margins)
+    # Whatever moves the image moves this classifier's gradient, so what was found in one epoch holds in the next.
+    keras.utils.set_random_seed(0)
+    convolutions = [keras.layers.Conv2D(8, 3, padding="same", activation="relu") for _ in range(2)]
+    ends = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
+    classifier = keras.Sequential([keras.Input((16, 16, 1)), *convolutions, *ends])
+    augmentation = make_augmentation(augment, (16, 16, 1))
+    ascents = {"moved": warm_start.WarmStart(32, 0.9), "unmoved": warm_start.WarmStart(32, 0.9)}
+    gains = {}
+    for layer in ascents.values():
+        layer.build((None, 16, 16, 1))
+    for epoch in range(4):
+        seed = data.step_seed(0, epoch, 0)
+        problem = ATTACK.problem(classifier, augmentation(images, seed), labels)
+        natural = problem.margin(classifier(problem.images))
+        for name, layer in ascents.items():
+            sources = augmentation.sources(images, seed) if name == "moved" else None
+            numbers = warm_start.Numbers(tf.range(32), sources)
+            adversarial, potential = ATTACK.resume(problem, layer.potentials(numbers))
+            layer.keep(numbers, potential)
+            gains[name, epoch] = float(tf.reduce_mean(problem.margin(classifier(adversarial)) - natural))
+    assert gains["moved", 3] > 2 * gains["moved", 0] and gains["moved", 3] > 1.5 * gains["unmoved", 3], gains
 
 
 def test_unsupported_warm_starts_are_refused(images, labels):

@@ -637,9 +637,10 @@ def test_images_of_all_steps_have_numbers_of_their_own_and_in_evaluation_those_o
     assert attack.seen == 3 * list(range(8))
 
 
+@pytest.mark.parametrize("matching", [0.0, 3.0])
 @pytest.mark.parametrize("beta", [0.0, 2.0])
 @pytest.mark.parametrize("omega", [0.25, 1.0])
-def test_the_loss_by_hand_on_a_linear_model(omega, beta):
+def test_the_loss_by_hand_on_a_linear_model(omega, beta, matching):
     # Logits (x1, x2) of a pixel pair, of which the attack makes (x2, x1), and the label 0.
     image = keras.Input((1, 2, 1))
     dense = keras.layers.Dense(2, use_bias=False, kernel_initializer="identity")
@@ -648,6 +649,7 @@ def test_the_loss_by_hand_on_a_linear_model(omega, beta):
         Swap(wasser_tf.ThreatModel()),
         omega,
         trades_beta=beta,
+        matching=matching,
     )
     model.compile(keras.optimizers.SGD(0.0), _SPARSE(from_logits=True))
     x, y = np.float32([[[[0.9], [0.1]]]]), np.int32([0])
@@ -656,6 +658,8 @@ def test_the_loss_by_hand_on_a_linear_model(omega, beta):
     natural, adversarial = -np.log(p), -np.log(1 - p)
     divergence = p * np.log(p / (1 - p)) + (1 - p) * np.log((1 - p) / p)
     loss = natural + beta * divergence if beta else omega * adversarial + (1 - omega) * natural
+    # The probabilities (p, 1 − p) and (1 − p, p).
+    loss += matching * 2 * (2 * p - 1) ** 2
     expected = {"loss": loss, "natural_loss": natural, "adversarial_loss": adversarial}
     assert scores == pytest.approx(expected, rel=1e-5)
     # A second epoch starts from nothing, and shows the same.
@@ -667,6 +671,7 @@ def test_the_config_has_every_argument():
     model = WasserTrain(
         *[_classifier(), wasser_tf.MirrorAscent(wasser_tf.ThreatModel(epsilon=0.2)), 0.25],
         **{"attack_chunk": 3, "random_radius": True, "trades_beta": 2.0, "warm_start": 0.5, "num_examples": 7},
+        matching=3.0,
         name="robust",
     )
     config = model.get_config()
@@ -674,5 +679,6 @@ def test_the_config_has_every_argument():
     assert arguments | {"name"} <= config.keys()
     again = WasserTrain.from_config(config)
     assert (again.omega, again.attack_chunk, again.random_radius, again.trades_beta) == (0.25, 3, True, 2.0)
+    assert again.matching == 3.0
     assert (again.warm_start, again._warm_start.num_examples, again._warm_start.fade) == (0.5, 7, 0.5)
     assert again.name == "robust" and again.attack.threat_model.epsilon == 0.2

@@ -79,6 +79,7 @@ class _Recorded(Distribution):
             f"{name}.weight_decay": model.optimizer.weight_decay,
             f"{name}.rate": max(schedule.initial_learning_rate, schedule.warmup_target or 0),
             f"{name}.rising": schedule.warmup_steps,
+            f"{name}.decay": type(schedule).__name__,
             f"{name}.steps": schedule.warmup_steps + schedule.decay_steps,
             f"{name}.smoothing": getattr(model.loss, "label_smoothing", 0.0),
             f"{name}.jit_compile": model.jit_compile,
@@ -89,7 +90,7 @@ class _Recorded(Distribution):
         self.seen[f"{name}.start"] = round(float(bias.mean()))
         classifier.set_weights([*others, bias + 1])
         if name == "wasser_train":
-            own = ("omega", "attack_chunk", "random_radius", "trades_beta", "warm_start")
+            own = ("omega", "attack_chunk", "random_radius", "trades_beta", "matching", "warm_start")
             self.seen |= {key: getattr(model, key) for key in own}
             self.seen["attack"] = attacks.serialize(model.attack)
             self.seen["num_examples"] = model._warm_start and model._warm_start.num_examples
@@ -256,6 +257,7 @@ _WIRES = [
     ({"blur": 2}, {"blur": {2}}),
     ({"omega": 0.25}, {"omega": 0.25, "wasser_train.checkpoint.omega": 0.25}),
     ({"trades_beta": 2.0}, {"trades_beta": 2.0}),
+    ({"matching": 2.0}, {"matching": 2.0}),
     ({"label_smoothing": 0.1}, _both(smoothing=0.1)),
     (
         {"standard_epochs": 5},
@@ -269,6 +271,7 @@ _WIRES = [
     ({"augment": "shift"}, _batch(augment="shift")),
     ({"optimizer": "adamw"}, _both(optimizer="AdamW", weight_decay=keras.optimizers.AdamW().weight_decay)),
     ({"learning_rate": 0.25}, _both(rate=0.25)),
+    ({"decay": "linear"}, _both(decay="LinearDecay")),
     ({"warmup": 0.2}, {"standard.rising": 2, "wasser_train.rising": 3}),
     ({"optimizer": "sgd", "momentum": 0.75}, _both(optimizer="SGD", momentum=0.75)),
     ({"weight_decay": 0.01}, _both(weight_decay=0.01)),
@@ -333,6 +336,7 @@ def test_the_usual_run(usual, tmp_path):
         "attack_chunk": None,
         "random_radius": False,
         "trades_beta": 0.0,
+        "matching": 0.0,
         "warm_start": 0.0,
         "num_examples": None,
         **_both(
@@ -345,6 +349,7 @@ def test_the_usual_run(usual, tmp_path):
             weight_decay=None,
             rate=2e-3,
             rising=0,
+            decay="CosineDecay",
             smoothing=0.0,
             jit_compile=usual["standard.jit_compile"],
         ),

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from wasser_tf.data.pixel_sources import PixelSources, unmoved
+
 # Datasets of characters, which horizontal flips change.
 _CHARACTERS = ("digits", "mnist", "emnist", "kmnist", "svhn_cropped", "omniglot", "cmaterdb")
 # Images are shifted by up to 1/8 of their size: 4 pixels of 32, as is usual for CIFAR-10; 3 of 28 for MNIST.
@@ -38,17 +40,34 @@ class RandomShift(keras.layers.Layer):
 
     def call(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Returns the shifted images [B, H, W, C], a function of the images and the seed (integers [2])."""
-        count, rows, columns = tf.shape(images)[0], images.shape[1], images.shape[2]
+        rows, columns = self._offsets(tf.shape(images)[0], seed)
+        margins = [[0, 0], [self.height, self.height], [self.width, self.width], [0, 0]]
+        padded = tf.pad(images, margins, self.fill.upper())
+        cropped = tf.gather(padded, rows + tf.range(images.shape[1]), axis=1, batch_dims=1)
+        cropped = tf.gather(cropped, columns + tf.range(images.shape[2]), axis=2, batch_dims=1)
+        return tf.ensure_shape(cropped, images.shape)
 
-        def offsets(number: int, most: int) -> tf.Tensor:
+    def sources(self, images: tf.Tensor, seed: tf.Tensor) -> PixelSources:
+        """Returns where the pixels of the shifted images come from."""
+        sources = []
+        offsets = self._offsets(tf.shape(images)[0], seed)
+        for offset, most, length in zip(offsets, (self.height, self.width), images.shape[1:3], strict=True):
+            source = offset - most + tf.range(length)
+            if self.fill == "reflect":
+                source = length - 1 - tf.abs(length - 1 - tf.abs(source))
+            else:
+                source = tf.where((source >= 0) & (source < length), source, -1)
+            sources.append(source)
+        return PixelSources(*sources)
+
+    def _offsets(self, count: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the first row and the first column of each crop of the padded images, int32 [count, 1]."""
+
+        def draw(number: int, most: int) -> tf.Tensor:
             own = tf.random.fold_in(seed, number)
             return tf.random.stateless_uniform([count, 1], own, minval=0, maxval=2 * most + 1, dtype=tf.int32)
 
-        margins = [[0, 0], [self.height, self.height], [self.width, self.width], [0, 0]]
-        padded = tf.pad(images, margins, self.fill.upper())
-        cropped = tf.gather(padded, offsets(0, self.height) + tf.range(rows), axis=1, batch_dims=1)
-        cropped = tf.gather(cropped, offsets(1, self.width) + tf.range(columns), axis=2, batch_dims=1)
-        return tf.ensure_shape(cropped, images.shape)
+        return draw(0, self.height), draw(1, self.width)
 
     def get_config(self) -> dict[str, object]:
         """Returns the arguments of the constructor."""
@@ -61,8 +80,57 @@ class RandomMirror(keras.layers.Layer):
 
     def call(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Returns the images [B, H, W, C], flipped or not, a function of the images and the seed (integers [2])."""
-        mirrored = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed) < 0.5
-        return tf.where(mirrored, tf.reverse(images, [2]), images)
+        mirrored = _half_of(images, seed)
+        return tf.where(mirrored[:, None, None, None], tf.reverse(images, [2]), images)
+
+    def sources(self, images: tf.Tensor, seed: tf.Tensor) -> PixelSources:
+        """Returns where the pixels of the images come from."""
+        rows, columns = unmoved(tf.shape(images)[0], *images.shape[1:3])
+        return PixelSources(rows, tf.where(_half_of(images, seed)[:, None], tf.reverse(columns, [1]), columns))
+
+
+def _half_of(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    return tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed)[:, 0, 0, 0] < 0.5
+
+
+@keras.saving.register_keras_serializable(package="wasser_tf")
+class RandomCutout(keras.layers.Layer):
+    """Makes a square at a random place of each image grey, new in every call (cutout, DeVries and Taylor, 2017).
+
+    The centre of the square is uniform over the pixels, so that a part of the square may lie outside the image.
+    """
+
+    _GREY = 0.5
+
+    def __init__(self, height: int, width: int, **kwargs: object):
+        """Creates the layer.
+
+        Args:
+          height: The height of the square, in pixels.
+          width: Its width, in pixels.
+          **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+        """
+        super().__init__(**kwargs)
+        self.height, self.width = height, width
+
+    def call(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Returns the images [B, H, W, C] with their squares, a function of the images and the seed (integers [2])."""
+        count, inside = tf.shape(images)[0], []
+        for number, (side, length) in enumerate(zip((self.height, self.width), images.shape[1:3], strict=True)):
+            own = tf.random.fold_in(seed, number)
+            first = tf.random.stateless_uniform([count, 1], own, maxval=length, dtype=tf.int32) - side // 2
+            inside.append((tf.range(length) >= first) & (tf.range(length) < first + side))
+        square = inside[0][:, :, None] & inside[1][:, None, :]
+        return tf.where(square[..., None], tf.cast(self._GREY, images.dtype), images)
+
+    def sources(self, images: tf.Tensor, seed: tf.Tensor) -> PixelSources:
+        """Returns where the pixels of the images come from: no pixel moves."""
+        del seed
+        return unmoved(tf.shape(images)[0], *images.shape[1:3])
+
+    def get_config(self) -> dict[str, object]:
+        """Returns the arguments of the constructor."""
+        return {**super().get_config(), "height": self.height, "width": self.width}
 
 
 class Augmentation:
@@ -72,7 +140,8 @@ class Augmentation:
         """Creates the augmentation.
 
         Args:
-          layers: Layers that are called with images [B, H, W, C] and a seed (integers [2]).
+          layers: Layers that are called with images [B, H, W, C] and a seed (integers [2]), and whose method `sources`
+            returns where the pixels come from.
         """
         self.layers = tuple(layers)
 
@@ -86,6 +155,18 @@ class Augmentation:
         for number, layer in enumerate(self.layers):
             images = layer(images, tf.random.fold_in(seed, number))
         return images
+
+    def sources(self, images: tf.Tensor, seed: tf.Tensor) -> PixelSources:
+        """Returns where the pixels of the augmented images come from.
+
+        Args:
+          images: The images [B, H, W, C], of which only the shape counts.
+          seed: The seed of the call, integers [2].
+        """
+        found = unmoved(tf.shape(images)[0], *images.shape[1:3])
+        for number, layer in enumerate(self.layers):
+            found = layer.sources(images, tf.random.fold_in(seed, number)).after(found)
+        return found
 
 
 def make_augmentation(name: str, image_shape: Sequence[int]) -> Augmentation | None:
@@ -131,10 +212,8 @@ def check_suits(name: str, dataset: str) -> None:
       ValueError: The augmentation is unknown, or flips characters.
     """
     _check_name(name)
-    if name == "crop_flip" and str(dataset).partition("/")[0].partition(":")[0] in _CHARACTERS:
-        raise ValueError(
-            f"augment=crop_flip flips images, which changes the characters of {dataset}: use augment=shift."
-        )
+    if "flip" in name and str(dataset).partition("/")[0].partition(":")[0] in _CHARACTERS:
+        raise ValueError(f"augment={name} flips images, which changes the characters of {dataset}: use augment=shift.")
 
 
 def _check_name(name: object) -> None:
@@ -148,4 +227,8 @@ AUGMENTATIONS: dict[str, Callable[[int, int], list[keras.layers.Layer]]] = {
     "none": lambda height, width: [],
     "shift": lambda height, width: [RandomShift(height, width)],
     "crop_flip": lambda height, width: [RandomShift(height, width, "reflect"), RandomMirror()],
+    "crop_flip_cutout": lambda height, width: [
+        *(RandomShift(height, width, "reflect"), RandomMirror()),
+        RandomCutout(2 * height, 2 * width),
+    ],
 }

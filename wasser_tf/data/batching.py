@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from wasser_tf.data.augmentation import Augmentation
 from wasser_tf.data.dataset import Split
+from wasser_tf.data.pixel_sources import PixelSources
 from wasser_tf.data.streaming import is_streamed, read_rows
 from wasser_tf.runtime.arguments import is_whole
 
@@ -71,7 +72,8 @@ def batches(
       drop_remainder: Whether to omit a smaller last batch, which makes all shapes static.
       augment: An augmentation of the images of shuffled batches, a pure function of (seed, epoch, step).
       numbered: Whether images are {"image": images, "number": their rows in the split, int32 [b]}, for `WasserTrain`
-        with warm_start.
+        with warm_start. Augmented ones have "rows" [b, H] and "columns" [b, W] too, where their pixels come from (see
+        `wasser_tf.data.pixel_sources`).
       first_step: The step with which each pass over shuffled batches begins, to continue an interrupted epoch.
       share: Of each shuffled batch, divided into `total` equal parts: (first, last, total) for the parts from `first`
         to below `last`, one after another. A worker of a distributed training thus reads its own images only.
@@ -105,6 +107,8 @@ def batches(
         raise ValueError(f"epoch must be an EpochFollower or a whole number from 0 to 2**32 - 1, got {epoch!r}.")
     if augment is not None and not shuffle:
         raise ValueError("augment needs shuffle=True, because only training images are augmented: leave augment out.")
+    if numbered and share is not None:
+        raise ValueError("numbered batches have no shares, because replicas do not share potentials: leave one out.")
     # A larger batch is the whole split as well; TensorFlow refuses numbers from 2**63.
     batch_size = min(batch_size, count)
     streamed = is_streamed(split.images)
@@ -151,10 +155,12 @@ def batches(
         rows: tf.Tensor, current: tf.Tensor, step: tf.Tensor, start: tf.Tensor | None = None
     ) -> tuple[Any, tf.Tensor]:
         chosen = read_rows(images, rows) if streamed else tf.gather(images, rows)
+        sources = None
         if augment is not None:
             own_seed = step_seed(seed, current, step)
+            sources = augment.sources(chosen, own_seed) if numbered else None
             chosen = _augment_part(augment, chosen, own_seed, batch_size, start)
-        return _numbered(chosen, rows, numbered), tf.gather(labels, rows)
+        return _numbered(chosen, rows, numbered, sources), tf.gather(labels, rows)
 
     shuffled = order.flat_map(one_pass)
     steps = count // batch_size if drop_remainder else -(-count // batch_size)
@@ -189,8 +195,10 @@ def _augment_part(
     return tf.ensure_shape(whole[start : start + size], chosen.shape)
 
 
-def _numbered(images: tf.Tensor, rows: tf.Tensor, numbered: bool) -> Any:
-    return {"image": images, "number": tf.cast(rows, tf.int32)} if numbered else images
+def _numbered(images: tf.Tensor, rows: tf.Tensor, numbered: bool, sources: PixelSources | None = None) -> Any:
+    if not numbered:
+        return images
+    return {"image": images, "number": tf.cast(rows, tf.int32), **({} if sources is None else sources._asdict())}
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:

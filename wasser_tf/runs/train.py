@@ -232,6 +232,7 @@ def build_models(config: TrainConfig, dataset: Dataset, distribution: Distributi
             attack_chunk=config.attack_chunk,
             random_radius=config.random_radius,
             trades_beta=config.trades_beta,
+            matching=config.matching,
             warm_start=config.warm_start,
             num_examples=len(dataset.train.labels) if config.warm_start else None,
             name="wasser_train",

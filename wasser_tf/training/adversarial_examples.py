@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from wasser_tf.attacks import Attack
 from wasser_tf.models.logits import LogitsFn
-from wasser_tf.training.warm_start import WarmStart
+from wasser_tf.training.warm_start import Numbers, WarmStart
 
 _GOLDEN_RATIO = 0.5 * (5**0.5 - 1)
 
@@ -69,7 +69,7 @@ def perturb_batch(
     *,
     chunk: int | None = None,
     warm_start: WarmStart | None = None,
-    number: tf.Tensor | None = None,
+    numbers: Numbers | None = None,
 ) -> tf.Tensor:
     """Attacks a batch within a training step.
 
@@ -80,13 +80,13 @@ def perturb_batch(
         and "index" [B].
       chunk: The maximum number of images that are attacked at a time, or None for all at once.
       warm_start: The potentials from which the attack starts and that it updates, or None.
-      number: With `warm_start`, the numbers of the images in the training set, integers [B]. Without numbers, as in
-        evaluation, the attack starts from scratch.
+      numbers: With `warm_start`, which training images these are. Without them, as in evaluation, the attack starts
+        from scratch.
 
     Returns:
       The adversarial images, float32 [B, H, W, C], through which no gradient flows.
     """
-    if warm_start is None or number is None:
+    if warm_start is None or numbers is None:
 
         def run(rows: dict[str, tf.Tensor]) -> tuple[tf.Tensor]:
             return (attack.run(logits_fn, **rows).adversarial,)
@@ -97,9 +97,9 @@ def perturb_batch(
         potential = rows.pop("potential")
         return attack.resume(attack.problem(logits_fn, **rows), potential)
 
-    batch = {**batch, "potential": warm_start.potentials(number)}
+    batch = {**batch, "potential": warm_start.potentials(numbers)}
     adversarial, potential = map_in_chunks(resume, batch, chunk, (tf.float32, tf.float32))
-    warm_start.keep(number, potential)
+    warm_start.keep(numbers, potential)
     return tf.stop_gradient(adversarial)
 
 

@@ -8,30 +8,39 @@ import keras
 import tensorflow as tf
 
 from wasser_tf.attacks import Attack
+from wasser_tf.data.pixel_sources import PixelSources
 from wasser_tf.models.inputs import check_images, num_classes
 from wasser_tf.models.step_checks import check_step_labels
 from wasser_tf.runtime.arguments import check_bool, check_number, is_whole
 from wasser_tf.training.curriculum import MOST
 from wasser_tf.training.schedules import check_schedule
+from wasser_tf.training.warm_start import Numbers
+
+_INPUTS = ({"image"}, {"image", "number"}, {"image", "number", "rows", "columns"})
 
 
-def images_and_numbers(x: Any) -> tuple[Any, Any]:
+def images_and_numbers(x: Any) -> tuple[Any, Numbers | None]:
     """Splits the input of a step into images and their numbers.
 
     Args:
-      x: Images, or a dict of "image" and, optionally, "number".
+      x: Images, or a dict of "image" and, optionally, "number"; of augmented images also "rows" and "columns".
 
     Returns:
-      The images, and their numbers in the training set, integers [B], or None.
+      The images, and which training images they are, or None.
 
     Raises:
       ValueError: The dict has other keys.
     """
     if not isinstance(x, dict):
         return x, None
-    if not {"image"} <= set(x) <= {"image", "number"}:
-        raise ValueError(f'x must be images, or {{"image": images, "number": numbers}}, got the keys {sorted(x)}.')
-    return x["image"], x.get("number")
+    if set(x) not in _INPUTS:
+        raise ValueError(
+            f'x must be images, or {{"image": images, "number": numbers}}, of augmented images with "rows" and '
+            f'"columns" (wasser_tf.data.pixel_sources), got the keys {sorted(x)}.'
+        )
+    if "number" not in x:
+        return x["image"], None
+    return x["image"], Numbers(x["number"], PixelSources(x["rows"], x["columns"]) if "rows" in x else None)
 
 
 def check_has_radius(random_radius: bool, attack: Attack) -> None:
@@ -48,7 +57,7 @@ def check_has_radius(random_radius: bool, attack: Attack) -> None:
 
 
 def check_training_settings(
-    *, attack: Any, omega: Any, epsilon: Any, attack_chunk: Any, random_radius: Any, trades_beta: Any
+    *, attack: Any, omega: Any, epsilon: Any, attack_chunk: Any, random_radius: Any, trades_beta: Any, matching: Any
 ) -> None:
     """Checks the settings of `WasserTrain` that can be changed at any time; see there for their meaning.
 
@@ -71,6 +80,7 @@ def check_training_settings(
         raise ValueError("random_radius needs an attack without a schedule, which sets the radius itself.")
     check_has_radius(random_radius, attack)
     check_number("trades_beta", trades_beta, least=0)
+    check_number("matching", matching, least=0)
 
 
 def check_epsilon(epsilon: Any, attack: Attack) -> None:

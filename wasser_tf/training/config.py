@@ -30,6 +30,7 @@ from wasser_tf.training.warm_start import check_warm_start
 # Which epoch's weights are kept.
 KEPT = ("best", "last")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+DECAYS = ("cosine", "linear")
 JIT_COMPILE = ("auto", True, False)
 
 # Fields that do not change the result of a run. A resumed run may have other values of these.
@@ -102,6 +103,12 @@ class TrainConfig(ImageFields):
         0.0,
         check=number(least=0),
     )
+    matching: float = setting(
+        "Weight λ of the squared distance between the probabilities of natural and adversarial images, which is added "
+        "to the loss of Eq. 10 or TRADES (GAT); 0 for none.",
+        0.0,
+        check=number(least=0),
+    )
     label_smoothing: float = setting(
         "Label smoothing of both trainings, such as 0.1: the probability that is spread over all classes.",
         0.0,
@@ -151,15 +158,21 @@ class TrainConfig(ImageFields):
     hidden_units: int = setting("Number of units of its two hidden layers.", 256, check=whole(1))
     batch_size: int = setting("Number of images in a step, of all replicas together.", 64, check=whole(1))
     augment: str = setting(
-        "Augmentation of training images, before the attack; shift: random shifts; crop_flip: also horizontal flips.",
+        "Augmentation of training images, before the attack; shift: random shifts; crop_flip: also horizontal flips; "
+        "crop_flip_cutout: also a grey square of a quarter of each side.",
         "none",
         choices=augmentation.AUGMENTATIONS,
     )
     optimizer: str = setting("Name of a Keras optimizer, such as adam, adamw or sgd.", "adam", check=optimizer_name)
     learning_rate: float = setting(
-        "Highest learning rate. It decays to 0 along a cosine in both trainings.",
+        "Highest learning rate. It decays to 0 in both trainings.",
         2e-3,
         check=number(above=0),
+    )
+    decay: str = setting(
+        "Decay of the learning rate to 0, along a cosine or linear; linear with a warmup is a one-cycle policy.",
+        "cosine",
+        choices=DECAYS,
     )
     warmup: float = setting(
         "Fraction of each training over which the learning rate first rises linearly from 0; 0 for no warmup.",
@@ -265,11 +278,6 @@ class TrainConfig(ImageFields):
         if self.distribute != "none" and self.jit_compile is True:
             raise ValueError(
                 "jit_compile must be auto or false with distribute, because XLA cannot compile a distributed step."
-            )
-        if self.warm_start and self.augment != "none":
-            raise ValueError(
-                f"warm_start needs images that are the same in every epoch, got it with augment={self.augment}: leave "
-                "one of them out."
             )
         if self.warm_start and self.distribute != "none":
             raise ValueError(f"warm_start needs one replica, got distribute={self.distribute}: leave one of them out.")

@@ -1,4 +1,4 @@
-"""Training losses: cross-entropies of class indices, smoothed or bounded, and the divergence of TRADES."""
+"""Training losses: cross-entropies of class indices, smoothed or bounded, and distances of outputs (TRADES, GAT)."""
 
 from typing import Any
 
@@ -105,10 +105,27 @@ def divergence_of_outputs(one: tf.Tensor, two: tf.Tensor, from_logits: bool, sam
         return tf.nn.log_softmax(outputs) if from_logits else tf.math.log(tf.maximum(outputs, 1e-30))
 
     log_one, log_two = log_probabilities(one), log_probabilities(two)
-    divergences = tf.reduce_sum(tf.exp(log_one) * (log_one - log_two), axis=1)
+    return _weighted_mean(tf.reduce_sum(tf.exp(log_one) * (log_one - log_two), axis=1), sample_weight)
+
+
+def squared_distance_of_outputs(one: tf.Tensor, two: tf.Tensor, from_logits: bool, sample_weight: Any) -> tf.Tensor:
+    """Returns ‖p(one) − p(two)‖² of the probabilities p, averaged over a batch.
+
+    Args:
+      one: Logits or probabilities [B, classes].
+      two: Logits or probabilities [B, classes].
+      from_logits: Whether they are logits.
+      sample_weight: Weights of the images [B], or None.
+    """
+    one, two = (tf.cast(outputs, tf.float32) for outputs in (one, two))
+    difference = tf.nn.softmax(one) - tf.nn.softmax(two) if from_logits else one - two
+    return _weighted_mean(tf.reduce_sum(difference**2, axis=1), sample_weight)
+
+
+def _weighted_mean(values: tf.Tensor, sample_weight: Any) -> tf.Tensor:
     if sample_weight is not None:
-        divergences *= tf.cast(tf.reshape(sample_weight, [-1]), tf.float32)
-    return tf.reduce_mean(divergences)
+        values *= tf.cast(tf.reshape(sample_weight, [-1]), tf.float32)
+    return tf.reduce_mean(values)
 
 
 def unscaled(loss: tf.Tensor) -> tf.Tensor:

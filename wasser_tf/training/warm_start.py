@@ -3,20 +3,36 @@
 A transport plan of mirror ascent is determined by a potential Φ of the size of the image. If the potentials are kept,
 the few iterations of a step add to those of earlier epochs, and the classifier is trained on a stronger attack in the
 same time. A factor scales the potentials down in every epoch, because they were found against earlier weights.
+
+Potentials are kept in the frame of the original image. Where training images are augmented, the potential of a step is
+moved along with its image, and the end of the attack is moved back.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from wasser_tf.attacks import Attack
+from wasser_tf.data.pixel_sources import PixelSources, to_augmented, to_original
 from wasser_tf.runtime.arguments import check_fits, check_number, is_whole
 
 NUMBERS_NEEDED = (
     'warm_start needs a number for each image: fit x={"image": images, "number": numpy.arange(len(images))}.'
 )
+
+
+class Numbers(NamedTuple):
+    """Which training images the images of a step are.
+
+    Attributes:
+      number: Their numbers in the training set, integers [B].
+      sources: Where their pixels come from, if they are augmented.
+    """
+
+    number: tf.Tensor
+    sources: PixelSources | None = None
 
 
 class WarmStart(keras.Layer):
@@ -48,13 +64,19 @@ class WarmStart(keras.Layer):
         )
         self.built = True
 
-    def potentials(self, number: tf.Tensor) -> tf.Tensor:
-        """Returns the scaled potentials of the images with these numbers [B], float32 [B, H, W, C]."""
-        return self.fade * tf.cast(tf.gather(self._potentials.value, number), tf.float32)
+    def potentials(self, numbers: Numbers) -> tf.Tensor:
+        """Returns the scaled potentials of images, float32 [B, H, W, C], moved as the images are."""
+        potentials = self._originals(numbers)
+        return potentials if numbers.sources is None else to_augmented(potentials, numbers.sources)
 
-    def keep(self, number: tf.Tensor, potentials: tf.Tensor) -> None:
-        """Stores the potentials [B, H, W, C] of the images with these numbers [B]."""
-        self._potentials.value.scatter_update(tf.IndexedSlices(tf.cast(potentials, tf.float16), number))
+    def keep(self, numbers: Numbers, potentials: tf.Tensor) -> None:
+        """Stores the potentials [B, H, W, C] of images; pixels that augmentation hides keep their scaled ones."""
+        if numbers.sources is not None:
+            potentials = to_original(potentials, numbers.sources, self._originals(numbers))
+        self._potentials.value.scatter_update(tf.IndexedSlices(tf.cast(potentials, tf.float16), numbers.number))
+
+    def _originals(self, numbers: Numbers) -> tf.Tensor:
+        return self.fade * tf.cast(tf.gather(self._potentials.value, numbers.number), tf.float32)
 
     def check(self, numbers: Any, images: Any) -> None:
         """Checks the arguments of `fit`, if they are arrays.

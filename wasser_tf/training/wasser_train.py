@@ -15,14 +15,14 @@ from wasser_tf.training import checks
 from wasser_tf.training.adversarial_examples import numbers_of_step, perturb_batch, radii_of_step
 from wasser_tf.training.adversarial_metrics import NaturalAndAdversarial
 from wasser_tf.training.curriculum import MOST, Curriculum
-from wasser_tf.training.loss import divergence_of_outputs
+from wasser_tf.training.loss import divergence_of_outputs, squared_distance_of_outputs
 from wasser_tf.training.monitoring import fit_arguments
 from wasser_tf.training.schedules import Scheduled
 from wasser_tf.training.trainable import as_trainable
-from wasser_tf.training.warm_start import NUMBERS_NEEDED, WarmStart, check_warm_start
+from wasser_tf.training.warm_start import NUMBERS_NEEDED, Numbers, WarmStart, check_warm_start
 
 # The attributes that can be changed at any time, and those that cannot.
-_SETTINGS = ("attack", "omega", "epsilon", "attack_chunk", "random_radius", "trades_beta")
+_SETTINGS = ("attack", "omega", "epsilon", "attack_chunk", "random_radius", "trades_beta", "matching")
 _FIXED = ("classifier", "warm_start", "steps_per_epoch")
 _NOTHING_TO_TRAIN = "The classifier has no trainable weights (trainable=False?): training only attacks and measures it."
 
@@ -45,6 +45,9 @@ class WasserTrain(NaturalAndAdversarial):
     With `trades_beta` above 0 the loss is L(θ, x, y) + β KL(f(x) ‖ f(x̃)) for the same x̃ (TRADES, Zhang et al., 2019,
     Eq. 5), which rewards equal outputs for both images, whether they are correct or not.
 
+    With `matching` above 0, λ ‖p(x) − p(x̃)‖² of the probabilities p is added to either loss (the ℓ2 term of GAT,
+    Sriramanan et al., NeurIPS 2020): a bounded term that makes the classifier smooth between the two images.
+
     With `warm_start` above 0 the attack on an image starts where its attack of the epoch before ended (see
     `wasser_tf.training.warm_start`), so that few iterations per step make a strong attack. This needs a number for each
     image: `fit` takes x={"image": images, "number": numpy.arange(len(images))}, or a dataset of such batches.
@@ -56,8 +59,8 @@ class WasserTrain(NaturalAndAdversarial):
     ε and ω may follow a schedule over steps or epochs. `fit` then reports them as `epsilon` and `omega`. The number of
     the step is a weight of the model: after loading, or in another call of `fit`, the schedule continues.
 
-    The settings attack, omega, epsilon, attack_chunk, random_radius and trades_beta can be changed at any time, also
-    after `compile` and by a callback of `fit`: the next step is compiled with the new value.
+    The settings attack, omega, epsilon, attack_chunk, random_radius, trades_beta and matching can be changed at any
+    time, also after `compile` and by a callback of `fit`: the next step is compiled with the new value.
 
     Attributes:
       classifier: The classifier; it is trained in place.
@@ -86,6 +89,7 @@ class WasserTrain(NaturalAndAdversarial):
     attack_chunk: int | None
     random_radius: bool
     trades_beta: float
+    matching: float
     warm_start: float
     steps_per_epoch: int | None
     _warm_start: WarmStart | None
@@ -101,6 +105,7 @@ class WasserTrain(NaturalAndAdversarial):
         attack_chunk: int | None = None,
         random_radius: bool = False,
         trades_beta: float = 0.0,
+        matching: float = 0.0,
         warm_start: float = 0.0,
         num_examples: int | None = None,
         steps_per_epoch: int | None = None,
@@ -122,6 +127,7 @@ class WasserTrain(NaturalAndAdversarial):
           random_radius: Whether each training image is attacked at its own radius, uniform from 0 to the attack's
             epsilon and new in every step, for one classifier that is robust over a range of radii.
           trades_beta: The weight β of TRADES, at least 0 (1 to 6 in its paper), or 0 for the loss of Eq. 10.
+          matching: The weight λ of the squared distance of the probabilities, at least 0 (10 in its paper), or 0.
           warm_start: The factor on an image's final potential of the epoch before, from 0 (attacks from scratch) to
             below 1, such as 0.75. For `MirrorAscent` on a single replica.
           num_examples: With warm_start, the number of training images; their numbers are below it.
@@ -139,6 +145,7 @@ class WasserTrain(NaturalAndAdversarial):
             "attack_chunk": attack_chunk,
             "random_radius": random_radius,
             "trades_beta": trades_beta,
+            "matching": matching,
         }
         checks.check_training_settings(**settings)
         check_warm_start(warm_start, attack)
@@ -158,7 +165,7 @@ class WasserTrain(NaturalAndAdversarial):
         self._constructed = True
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("omega", "epsilon", "trades_beta") and checks.is_real(value):
+        if name in ("omega", "epsilon", "trades_beta", "matching") and checks.is_real(value):
             value = float(value)
         if not self.__dict__.get("_constructed", False) or name not in (*_SETTINGS, *_FIXED):
             super().__setattr__(name, value)
@@ -218,7 +225,7 @@ class WasserTrain(NaturalAndAdversarial):
         images, numbers = checks.images_and_numbers(x)
         check_arrays(self.classifier, images, y, getattr(self, "loss", None))
         if self._warm_start is not None:
-            self._warm_start.check(numbers, images)
+            self._warm_start.check(None if numbers is None else numbers.number, images)
         first = [] if self._curriculum is None else [self._curriculum.callback(self._schedules, self.steps_per_epoch)]
         given = fit_arguments(super().fit, (x, y, *args), kwargs, first, self._adversarial.directions)
         for name in ("x", "validation_data"):
@@ -239,8 +246,8 @@ class WasserTrain(NaturalAndAdversarial):
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Attacks a batch and makes one step of the optimizer. Returns the logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x, number = checks.images_and_numbers(x)
-        if self._warm_start is not None and number is None:
+        x, numbers = checks.images_and_numbers(x)
+        if self._warm_start is not None and numbers is None:
             raise ValueError(NUMBERS_NEEDED)
         x, y = check_images(x), check_step_labels(y, self._num_classes(x))
         # After the images: a dataset that has ended must not count as a step.
@@ -252,7 +259,7 @@ class WasserTrain(NaturalAndAdversarial):
         if learns_from_attack and checks.can_perturb(self.attack, self.epsilon):
             index = numbers_of_step(tf.shape(x)[0], self.optimizer.iterations)
             radius = radii_of_step(self.attack, index, self.random_radius, epsilon)
-            adversarial = self._adversarial_images(x, y, index, radius, number)
+            adversarial = self._adversarial_images(x, y, index, radius, numbers)
         with tf.GradientTape() as tape:
             loss, outputs = self._mixed_loss(x, adversarial, y, sample_weight, omega, training=True)
             scaled_loss = self.optimizer.scale_loss(loss)
@@ -319,7 +326,7 @@ class WasserTrain(NaturalAndAdversarial):
         return num_classes(self.classifier) or self(x, training=False).shape[1]
 
     def _adversarial_images(
-        self, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor, radius: tf.Tensor, number: tf.Tensor | None = None
+        self, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor, radius: tf.Tensor, numbers: Numbers | None = None
     ) -> tf.Tensor:
         """Returns the adversarial images x̃, float32 [B, H, W, C]; see `perturb_batch`."""
         if y.shape.rank == 2 and y.shape[1] == 1:
@@ -331,7 +338,7 @@ class WasserTrain(NaturalAndAdversarial):
             {"images": x, "labels": y, "radius": radius, "index": index},
             chunk=self.attack_chunk,
             warm_start=self._warm_start,
-            number=number,
+            numbers=numbers,
         )
 
     def _mixed_loss(
@@ -350,11 +357,12 @@ class WasserTrain(NaturalAndAdversarial):
         else:
             adversarial_loss = self.compute_loss(adversarial, y, adversarial_outputs, sample_weight, training=training)
             loss = omega * adversarial_loss + (1 - omega) * natural_loss
+            compared = (natural_outputs, adversarial_outputs, self._from_logits, sample_weight)
+            # Scaled to the share of a replica, as Keras scales the other losses.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
             if self.trades_beta:
-                # Scaled to the share of a replica, as Keras scales the other losses.
-                divergence = divergence_of_outputs(
-                    natural_outputs, adversarial_outputs, self._from_logits, sample_weight
-                )
-                loss = natural_loss + self.trades_beta * divergence / tf.distribute.get_strategy().num_replicas_in_sync
+                loss = natural_loss + self.trades_beta * divergence_of_outputs(*compared) / replicas
+            if self.matching:
+                loss += self.matching * squared_distance_of_outputs(*compared) / replicas
         self._update_losses(loss, natural_loss, adversarial_loss, tf.shape(x)[0])
         return loss, (natural_outputs, adversarial_outputs)
