@@ -19,8 +19,8 @@ def test_the_settings_are_the_authors():
     assert [row.attack.iterations for row in rows] == [400, 400, 400, 300, 300, 300]
     assert [row.attack.threat_model.p for row in rows] == [2.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     assert all(row.attack.threat_model.kernel_size == 5 for row in rows)
-    assert float(rows[0].attack.schedule.radius(tf.constant(299))) == pytest.approx(0.001 * 1.17**29)
-    assert float(rows[2].attack.schedule.radius(tf.constant(299))) == pytest.approx(0.3)
+    assert float(rows[0].attack.schedule.radius(tf.constant(299))) == pytest.approx(0.001 * 1.17**29, rel=1e-4)
+    assert float(rows[2].attack.schedule.radius(tf.constant(299))) == pytest.approx(0.3, rel=1e-4)
 
 
 def test_an_image_that_is_fooled_at_a_larger_radius_is_robust_at_a_smaller_one():
