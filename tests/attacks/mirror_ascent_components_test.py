@@ -126,6 +126,7 @@ class Reference:
     def eta(self, iteration):
         iterations = self.attack.iterations
         entropic = math.log(max(4 * self.image.sum() / self.budget(iteration) - 4, 1))
+        entropic *= min(entropic / 3.55, 1) ** 2
         first = self.attack.step_size or 78 / math.sqrt((iterations + 10) * max(entropic, 0.3))
         return first * min(2 / iterations, 1) ** (iteration / iterations)
 
@@ -347,16 +348,16 @@ def test_the_start_is_within_a_twentieth_of_the_first_budget(monkeypatch):
 @pytest.mark.parametrize(("iterations", "step_size"), [(1, None), (54, None), (10, 3.0)])
 def test_step_sizes_follow_the_budget_up_to_a_bound(iterations, step_size):
     attack = MirrorAscent(ThreatModel(**RULES), iterations=iterations, step_size=step_size)
-    images = np.concatenate([IMAGES[:1], IMAGES[:1], np.zeros_like(IMAGES[:1])])
+    images = np.concatenate([IMAGES[:1], IMAGES[:1], np.zeros_like(IMAGES[:1]), IMAGES[:1]])
     # The second budget binds nothing, and the third image has no mass: both have the multiplier 0.
-    radius = tf.constant([0.01, 1e6, 0.1])
-    problem = attack.problem(curved, tf.constant(images), tf.constant(LABELS), radius=radius)
+    radius = tf.constant([0.01, 1e6, 0.1, 0.3])
+    problem = attack.problem(curved, tf.constant(images), tf.zeros(4, tf.int32), radius=radius)
     for iteration in (0, iterations - 1):
         found = attack._step_size(tf.constant(iteration), problem)
         decay = min(2 / iterations, 1) ** (iteration / iterations)
         if step_size is not None:
             assert float(found) == pytest.approx(step_size * decay)
             continue
-        multiplier = np.array([math.log(4 / 0.01 - 4), 0.3, 0.3])
+        multiplier = np.array([math.log(4 / 0.01 - 4), 0.3, 0.3, math.log(4 / 0.3 - 4) ** 3 / 3.55**2])
         wanted = 78 / math.sqrt(iterations + 10) * decay / np.sqrt(multiplier)
         np.testing.assert_allclose(found.numpy().ravel(), wanted, rtol=1e-5)

@@ -40,8 +40,27 @@ def test_the_start_costs_a_twentieth_of_the_budget(kernel_size, p, shape, expone
     np.testing.assert_allclose(row_sums(start.plan), images, atol=4e-6)
     np.testing.assert_allclose(start.image, support.push_forward(start.plan), atol=1e-6)
     # What is at the bound stands for 0.
-    at_bound = tf.where(support.valid & (images > 0)[:, None], tf.sigmoid(2.0 * lowest), 0.0)
+    at_bound = tf.where(support.valid & (images > 0)[:, None], lowest[:, None], 0.0)
     assert (transport_cost(at_bound, support) <= 1.1e-4 * budget).numpy().all()
+
+
+@pytest.mark.parametrize(("kernel_size", "p", "shape"), SUPPORTS, ids=str)
+def test_duals_are_added_to_the_variable_that_a_plan_stands_for(kernel_size, p, shape):
+    support = make_support(wasser_tf.ThreatModel(epsilon=1.0, kernel_size=kernel_size, p=p), shape)
+    rng = np.random.default_rng(1)
+    # From next to nothing to nearly 1, and duals that nearly cancel each other.
+    phi = rng.uniform(-30.0, 5.0, size=(2, support.num_targets, *shape))
+    source, target = rng.uniform(-30.0, 30.0, size=(2, 2, *shape))
+    multiplier = np.array([-2.0, 8.0]).reshape(2, 1, 1, 1)
+    plan = tf.where(support.valid, tf.constant(1 / (1 + np.exp(-2 * phi)), tf.float32), 0.0)
+    lowest = 1e-12 * np.ones(source.shape)
+    found = wasser_attack._add_duals(
+        plan, *[tf.constant(dual, tf.float32) for dual in (source, target, multiplier, lowest)], support
+    )
+    pulled = support.pull_back(tf.constant(target, tf.float32)).numpy()
+    phi += 0.5 * (source[:, None] + pulled - multiplier[:, None] * support.ground_cost.numpy())
+    expected = np.maximum(1 / (1 + np.exp(-2 * phi)), 1e-12)
+    np.testing.assert_allclose(found, np.where(support.valid, expected, 0.0), rtol=2e-3)
 
 
 @pytest.fixture(scope="module")

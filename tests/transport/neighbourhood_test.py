@@ -164,22 +164,13 @@ def test_weighted_rings_sum_plan_times_values_over_targets_of_equal_cost(kernel_
 
 
 @pytest.mark.parametrize(("kernel_size", "shape"), CASES)
-def test_duals_of_sources_targets_and_costs_are_added(kernel_size, shape):
+def test_functions_of_entries_targets_and_costs_are_0_off_the_image(kernel_size, shape):
     support = support_of(kernel_size, shape)
-    potential = tf.random.stateless_normal([2, support.num_targets, *shape], seed=[1, 2])
-    source, target = tf.random.stateless_normal([2, 2, *shape], seed=[3, 4])
-    multiplier = tf.constant([0.3, 2.0])[:, None, None, None]
-    found = support.add_duals(potential, source, target, multiplier)
-    expected = potential + source[:, None] + support.pull_back(target) - multiplier[:, None] * support.ground_cost
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(("kernel_size", "shape"), CASES)
-def test_functions_of_targets_are_0_off_the_image(kernel_size, shape):
-    support = support_of(kernel_size, shape)
-    potential = tf.random.stateless_normal([2, support.num_targets, *shape], seed=[1, 2])
-    found = support.map_targets(tf.exp, potential)
-    np.testing.assert_allclose(found, tf.where(support.valid, tf.exp(potential), 0.0), rtol=1e-6)
+    plan = tf.random.stateless_normal([2, support.num_targets, *shape], seed=[1, 2])
+    values = tf.random.stateless_normal([2, *shape], seed=[3, 4])
+    found = support.map_targets(lambda entry, value, cost: tf.exp(entry) + value - 0.3 * cost, plan, values)
+    expected = tf.exp(plan) + support.pull_back(values) - 0.3 * support.ground_cost
+    np.testing.assert_allclose(found, tf.where(support.valid, expected, 0.0), rtol=1e-5, atol=1e-6)
 
 
 def test_log_sums_survive_any_size():

@@ -22,6 +22,12 @@ def test_marginals_and_cost_are_of_each_image():
     np.testing.assert_array_equal(image_mass(tf.constant(expected)), [0, 2.75])
 
 
+def test_row_sums_of_few_and_of_many_targets_are_alike():
+    plan = np.random.default_rng(0).uniform(size=(2, 100, 3, 2, 3)).astype(np.float32)
+    for count in (1, 25, 100):
+        np.testing.assert_allclose(row_sums(tf.constant(plan[:, :count])), plan[:, :count].sum(axis=1), rtol=1e-5)
+
+
 def test_the_budget_is_the_radius_times_the_mass_or_the_radius_itself():
     images = tf.constant(np.arange(16, dtype=np.float32).reshape(2, 2, 2, 2))
     assert transport_budget(images, 0.5, ThreatModel()).numpy().tolist() == [14, 46]

@@ -11,8 +11,9 @@ one image-sized potential, and one iteration is
     x̃ ← Πᵀ1
 
 none of which builds a plan. η_t falls geometrically from η_0 = 78 / √((I + 10) λ_0), where
-λ_0 = log(4 m(x) / budget − 4), at least 0.3, is the multiplier of the budget in the plan of largest entropy: the
-smaller the budget, the fewer pixels receive mass, and the shorter the steps must be. At the end a few dual steps with
+λ_0 = log(4 m(x) / budget − 4) is the multiplier of the budget in the plan of largest entropy: the smaller the budget,
+the fewer pixels receive mass, and the shorter the steps must be. Below 3.55 (ε above 0.1 where p is 1) λ_0 counts as
+λ_0³ / 3.55², and at least 0.3. At the end a few dual steps with
 Φ held, ν_j ← max(ν_j + 1.7 log x̃_j, 0), bring the best plan into capacity and budget together.
 """
 
@@ -47,6 +48,8 @@ _NEARLY_FULL = 0.98
 _LARGEST_SETTLEMENT = 1.25
 # In units of the relative step: from sweeps (docs/log/mirror_ascent.md).
 _FIRST_STEP = 78.0
+# λ_0 below which the step grows faster with the budget.
+_STEEPER_BELOW = 3.55
 # Of the dual steps at the end, which converge slowly at 1.
 _OVER_RELAXATION = 1.7
 # What is over capacity will have to move, at most from where it gains most to where it costs most: 2 max|gradient|.
@@ -220,7 +223,7 @@ class MirrorAscent(Attack):
         if self.step_size is not None:
             return self.step_size * decay
         budget = problem.budget(self.radius_at(iteration, problem))
-        return _FIRST_STEP * decay * relative_step(self.iterations, problem.images, budget)
+        return _FIRST_STEP * decay * relative_step(self.iterations, problem.images, budget, _STEEPER_BELOW)
 
     def _ascend(
         self, problem: Problem, loss: losses.AttackLoss, start_potential: tf.Tensor, ramped: tf.Tensor | None

@@ -14,13 +14,19 @@ _MORE_ITERATIONS = 10
 _LEAST_MULTIPLIER = 0.3
 
 
-def relative_step(iterations: int, images: tf.Tensor, budget: tf.Tensor) -> tf.Tensor:
+def relative_step(
+    iterations: int, images: tf.Tensor, budget: tf.Tensor, steeper_below: float | None = None
+) -> tf.Tensor:
     """Returns 1 / √((iterations + 10) λ_0) with λ_0 at least 0.3, [B, 1, 1, 1].
 
     Args:
       iterations: The number of iterations of the attack.
       images: float32 in [0, 1], [B, H, W, C].
       budget: The largest ⟨Π, C⟩ of each image, [B].
+      steeper_below: Below this, b, a λ_0 counts as λ_0 (λ_0 / b)², so that the step grows faster with the budget.
     """
-    multiplier = tf.maximum(guess_multiplier(images, budget), _LEAST_MULTIPLIER)
+    multiplier = guess_multiplier(images, budget)
+    if steeper_below is not None:
+        multiplier *= tf.minimum(multiplier / steeper_below, 1.0) ** 2
+    multiplier = tf.maximum(multiplier, _LEAST_MULTIPLIER)
     return tf.math.rsqrt((iterations + _MORE_ITERATIONS) * multiplier)

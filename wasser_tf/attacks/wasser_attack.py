@@ -64,21 +64,20 @@ _COLD_START_NEWTON_STEPS = 8
 _LARGEST_CLIMB = 25.0
 _LARGEST_RETURN = 50.0
 _LEAST_MASS = 1e-30
+_LEAST_ROOM = 1e-7
 
 
 class _State(NamedTuple):
-    """The variable and what is kept so as not to be computed again.
+    """The plan, which determines Φ, and what is kept so as not to be computed again.
 
     Attributes:
-      phi: Φ, [B, T, H, W, C].
-      plan: ½(tanh Φ + 1), 0 off the image and in rows without mass.
+      plan: Π = ½(tanh Φ + 1), [B, T, H, W, C], 0 off the image and in rows without mass.
       image: Πᵀ1, [B, H, W, C].
       stays: The diagonal of Π, [B, H, W, C].
       multiplier: 2η λ summed over the iterations, [B, 1, 1, 1].
       change: The last of these summands, from which the search of the next begins.
     """
 
-    phi: tf.Tensor
     plan: tf.Tensor
     image: tf.Tensor
     stays: tf.Tensor
@@ -171,10 +170,10 @@ class WasserAttack(Attack):
 
 
 def _lower_bound(images: tf.Tensor, budget: tf.Tensor, support: Support) -> tf.Tensor:
-    """Returns the bound that Φ does not fall below, [B, 1, 1, 1, 1]: what is there stands for 0."""
+    """Returns what no entry of Π falls below, [B, 1, 1, 1]: it stands for 0."""
     entries = support.num_targets * tf.reduce_sum(tf.cast(images > 0, tf.float32), axis=[1, 2, 3])
     entry = _FLOOR_COST * budget / tf.maximum(entries * support.max_cost, 1.0)
-    return _phi_of(tf.clip_by_value(entry, _LEAST_MASS, 0.1))[:, None, None, None, None]
+    return tf.clip_by_value(entry, _LEAST_MASS, 0.1)[:, None, None, None]
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -183,9 +182,10 @@ def _start(images: tf.Tensor, budget: tf.Tensor, lowest: tf.Tensor, support: Sup
     guess = guess_multiplier(images, _START_COST * budget)
     nothing = tf.zeros_like(images)
     start = project_kl(nothing, guess, images, _START_COST * budget, support, _COLD_START_NEWTON_STEPS)
-    phi = tf.maximum(_phi_of(gibbs_plan(nothing, start.multiplier, images, support)), lowest)
-    plan = _plan_of(phi, images, support)
-    return _State(phi, plan, support.push_forward(plan), images, start.multiplier, tf.zeros_like(start.multiplier))
+    may_send = support.valid & (images > 0)[:, None]
+    plan = gibbs_plan(nothing, start.multiplier, images, support)
+    plan = tf.where(may_send, tf.maximum(plan, lowest[:, None]), 0.0)
+    return _State(plan, support.push_forward(plan), images, start.multiplier, tf.zeros_like(start.multiplier))
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -204,6 +204,7 @@ def _ascend(
     Small entries are exp 2Φ, and 2η is what their logarithms move by: the multipliers are found on those.
     """
     rate = 2.0 * step_size
+    kept = lowest * tf.cast(images > 0, tf.float32)
     climb = tf.clip_by_value(rate * gradient, -_LARGEST_CLIMB, _LARGEST_CLIMB)
     # ν: a full pixel does not climb, and what it is over-full by goes; −∂x̃_j/∂ν_j is what arrives, and what stays if it
     # has somewhere to go.
@@ -220,26 +221,37 @@ def _ascend(
     sent, _, _ = moments(rings, change)
     rows = tf.math.log(tf.maximum(images, _LEAST_MASS)) - tf.math.log(tf.maximum(sent, _LEAST_MASS))
     rows = tf.clip_by_value(rows, -rate * weights.alpha, rate * weights.alpha)
-    phi = tf.maximum(support.add_duals(state.phi, 0.5 * rows, 0.5 * climb, 0.5 * change), lowest)
-    plan = _plan_of(phi, images, support)
+    plan = _add_duals(state.plan, rows, climb, change, kept, support)
     # Of second order: large entries are not exp 2Φ. What stays, x_i less all that is sent, makes up for it.
-    least_entry = tf.sigmoid(2.0 * lowest)[:, 0] * tf.cast(images > 0, tf.float32)
-    stays = tf.maximum(images - row_sums(tf.where(support.home, 0.0, plan)), least_entry)
+    stays = tf.maximum(images - row_sums(tf.where(support.home, 0.0, plan)), kept)
     exact = support.home & (tf.abs(rows) < rate * weights.alpha)[:, None]
     plan = tf.where(exact, stays[:, None], plan)
-    phi = tf.where(exact, _phi_of(stays)[:, None], phi)
-    return _State(phi, plan, support.push_forward(plan), stays, state.multiplier + change, change)
+    return _State(plan, support.push_forward(plan), stays, state.multiplier + change, change)
 
 
-def _phi_of(plan: tf.Tensor) -> tf.Tensor:
-    """Returns Φ = artanh(2Π − 1), for entries of at least 1e-30."""
-    return 0.5 * (tf.math.log(tf.maximum(plan, _LEAST_MASS)) - tf.math.log(tf.maximum(1.0 - plan, 1e-7)))
+def _add_duals(
+    plan: tf.Tensor, source: tf.Tensor, target: tf.Tensor, multiplier: tf.Tensor, lowest: tf.Tensor, support: Support
+) -> tf.Tensor:
+    """Returns the plan of Φ_ij + ½ (u_i + v_j − λ C_ij), of a plan ½(tanh Φ + 1) that is 0 off the image.
 
+    With t = Π exp(u + v − λ C), it is t / (1 − Π + t): no entry's logarithm or exponential is computed.
 
-def _plan_of(phi: tf.Tensor, images: tf.Tensor, support: Support) -> tf.Tensor:
-    """Returns Π = ½(tanh Φ + 1), written without its cancellation; pixels without mass send nothing."""
-    has_mass = tf.cast(images > 0, tf.float32)
-    return support.map_targets(lambda entry: tf.sigmoid(2.0 * entry), phi) * has_mass[:, None]
+    Args:
+      plan: Π, [B, T, H, W, C].
+      source: u, [B, H, W, C].
+      target: v, [B, H, W, C].
+      multiplier: λ, [B, 1, 1, 1].
+      lowest: What no entry falls below, [B, H, W, C].
+      support: The support of the plan.
+    """
+    source_factor = tf.exp(source)[:, None]
+
+    def move(entry: tf.Tensor, target_factor: tf.Tensor, cost: tf.Tensor) -> tf.Tensor:
+        # The source's factor, which may be large where the others are small, comes last.
+        moved = entry * (target_factor * tf.exp(-multiplier[:, None] * cost)) * source_factor
+        return tf.maximum(moved / (tf.maximum(1.0 - entry, _LEAST_ROOM) + moved), lowest[:, None])
+
+    return support.map_targets(move, plan, tf.exp(target))
 
 
 @tf.function(jit_compile=True, autograph=False)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from wasser_tf.transport.neighbourhood import Ring, Support
-from wasser_tf.transport.plan import image_mass
+from wasser_tf.transport.plan import image_mass, row_sums
 
 # The range of the potential in an image. 100 iterations span up to 300; 200 iterations with a step of 12, the longest
 # ascent here, span 520: with a floor of 340 its examples lost a third of their margin.
@@ -185,7 +185,7 @@ def _sums_with_costs(weights: list[tf.Tensor], rings: list[Ring]) -> list[tf.Ten
     costs = [ring.cost for ring in rings]
     with_cost = [weight * cost for weight, cost in zip(weights, costs, strict=True)]
     with_square = [weight * cost**2 for weight, cost in zip(weights, costs, strict=True)]
-    return [tf.add_n([tf.reduce_sum(term, axis=1) for term in terms]) for terms in (weights, with_cost, with_square)]
+    return [tf.add_n([row_sums(term) for term in terms]) for terms in (weights, with_cost, with_square)]
 
 
 def factors(plan: GibbsPlan, images: tf.Tensor, support: Support) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -87,12 +87,16 @@ class Support(abc.ABC):
         """Sums Π_ij v_j over the targets j of equal cost, of a plan [B, T, H, W, C] and v [B, H, W, C]."""
 
     @abc.abstractmethod
-    def add_duals(self, potential: tf.Tensor, source: tf.Tensor, target: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
-        """Returns Φ_ij + u_i + v_j − λ C_ij of Φ [B, T, H, W, C], u and v [B, H, W, C], and λ [B, 1, 1, 1]."""
+    def map_targets(
+        self, function: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor], plan: tf.Tensor, values: tf.Tensor
+    ) -> tf.Tensor:
+        """Applies a function of Π_ij, v_j and C_ij to every entry, [B, T, H, W, C]; the result is 0 off the image.
 
-    @abc.abstractmethod
-    def map_targets(self, function: Callable[[tf.Tensor], tf.Tensor], potential: tf.Tensor) -> tf.Tensor:
-        """Applies an elementwise function to [B, T, H, W, C]; the result is 0 off the image."""
+        Args:
+          function: Elementwise; its arguments are broadcastable to [B, R, H, W, C], for R targets of all T at a time.
+          plan: Π, [B, T, H, W, C].
+          values: v, [B, H, W, C].
+        """
 
     @abc.abstractmethod
     def log_rings(self, potential: tf.Tensor) -> list[Ring]:
@@ -184,13 +188,20 @@ class LocalSupport(Support):
             for cost, terms in rings.items()
         ]
 
-    def add_duals(self, potential: tf.Tensor, source: tf.Tensor, target: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
-        slices = zip(tf.unstack(potential, axis=1), self._shifts(target, 0.0), self._costs, strict=True)
-        return tf.stack([entry + source + shifted - multiplier * cost for entry, shifted, cost in slices], axis=1)
-
-    def map_targets(self, function: Callable[[tf.Tensor], tf.Tensor], potential: tf.Tensor) -> tf.Tensor:
-        slices = zip(tf.unstack(potential, axis=1), tf.unstack(self.valid), strict=True)
-        return tf.stack([function(entry) * tf.cast(valid, entry.dtype) for entry, valid in slices], axis=1)
+    def map_targets(
+        self, function: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor], plan: tf.Tensor, values: tf.Tensor
+    ) -> tf.Tensor:
+        slices = zip(
+            tf.unstack(plan, axis=1), self._shifts(values, 0.0), self._costs, tf.unstack(self.valid), strict=True
+        )
+        return tf.stack(
+            [
+                function(entry[:, None], shifted[:, None], tf.constant(cost, plan.dtype))[:, 0]
+                * tf.cast(valid, plan.dtype)
+                for entry, shifted, cost, valid in slices
+            ],
+            axis=1,
+        )
 
     def log_rings(self, potential: tf.Tensor) -> list[Ring]:
         rings: dict[float, list[tf.Tensor]] = {}
@@ -285,11 +296,10 @@ class DenseSupport(Support):
     def weighted_rings(self, plan: tf.Tensor, values: tf.Tensor) -> list[Ring]:
         return [Ring(tf.cast(self.ground_cost, plan.dtype), plan * self._as_targets(values))]
 
-    def add_duals(self, potential: tf.Tensor, source: tf.Tensor, target: tf.Tensor, multiplier: tf.Tensor) -> tf.Tensor:
-        return potential + source[:, None] + self._as_targets(target) - multiplier[:, None] * self.ground_cost
-
-    def map_targets(self, function: Callable[[tf.Tensor], tf.Tensor], potential: tf.Tensor) -> tf.Tensor:
-        return function(potential)
+    def map_targets(
+        self, function: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor], plan: tf.Tensor, values: tf.Tensor
+    ) -> tf.Tensor:
+        return function(plan, self._as_targets(values), tf.cast(self.ground_cost, plan.dtype))
 
     def log_rings(self, potential: tf.Tensor) -> list[Ring]:
         return self.rings(potential)
