@@ -57,6 +57,16 @@ def problems(draw):
     return images, plan.astype(np.float32), support, np.float32(radius), threat_model
 
 
+def test_what_stays_is_rounded_once_whatever_the_order_of_sums():
+    threat_model = ThreatModel(kernel_size=5).rules
+    support = make_support(threat_model, (8, 8, 3))
+    images = np.random.default_rng(0).uniform(0.9, 1.0, size=(1, 8, 8, 3)).astype(np.float32)
+    flows = np.random.default_rng(1).uniform(0.0, 0.04, size=(1, 25, 8, 8, 3)).astype(np.float32)
+    plan = made_feasible(tf.constant(flows), images, support, np.float32(9.0), threat_model)[1].numpy()
+    # An entry of at most 1 is rounded by at most 2^-25.
+    np.testing.assert_allclose(plan.astype(np.float64).sum(axis=1), images, rtol=0, atol=2.0**-25)
+
+
 @hypothesis.given(problems())
 @hypothesis.settings(max_examples=50, deadline=None)
 def test_rounding_makes_any_plan_feasible_and_the_exact_distance_agrees(problem):

@@ -12,9 +12,9 @@ one image-sized potential, and one iteration is
 
 none of which builds a plan. η_t falls geometrically from η_0 = 78 / √((I + 10) λ_0), where
 λ_0 = log(4 m(x) / budget − 4) is the multiplier of the budget in the plan of largest entropy: the smaller the budget,
-the fewer pixels receive mass, and the shorter the steps must be. Below 3.55 (ε above 0.1 where p is 1) λ_0 counts as
-λ_0³ / 3.55², and at least 0.3. At the end a few dual steps with
-Φ held, ν_j ← max(ν_j + 1.7 log x̃_j, 0), bring the best plan into capacity and budget together.
+the fewer pixels receive mass, and the shorter the steps must be. Below 3.55 (ε above 0.1) λ_0 counts as λ_0³ / 3.55²,
+and at least 0.3. At the end a few dual steps with Φ held, ν_j ← max(ν_j + 1.7 log x̃_j, 0), bring the best plan into
+capacity and budget together.
 """
 
 from typing import ClassVar, NamedTuple

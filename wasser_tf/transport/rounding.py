@@ -168,7 +168,9 @@ def feasible_plan(plan: tf.Tensor | GibbsPlan, rounded: Rounded, images: tf.Tens
     """Returns the feasible plan, [B, T, H, W, C], that `round_to_feasible` made of a plan."""
     step = tf.cast(rounded.step, rounded.accepted.dtype)[:, None, None, None]
     moved = moved_by(plan, images, support).plan(step * rounded.accepted)
-    return tf.where(support.home, tf.maximum(images - row_sums(moved), 0.0)[:, None], moved)
+    # In float64: the rounding of a float32 sum would be nearly all that the tolerance of columns allows.
+    stays = tf.maximum(tf.cast(images, tf.float64) - row_sums(tf.cast(moved, tf.float64)), 0.0)
+    return tf.where(support.home, tf.cast(stays, tf.float32)[:, None], moved)
 
 
 def _refuse_inflow(moved: Moved, offered: tf.Tensor, images: tf.Tensor, capacity: float) -> tf.Tensor:
