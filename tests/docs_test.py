@@ -8,7 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Parts of rendered pages: their links are relative to the page, which is in the folder named here.
-PARTS = {"notes.md": "..", "page.md": "../docs/results"}
+PARTS = {"notes.md": "..", "frontier.md": "..", "page.md": "../docs/results"}
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"(?:python3?|python -m|wasser-tf) (?P<path>[\w/.]+)(?P<rest>[^\n]*)")
 FLAG = re.compile(r"(?<![\w-])--(\w+)")

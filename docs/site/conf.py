@@ -20,7 +20,7 @@ html_title = "wasser_tf"
 html_static_path = ["_static"]
 html_css_files = ["leaderboard.css"]
 html_show_sourcelink = False
-exclude_patterns = ["**/notes.md", "reliability/*", "_build"]
+exclude_patterns = ["**/notes.md", "**/frontier.md", "reliability/*", "_build"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
