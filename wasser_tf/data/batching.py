@@ -1,7 +1,7 @@
 """Batches of examples, in an order that is a pure function of seed and epoch."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -107,8 +107,6 @@ def batches(
         raise ValueError(f"epoch must be an EpochFollower or a whole number from 0 to 2**32 - 1, got {epoch!r}.")
     if augment is not None and not shuffle:
         raise ValueError("augment needs shuffle=True, because only training images are augmented: leave augment out.")
-    if numbered and share is not None:
-        raise ValueError("numbered batches have no shares, because replicas do not share potentials: leave one out.")
     # A larger batch is the whole split as well; TensorFlow refuses numbers from 2**63.
     batch_size = min(batch_size, count)
     streamed = is_streamed(split.images)
@@ -158,8 +156,9 @@ def batches(
         sources = None
         if augment is not None:
             own_seed = step_seed(seed, current, step)
-            sources = augment.sources(chosen, own_seed) if numbered else None
-            chosen = _augment_part(augment, chosen, own_seed, batch_size, start)
+            if numbered:
+                sources = PixelSources(*_part(augment.sources, chosen, own_seed, batch_size, start))
+            chosen = _part(augment, chosen, own_seed, batch_size, start)
         return _numbered(chosen, rows, numbered, sources), tf.gather(labels, rows)
 
     shuffled = order.flat_map(one_pass)
@@ -182,17 +181,23 @@ def _pieces(parts: tf.data.Dataset, batch_size: int, share: tuple[int, int, int]
     )
 
 
-def _augment_part(
-    augment: Augmentation, chosen: tf.Tensor, own_seed: tf.Tensor, batch_size: int, start: tf.Tensor | None
-) -> tf.Tensor:
-    """Augments a batch, or the piece of it that begins at `start`."""
+def _part(
+    augment: Callable[[tf.Tensor, tf.Tensor], Any],
+    chosen: tf.Tensor,
+    own_seed: tf.Tensor,
+    batch_size: int,
+    start: tf.Tensor | None,
+) -> Any:
+    """Returns a function's results for a batch, or for the piece of it that begins at `start`."""
     if start is None:
         return augment(chosen, own_seed)
     # Random numbers are drawn for the whole batch, so that they do not depend on the number of shares.
     size = chosen.shape[0]
     whole = tf.pad(chosen, [[start, batch_size - start - size], [0, 0], [0, 0], [0, 0]])
     whole = augment(tf.ensure_shape(whole, [batch_size, *chosen.shape[1:]]), own_seed)
-    return tf.ensure_shape(whole[start : start + size], chosen.shape)
+    return tf.nest.map_structure(
+        lambda values: tf.ensure_shape(values[start : start + size], [size, *values.shape[1:]]), whole
+    )
 
 
 def _numbered(images: tf.Tensor, rows: tf.Tensor, numbered: bool, sources: PixelSources | None = None) -> Any:
