@@ -23,6 +23,7 @@ if "TF_XLA_FLAGS" not in os.environ:
         f"--tf_xla_persistent_cache_directory={_compiled} --tf_xla_persistent_cache_device_types=CPU,XLA_CPU_JIT"
     )
 
+import gc
 import pathlib
 from collections.abc import Iterator
 
@@ -33,6 +34,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 _PACKAGE = pathlib.Path(__file__).parent / "wasser_tf"
+# Full collections, which the many graphs of the tests cause, need not look at what the imports above made.
+gc.freeze()
 
 
 class _ByFile(LoadScopeScheduling):

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.accelerator import import_training, pack, program
-from wasser_tf import MirrorAscent, ThreatModel
+from wasser_tf import ThreatModel, attacks
 from wasser_tf.reporting import comparison
 from wasser_tf.runs import train
 from wasser_tf.training.config import TrainConfig
@@ -41,7 +41,8 @@ def test_a_finished_training_is_imported(tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "save_figures", lambda *_: [])
     config = {
         "output_dir": str(tmp_path / "run"),
-        "attack": MirrorAscent(ThreatModel(epsilon=0.1), iterations=1, polish=0),
+        "attack": attacks.make("linf_pgd", ThreatModel(epsilon=0.1), iterations=1),
+        "validation_attack": attacks.make("linf_pgd", ThreatModel(epsilon=0.1), iterations=1),
         "model": "linear",
         "standard_epochs": 0,
         "batch_size": 1000,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from wasser_tf import CertifiedTrain, LinearRamp, MirrorAscent, ThreatModel, certify, data
+from wasser_tf import CertifiedTrain, LinearRamp, MirrorAscent, ThreatModel, attacks, certify, data
 from wasser_tf.certification.differentiable import DifferentiableBounds
 from wasser_tf.certification.prover import Prover
 from wasser_tf.models import build
@@ -109,7 +109,7 @@ def test_a_saved_and_loaded_training_continues_identically(digits, tmp_path):
 
 def test_every_option_changes_the_step(digits):
     images, labels = digits.train.images[:64], digits.train.labels[:64]
-    attack = MirrorAscent(BALL, iterations=2)
+    attack = attacks.make("linf_pgd", BALL, iterations=2)
     options = [{}, {"kappa": 0.1}, {"epsilon": 0.2}, {"random_radius": True}, {"box_fraction": 0.5}]
     options += [{"attack": attack}, {"attack": attack, "attack_weight": 0.9}, {"exponent": 0.5}]
     losses = []
