@@ -35,7 +35,7 @@ demo: env  ## Train on the embedded digits without a network (overwrites OUTPUT_
 # Two processes, because most of the time goes into compilation, which uses one core. All tests of a file run in the same
 # process (conftest.py), because they share compiled functions and trained models. --no-loadscope-reorder keeps the order
 # of the folders, so that the longest tests are not the last.
-test: env  ## Lint, type check, run the tests and the docstrings' examples (15 minutes on two cores)
+test: env  ## Lint, type check, run the tests and the docstrings' examples (14 minutes on two cores)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
