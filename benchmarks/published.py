@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from wasser_tf import RadiusSchedule, ThreatModel, attacks
 from wasser_tf.attacks import Attack
+from wasser_tf.reporting import tables
 
 _WU_RADIUS = 0.005
 _WU_ITERATIONS = 300
@@ -131,23 +132,20 @@ def measure(chosen: Published, classifier: keras.Model, images: np.ndarray, labe
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Returns a Markdown table: robust accuracy in %, raw / feasible."""
     radii = sorted({radius for row in rows for radius in row["radii"]}, key=float)
-    lines = [
-        "| attack | " + " | ".join(radii) + " | raw precision error | raw largest pixel |",
-        "| :-- |" + " --: |" * (len(radii) + 2),
-    ]
-    for row in rows:
-        cells = [
-            f"{100 * row['radii'][radius]['raw']:.1f} / {100 * row['radii'][radius]['feasible']:.1f}"
-            if radius in row["radii"]
-            else ""
-            for radius in radii
+
+    def cell(shares: dict[str, float] | None) -> str:
+        return f"{100 * shares['raw']:.1f} / {100 * shares['feasible']:.1f}" if shares else ""
+
+    cells = [
+        [
+            row["attack"],
+            *(cell(row["radii"].get(radius)) for radius in radii),
+            f"{row['raw_precision_error']:.1e}",
+            f"{row['raw_largest_pixel']:.2f}",
         ]
-        lines.append(
-            f"| {row['attack']} | "
-            + " | ".join(cells)
-            + f" | {row['raw_precision_error']:.1e} | {row['raw_largest_pixel']:.2f} |"
-        )
-    return "\n".join(lines)
+        for row in rows
+    ]
+    return tables.markdown_table(["attack", *radii, "raw precision error", "raw largest pixel"], cells)
 
 
 def _main() -> None:
