@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wasser_tf.reporting import drawing, tables
+from wasser_tf.runtime.formatting import percentage
 from wasser_tf.threat_model import ThreatModel
 
 # Panels in a row of a picture.
@@ -76,8 +77,8 @@ def bracket_table(brackets: Mapping[str, Bracket], radii: Sequence[float]) -> st
     """Returns a Markdown table: certified, or certified to not fooled, a classifier a row and a radius a column."""
 
     def cell(bracket: Bracket, radius: float) -> str:
-        low = f"{100 * bracket.certified_share(radius):.1f}"
-        return low if bracket.fooled is None else f"{low} to {100 * bracket.not_fooled_share(radius):.1f}"
+        low = percentage(bracket.certified_share(radius), 1)
+        return low if bracket.fooled is None else f"{low} to {percentage(bracket.not_fooled_share(radius), 1)}"
 
     def median(values: np.ndarray) -> str:
         return f"{float(np.quantile(values, 0.5, method='inverted_cdf')):.4g}"
