@@ -193,7 +193,7 @@ def make_augmentation(name: str, image_shape: Sequence[int]) -> Augmentation | N
     if name == "none":
         return None
     height, width = (side // _SHARE for side in image_shape[:2])
-    if not height or not width:
+    if name != "flip" and not (height and width):
         raise ValueError(
             f"augment={name} shifts images by up to 1/{_SHARE} of their size and needs at least {_SHARE}×{_SHARE} "
             f"pixels, got {image_shape[0]}×{image_shape[1]}: leave it out."
@@ -222,10 +222,11 @@ def _check_name(name: object) -> None:
 
 
 # Functions of the largest shifts in rows and columns. "shift" pads with black, for objects before a black background;
-# "crop_flip" reflects, for photographs.
+# "crop_flip" reflects, for photographs. "flip" shifts nothing.
 AUGMENTATIONS: dict[str, Callable[[int, int], list[keras.layers.Layer]]] = {
     "none": lambda height, width: [],
     "shift": lambda height, width: [RandomShift(height, width)],
+    "flip": lambda height, width: [RandomMirror()],
     "crop_flip": lambda height, width: [RandomShift(height, width, "reflect"), RandomMirror()],
     "crop_flip_cutout": lambda height, width: [
         *(RandomShift(height, width, "reflect"), RandomMirror()),

@@ -158,8 +158,8 @@ class TrainConfig(ImageFields):
     hidden_units: int = setting("Number of units of its two hidden layers.", 256, check=whole(1))
     batch_size: int = setting("Number of images in a step, of all replicas together.", 64, check=whole(1))
     augment: str = setting(
-        "Augmentation of training images, before the attack; shift: random shifts; crop_flip: also horizontal flips; "
-        "crop_flip_cutout: also a grey square of a quarter of each side.",
+        "Augmentation of training images, before the attack; shift: random shifts; flip: horizontal "
+        "flips; crop_flip: both; crop_flip_cutout: also a grey square of a quarter of each side.",
         "none",
         choices=augmentation.AUGMENTATIONS,
     )
