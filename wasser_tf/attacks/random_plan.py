@@ -9,7 +9,10 @@ import tensorflow as tf
 
 from wasser_tf.attacks.base import Attack
 from wasser_tf.attacks.problem import Perturbation, Problem
-from wasser_tf.transport.gibbs import gibbs_plan, project_kl
+from wasser_tf.transport.gibbs import guess_multiplier, project_kl
+
+# The multiplier of a random potential is near that of none.
+_NEWTON_STEPS = 10
 
 
 class RandomPlan(Attack):
@@ -42,10 +45,8 @@ class RandomPlan(Attack):
         radius = self.radius_at(tf.constant(0), problem)
         budget = problem.budget(radius)
         potential = random_potential(self.seed, problem)
-        start = tf.zeros_like(radius)[:, None, None, None]
-        found = project_kl(potential, start, images, budget, support, newton_steps=30)
-        plan = gibbs_plan(potential, found.multiplier, images, support)
-        return Perturbation(plan=plan, raw=support.push_forward(plan), radius=radius, iterations=used)
+        plan = project_kl(potential, guess_multiplier(images, budget), images, budget, support, _NEWTON_STEPS)
+        return Perturbation(plan=plan, raw=plan.image, radius=radius, iterations=used)
 
 
 def random_potential(seed: tf.Tensor | int, problem: Problem) -> tf.Tensor:
