@@ -361,3 +361,15 @@ def test_step_sizes_follow_the_budget_up_to_a_bound(iterations, step_size):
         multiplier = np.array([math.log(4 / 0.01 - 4), 0.3, 0.3, math.log(4 / 0.3 - 4) ** 3 / 3.55**2])
         wanted = 78 / math.sqrt(iterations + 10) * decay / np.sqrt(multiplier)
         np.testing.assert_allclose(found.numpy().ravel(), wanted, rtol=1e-5)
+
+
+def test_steps_of_large_images_are_longer():
+    attack, steps = MirrorAscent(ThreatModel(epsilon=0.01, kernel_size=3)), []
+    for side in (16, 32, 64):
+        images = tf.ones([1, side, side, 3])
+        problem = attack.problem(
+            lambda images: images[:, 0, 0], images, tf.zeros(1, tf.int32), radius=tf.constant([0.01])
+        )
+        steps.append(float(attack._step_size(tf.constant(0), problem)[0, 0, 0, 0]))
+    # Of 768, 3,072 and 12,288 values.
+    assert steps[1] == pytest.approx(steps[0], rel=1e-5) and steps[2] == pytest.approx(4**0.25 * steps[1], rel=1e-5)

@@ -13,10 +13,12 @@ one image-sized potential, and one iteration is
 none of which builds a plan. η_t falls geometrically from η_0 = 78 / √((I + 10) λ_0), where
 λ_0 = log(4 m(x) / budget − 4) is the multiplier of the budget in the plan of largest entropy: the smaller the budget,
 the fewer pixels receive mass, and the shorter the steps must be. Below 3.55 (ε above 0.1) λ_0 counts as λ_0³ / 3.55²,
-and at least 0.3. At the end a few dual steps with Φ held, ν_j ← max(ν_j + 1.7 log x̃_j, 0), bring the best plan into
+and at least 0.3. For images of n > 3,072 values, whose largest gradient stands out more, η_0 is (n / 3072)^¼ times as
+long. At the end a few dual steps with Φ held, ν_j ← max(ν_j + 1.7 log x̃_j, 0), bring the best plan into
 capacity and budget together.
 """
 
+import math
 from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
@@ -50,6 +52,8 @@ _LARGEST_SETTLEMENT = 1.25
 _FIRST_STEP = 78.0
 # λ_0 below which the step grows faster with the budget.
 _STEEPER_BELOW = 3.55
+# Values of an image above which the step grows with their number.
+_GROWS_ABOVE = 3072
 # Of the dual steps at the end, which converge slowly at 1.
 _OVER_RELAXATION = 1.7
 # What is over capacity will have to move, at most from where it gains most to where it costs most: 2 max|gradient|.
@@ -78,7 +82,8 @@ class MirrorAscent(Attack):
 
     Attributes:
       step_size: η of the first step, on gradients scaled to a maximum of 1; it falls geometrically to 2 / iterations of
-        that. By default it follows from the number of iterations and from each image's budget (see the module).
+        that. By default it follows from the number of iterations, the size of the images and each image's budget (see
+        the module).
       loss: What is maximised: "margin", "cross_entropy" or "dlr".
       restarts: The number of starts, from 1 to 1000; the best end counts. The first two ascend the loss, the second
         from smaller radii (see `ramp_from`). Each of the others ascends z_t − z_y for one class t, from the second in
@@ -223,7 +228,8 @@ class MirrorAscent(Attack):
         if self.step_size is not None:
             return self.step_size * decay
         budget = problem.budget(self.radius_at(iteration, problem))
-        return _FIRST_STEP * decay * relative_step(self.iterations, problem.images, budget, _STEEPER_BELOW)
+        longer = max(math.prod(problem.support.image_shape) / _GROWS_ABOVE, 1.0) ** 0.25
+        return _FIRST_STEP * longer * decay * relative_step(self.iterations, problem.images, budget, _STEEPER_BELOW)
 
     def _ascend(
         self, problem: Problem, loss: losses.AttackLoss, start_potential: tf.Tensor, ramped: tf.Tensor | None
