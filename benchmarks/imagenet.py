@@ -235,7 +235,8 @@ def write_page(found: dict[str, Any], path: pathlib.Path) -> None:
         f"EfficientNet-Lite0 (4.7 M weights, 224×224×3, 1,000 classes) classifies {found['top1']} of {found['images']} "
         f"labelled photographs correctly, and {found['top5']} with the class among the five most probable. The table "
         "has the number of photographs that are still classified correctly under each attack (p = 1, k = 5, "
-        "normalised, capacity 1; seed 0; an example counts only if it is feasible). Wu et al. (2020) attack ImageNet at 0.001.",
+        "normalised, capacity 1; seed 0; an example counts only if it is feasible). Wu et al. (2020) attack ImageNet "
+        "at 0.001.",
         "",
         "| attack | " + " | ".join(f"ε = {radius:g}" for radius in RADII) + " | feasible |",
         "| :-- |" + " --: |" * (len(RADII) + 1),
