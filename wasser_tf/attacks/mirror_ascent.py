@@ -18,7 +18,6 @@ long. At the end a few dual steps with Φ held, ν_j ← max(ν_j + 1.7 log x̃_
 capacity and budget together.
 """
 
-import math
 from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
@@ -52,8 +51,6 @@ _LARGEST_SETTLEMENT = 1.25
 _FIRST_STEP = 78.0
 # λ_0 below which the step grows faster with the budget.
 _STEEPER_BELOW = 3.55
-# Values of an image above which the step grows with their number.
-_GROWS_ABOVE = 3072
 # Of the dual steps at the end, which converge slowly at 1.
 _OVER_RELAXATION = 1.7
 # What is over capacity will have to move, at most from where it gains most to where it costs most: 2 max|gradient|.
@@ -228,8 +225,7 @@ class MirrorAscent(Attack):
         if self.step_size is not None:
             return self.step_size * decay
         budget = problem.budget(self.radius_at(iteration, problem))
-        longer = max(math.prod(problem.support.image_shape) / _GROWS_ABOVE, 1.0) ** 0.25
-        return _FIRST_STEP * longer * decay * relative_step(self.iterations, problem.images, budget, _STEEPER_BELOW)
+        return _FIRST_STEP * decay * relative_step(self.iterations, problem.images, budget, _STEEPER_BELOW)
 
     def _ascend(
         self, problem: Problem, loss: losses.AttackLoss, start_potential: tf.Tensor, ramped: tf.Tensor | None

@@ -104,7 +104,8 @@ class WasserAttack(Attack):
       beta: Weight of the invalid-pixel loss, Eq. 7. It has no effect without a capacity in the threat model.
       gamma: Weight of the ball loss, Eq. 8.
       step_size: η; None for 10 / √((iterations + 10) λ_0), where λ_0 is the multiplier of the budget in the plan of
-        largest entropy, at least 0.3. With more than 50 iterations it is (iterations / 50)³ times as long, at most 12.
+        largest entropy, at least 0.3, and longer for images of more than 3,072 values. With more than 50 iterations it
+        is (iterations / 50)³ times as long, at most 12.
       gradient_scale: The largest entry that ∂l0/∂x̃ of each image is scaled to at first, half of the default weights of
         the penalties by default; the scale falls to at most 2 / iterations of that. None leaves the gradient as it is.
 
