@@ -228,7 +228,8 @@ def _cell(
 def write_page(found: dict[str, Any], path: pathlib.Path) -> None:
     """Writes the table."""
     cells = found["cells"]
-    names = list(dict.fromkeys(key.rpartition(" ")[0] for key in cells))
+    stored = {key.rpartition(" ")[0] for key in cells}
+    names = [name for name in ATTACKS if name in stored] + sorted(stored.difference(ATTACKS))
     lines = [
         "# ImageNet without ImageNet",
         "",
