@@ -250,6 +250,9 @@ def write_page(found: dict[str, Any], path: pathlib.Path) -> None:
         lines.append(f"| `{name}` | {' | '.join(shown)} | {feasible} |")
     lines += [
         "",
+        "Mirror ascent and WasserAttack take longer steps at this size than in small images; the factor was chosen on "
+        "these photographs ([log](../log/mirror_ascent.md)).",
+        "",
         "Cost of the attacks on all photographs, on one CPU core next to other work: the seconds of the call at "
         "ε = 0.001, compilation included, and of the call at ε = 0.002; the latter per iteration, as a multiple of the "
         "classifier's own gradient, timed after it; and the peak memory of the process so far. All work that is done "
