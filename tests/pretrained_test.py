@@ -42,4 +42,4 @@ def test_packaged_classifiers_match_their_cards():
         classifier = wasser_tf.load_pretrained(name)
         assert card["evaluation"]["fingerprint"] == fingerprint(file)
         assert list(classifier.input_shape[1:]) == card["classifier"]["image_shape"]
-        assert file.with_suffix(".md").is_file() and file.stat().st_size < 10e6
+        assert file.with_suffix(".md").is_file() and file.stat().st_size < 15e6
