@@ -53,16 +53,12 @@ RECIPES: dict[str, Recipe] = {
     "2,048 potentials": Recipe(potentials=2048),
     "hidden layers of 256": Recipe(hidden=(256, 256)),
     "hidden layers of 1,024": Recipe(hidden=(1024, 1024)),
-    "one hidden layer": Recipe(hidden=(512,)),
-    "three hidden layers": Recipe(hidden=(512, 512, 512)),
     "no ReLU after the potentials": Recipe(relu_potentials=False),
     "dense layers by Glorot and Bengio": Recipe(initializer="glorot_uniform"),
     "κ to 0.2": Recipe(kappa=0.2),
-    "κ to 0.7": Recipe(kappa=0.7),
     "cross-entropy of the bounds (q = 0)": Recipe(exponent=0.0),
     "one radius for all images": Recipe(random_radius=False, epsilon=0.16),
     "boxes of 0.7 ε (SABR)": Recipe(box_fraction=0.7),
-    "batches of 256": Recipe(batch_size=256),
     "12 epochs": Recipe(epochs=12),
 }
 
