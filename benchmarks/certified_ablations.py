@@ -144,9 +144,9 @@ def write_page(found: dict[str, Any], path: pathlib.Path) -> None:
         "# What each part of certified training brings\n\n"
         "Natural and certified accuracy in % of the 5,000 validation images of MNIST (p = 1, k = 5, normalised, "
         "capacity 1; by intervals; seed 0). Each row is one training, which differs from the first in one setting. "
-        "The first: six epochs instead of the 55 of [mnist_certified](certified.md), 1,024 potentials, two hidden layers "
-        "of 512, ε to 0.26 and κ to 0.45 within 2.2 epochs, q to 0.7 within 3. The standard error of a share near 90 % is "
-        "0.4 points, near 70 % 0.6.\n\n"
+        "The first: six epochs instead of the 55 of [mnist_certified](certified.md), 1,024 potentials, two hidden "
+        "layers of 512, ε to 0.26 and κ to 0.45 within 2.2 epochs, q to 0.7 within 3. The standard error of a share "
+        "near 90 % is 0.4 points, near 70 % 0.6.\n\n"
         f"{markdown_table(header, rows)}\n"
         "Made by `python -m benchmarks.certified_ablations --folder=DIR --data_dir=DIR --results=docs/results`.\n"
     )
