@@ -8,6 +8,7 @@ further attack. The fooled images are stored in the folder after each radius and
 """
 
 import argparse
+import hashlib
 import pathlib
 
 import numpy as np
@@ -17,11 +18,14 @@ from wasser_tf.attacks import make
 from wasser_tf.attacks.spec import parse_spec
 from wasser_tf.certification.prover import Prover
 from wasser_tf.data.selection import ImageSource
-from wasser_tf.evaluation.fingerprint import fingerprint
+from wasser_tf.evaluation.fingerprint import fingerprint, safe_name
 from wasser_tf.reporting.tables import markdown_table
 from wasser_tf.runtime import storage
 from wasser_tf.runtime.formatting import percentage
 from wasser_tf.threat_model import ThreatModel
+
+# How far radii may be below the largest provable ones.
+_RESOLUTION = 1e-5
 
 
 def main() -> None:
@@ -39,14 +43,16 @@ def main() -> None:
     classifier = models.load_classifier(given.model)
     prover = Prover(classifier, ThreatModel(epsilon=2 * max(radii)))
     images, labels = prover.check(selection.images, selection.labels)
-    proved = prover.certify(images, labels, "ibp")
+    proved = prover.certify(images, labels, "ibp", _RESOLUTION)
     fooled_at = np.where(proved.correct, np.inf, 0.0)
     rows = [["natural", "", percentage(float(np.mean(proved.correct)), 1), ""]]
     for radius in radii:
         for text in specs:
             key = {"model": fingerprint(given.model), "radius": radius, "attack": text, "images": len(labels)}
-            path = given.folder / f"{_name(key)}.json"
             undecided = np.flatnonzero((proved.radius < radius) & np.isinf(fooled_at))
+            # With other radii or attacks before it, an attack has other images left.
+            content = hashlib.sha256(images[undecided].tobytes() + repr(key).encode()).hexdigest()
+            path = given.folder / f"{safe_name(text)}-{radius:g}-{content[:12]}.json"
             if not path.exists():
                 name, settings = parse_spec(text)
                 attack = make(name, ThreatModel(epsilon=radius), **settings)
@@ -62,12 +68,6 @@ def main() -> None:
         rows.append([f"{radius:g}", percentage(certified, 1), percentage(kept, 1), percentage(kept - certified, 1)])
     print(f"\n{given.model}, {len(labels):,} images of {selection.name}\n")
     print(markdown_table(["ε", "certified [%]", "not fooled [%]", "difference"], rows))
-
-
-def _name(key: dict[str, object]) -> str:
-    """Returns a file name for a radius and an attack on a classifier."""
-    text = f"{str(key['model'])[:12]}-{key['images']}-{key['radius']:g}-{key['attack']}"
-    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in text)
 
 
 def _flags() -> argparse.Namespace:
