@@ -396,6 +396,14 @@ def test_it_starts_from_its_initial_classifier(record, tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
+def test_a_mixed_precision_also_applies_to_an_initial_classifier(tmp_path):
+    models.build("mlp", (8, 8, 1), 10, seed=5).save(tmp_path / "mine.keras")
+    config = _config("x", initial=str(tmp_path / "mine.keras"), precision="mixed_bfloat16")
+    loaded = loop.classifier_of(config, _dataset())
+    assert loaded.trainable and len(loaded.trainable_weights) == 4
+    assert {layer.compute_dtype for layer in loaded.layers if layer.weights} == {"bfloat16", "float32"}
+
+
 @pytest.mark.parametrize("flag", ["resume", "overwrite"])
 def test_a_run_in_a_folder_that_holds_one(record, tmp_path, flag):
     folder = tmp_path / "run"

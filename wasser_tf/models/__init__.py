@@ -13,6 +13,7 @@ from wasser_tf.models.loading import (
     returns_logits,
 )
 from wasser_tf.models.options import ModelOptions
+from wasser_tf.models.precision import with_precision
 
 __all__ = [
     "MODELS",
@@ -30,4 +31,5 @@ __all__ = [
     "load_published",
     "model_name",
     "returns_logits",
+    "with_precision",
 ]

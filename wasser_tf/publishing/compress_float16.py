@@ -20,7 +20,8 @@ def compress_float16(source: str | os.PathLike[str], path: str | os.PathLike[str
     """Writes a classifier with weights rounded to float16, compressed and without its optimiser.
 
     The file stores float32 weights. After rounding, 13 bits of each are zero, and zip compression removes them. Measure
-    accuracies on the compressed file, so that they include the effect of the rounding.
+    accuracies on the compressed file, so that they include the effect of the rounding. The written classifier computes
+    in float32 even if it was trained in mixed precision.
 
     Args:
       source: The .keras file of a classifier, or of the `WasserTrain` that wraps it.
@@ -44,6 +45,8 @@ def compress_float16(source: str | os.PathLike[str], path: str | os.PathLike[str
     'float32'
     """
     classifier = models.load_keras(source)
+    if any(layer.compute_dtype != "float32" for layer in classifier._flatten_layers()):
+        classifier = models.with_precision(classifier, "float32")
     rounded = []
     for variable in classifier.weights:
         value = np.asarray(variable)

@@ -198,7 +198,10 @@ class TrainConfig(ImageFields):
         check=whole(0, 2**31 - 1),
     )
     precision: str = setting(
-        "Precision policy of the classifier; the transport is computed in float32.", "float32", choices=PRECISIONS
+        "Precision policy of the classifier; the transport is computed in float32. A mixed one also applies to "
+        "`initial`, otherwise a loaded classifier keeps its own.",
+        "float32",
+        choices=PRECISIONS,
     )
     jit_compile: bool | str = setting(
         "Whether XLA compiles the training step; auto compiles it on a single GPU, except for classifiers with max "

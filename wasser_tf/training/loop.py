@@ -95,6 +95,8 @@ def classifier_of(config: TrainConfig, dataset: Dataset) -> keras.Model:
             "conversion inside, or train it in Python with wasser_tf.WasserTrain(wasser_tf.Classifier(model, …), …)."
         )
     loaded.trainable = True
+    if config.precision != "float32":
+        loaded = models.with_precision(loaded, config.precision)
     return models.blurred(loaded, config.blur)
 
 
