@@ -129,5 +129,5 @@ def test_epsilon_0_certifies_what_rounding_cannot_change(prover, mlp):
 def test_an_epsilon_beyond_all_plans_leaves_the_radii_fine(mlp):
     # The largest cost of a plan in a 5×5 window is √8, and a 200th of it is the resolution.
     prover = Prover(mlp, ThreatModel(epsilon=1000.0))
-    radius = prover._radii(IMAGES, np.zeros(4, bool), lambda epsilon: epsilon <= 0.5, None)
+    radius = prover._radii(IMAGES, np.zeros(4, bool), lambda epsilon: epsilon <= 0.5, None, ())
     assert ((radius <= 0.5) & (radius >= 0.5 - 8**0.5 / 200 - 1e-6)).all()

@@ -72,6 +72,21 @@ def test_the_radius_is_the_largest_provable_one_up_to_the_resolution(certified, 
     assert (beyond[right] < 0).mean() > 0.7
 
 
+def test_shares_at_given_radii_do_not_depend_on_the_resolution(classifier, digits):
+    images, labels = digits.test.images[:32], digits.test.labels[:32]
+    radii = (0.0, 0.004, 0.011, 0.02, 0.1)
+    found = certify(classifier, images, labels, BALL, method="ibp", resolution=0.5, radii=radii)
+    without = certify(classifier, images, labels, BALL, method="ibp", resolution=0.5)
+    prover = Prover(classifier, BALL)
+    checked = prover.check(images, labels)
+    for radius in radii[1:]:
+        holds = found.correct & (prover.margins(*checked, radius, "ibp") > 0)
+        np.testing.assert_array_equal(found.radius >= radius, holds)
+    assert (without.radius <= found.radius).all() and (without.radius < found.radius).any()
+    with pytest.raises(ValueError, match="radii must be a finite number of at least 0"):
+        certify(classifier, images, labels, BALL, method="ibp", radii=(0.1, -0.1))
+
+
 def test_auto_chooses_the_cheaper_method_unless_the_other_proves_more(classifier, digits):
     prover = Prover(classifier, BALL)
     assert prover.choose(*prover.check(digits.test.images[:16], digits.test.labels[:16])) == "crown"

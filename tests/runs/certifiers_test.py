@@ -31,6 +31,7 @@ def made(classifier, tmp_path, **changes):
         "mark": "f1",
         "method": "auto",
         "resolution": 0.25,
+        "radii": (0.1, 0.2),
         "smoothing": SmoothingSettings(),
         "batch_size": 13,
         "folder": tmp_path,
@@ -105,19 +106,23 @@ class Prover:
     def choose(self, *given):
         return ("chosen", *given)
 
-    def certify(self, *given):
-        return ("certified", *given)
+    def certify(self, *given, **options):
+        return ("certified", *given, options)
 
 
 @pytest.mark.parametrize("method", ["auto", "ibp", "crown"])
 def test_bounds_get_every_setting(linear, tmp_path, monkeypatch, method):
     monkeypatch.setattr(certifiers, "Prover", Prover)
     certifier = made(linear, tmp_path, method=method)
-    assert isinstance(certifier, ByBounds) and certifier.settings == {"method": method, "resolution": 0.25}
+    assert isinstance(certifier, ByBounds)
+    assert certifier.settings == {"method": method, "resolution": 0.25, "radii": [0.1, 0.2]}
     assert Prover.made == ((linear, BALL), {"batch_size": 13})
     assert certifier.check(IMAGES, LABELS) == ("checked", IMAGES, LABELS)
     assert certifier.choose(IMAGES, LABELS) == (("chosen", IMAGES, LABELS) if method == "auto" else method)
-    assert certifier.certify(IMAGES, LABELS, INDEX, "crown") == ("certified", IMAGES, LABELS, "crown", 0.25)
+    assert certifier.certify(IMAGES, LABELS, INDEX, "crown") == (
+        *("certified", IMAGES, LABELS, "crown", 0.25),
+        {"radii": (0.1, 0.2)},
+    )
 
 
 def test_bounds_are_of_the_classifier_with_its_conversions(tmp_path, monkeypatch):

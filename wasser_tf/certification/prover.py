@@ -1,7 +1,7 @@
 """`certify`: deterministic certificates of a Keras classifier on images."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -46,6 +46,7 @@ def certify(
     method: str = "auto",
     batch_size: int = 256,
     resolution: float | None = None,
+    radii: Sequence[float] = (),
     progress: Callable[[str], None] | None = None,
 ) -> CertificationResult:
     """Proves that no feasible transport plan of small cost changes a classifier's answer.
@@ -68,6 +69,8 @@ def certify(
       batch_size: Images at a time; it bounds memory and does not change the result.
       resolution: How far the radius may be below the largest provable one, > 0; by default a 200th of ε (of the largest
         cost of a plan, if ε is larger), or for ε = 0 2⁻¹⁴ of that cost. Not of smoothing, whose radius is a formula.
+      radii: Radii, each ≥ 0, at which every image is tried itself, so that the share certified there does not depend on
+        the resolution; ε always is one. Smoothing does not need them.
       progress: Is given a line for each batch.
 
     Returns:
@@ -103,7 +106,7 @@ def certify(
     prover = Prover(classifier, threat_model, batch_size=batch_size)
     images, labels = prover.check(images, labels)
     chosen = prover.choose(images, labels) if method == "auto" else method
-    return prover.certify(images, labels, chosen, resolution, progress)
+    return prover.certify(images, labels, chosen, resolution, progress, radii)
 
 
 def _by_votes(
@@ -189,11 +192,14 @@ class Prover:
         method: str,
         resolution: float | None = None,
         progress: Callable[[str], None] | None = None,
+        radii: Sequence[float] = (),
     ) -> CertificationResult:
         """Certifies checked images by "ibp" or "crown"; see the function `certify`."""
         check_method(method)
         if resolution is not None:
             check_number("resolution", resolution, above=0)
+        for given in radii:
+            check_number("radii", given, least=0)
         if not len(images):
             raise ValueError("images must hold at least one image, got none.")
         size, parts = self._size(len(images), method), []
@@ -201,7 +207,7 @@ class Prover:
             for start in range(0, len(images), size):
                 stop = min(start + size, len(images))
                 rows = np.minimum(np.arange(start, start + size), len(images) - 1)
-                found = self._certify_batch(images[rows], labels[rows], method, resolution)
+                found = self._certify_batch(images[rows], labels[rows], method, resolution, radii)
                 parts.append([field[: stop - start] for field in found])
                 bar.update(stop)
                 if progress and not bar.drawn:
@@ -234,7 +240,7 @@ class Prover:
         return found
 
     def _certify_batch(
-        self, images: np.ndarray, labels: np.ndarray, method: str, resolution: float | None
+        self, images: np.ndarray, labels: np.ndarray, method: str, resolution: float | None, radii: Sequence[float]
     ) -> tuple[np.ndarray, ...]:
         batch, answers = self._prepare(tf.constant(images)), tf.constant(labels)
         predicted = self._predict(images, batch)[1]
@@ -246,11 +252,16 @@ class Prover:
         epsilon = self.threat_model.epsilon
         margin = self._bounded(batch, answers, np.full(len(images), epsilon), method)
         certified = correct & (margin > 0)
-        radius = self._radii(images, certified, holds, resolution)
+        radius = self._radii(images, certified, holds, resolution, radii)
         return certified, radius, margin, predicted, correct
 
     def _radii(
-        self, images: np.ndarray, certified: np.ndarray, holds: Callable, resolution: float | None
+        self,
+        images: np.ndarray,
+        certified: np.ndarray,
+        holds: Callable,
+        resolution: float | None,
+        radii: Sequence[float],
     ) -> np.ndarray:
         """Returns the largest radius proved for each image, by doubling and bisection, of all images at once."""
         epsilon = self.threat_model.epsilon
@@ -267,17 +278,20 @@ class Prover:
         low, high = np.where(at_most, np.inf, low), np.where(np.isinf(high), most, np.minimum(high, most))
         if epsilon == 0:
             high = most
-        tried = np.where(certified & (epsilon > 0), np.minimum(2 * epsilon, 0.5 * (low + high)), 0.5 * (low + high))
         # Where nothing holds at 0, for rounding or a wrong answer, nothing is to be found.
         open_ones = ~at_most & (certified | holds(np.zeros(len(images))))
+        for given in sorted(radii):
+            if np.any(within := open_ones & (low < given) & (given < high)):
+                good = holds(np.where(within, given, 0.0))
+                low, high = np.where(within & good, given, low), np.where(within & ~good, given, high)
         while np.any(open_ones := open_ones & (high - low > resolution)):
+            middle = 0.5 * (low + high)
+            # From ε upwards by doubling, since most radii are not far above.
+            tried = np.where((low > 0) & (high >= most), np.minimum(2 * low, middle), middle)
             tried = np.where(open_ones, tried, 0.0)
             good = holds(tried)
             low = np.where(open_ones & good, tried, low)
             high = np.where(open_ones & ~good, tried, high)
-            middle = 0.5 * (low + high)
-            # From ε upwards by doubling, since most radii are not far above.
-            tried = np.where((low > 0) & (high >= most), np.minimum(2 * low, middle), middle)
         return np.where(certified | (low > 0), low, 0.0)
 
     def _predict(self, images: np.ndarray, batch: Batch | None = None) -> tuple[np.ndarray, np.ndarray]:

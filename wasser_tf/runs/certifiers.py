@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,10 +88,18 @@ class Certifier(Protocol):
 class ByBounds:
     """Deterministic certificates."""
 
-    def __init__(self, classifier: Any, threat_model: ThreatModel, method: str, resolution: float | None, size: int):
+    def __init__(
+        self,
+        classifier: Any,
+        threat_model: ThreatModel,
+        method: str,
+        resolution: float | None,
+        radii: Sequence[float],
+        size: int,
+    ):
         self._prover = Prover(classifier, threat_model, batch_size=size)
-        self._method, self._resolution = method, resolution
-        self.settings = {"method": method, "resolution": resolution}
+        self._method, self._resolution, self._radii = method, resolution, radii
+        self.settings = {"method": method, "resolution": resolution, "radii": list(radii)}
 
     def check(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns checked images and labels."""
@@ -103,7 +112,7 @@ class ByBounds:
     def certify(self, images: np.ndarray, labels: np.ndarray, index: np.ndarray, method: str) -> CertificationResult:
         """Certifies checked images."""
         del index
-        return self._prover.certify(images, labels, method, self._resolution)
+        return self._prover.certify(images, labels, method, self._resolution, radii=self._radii)
 
 
 class ByVotes:
@@ -150,6 +159,7 @@ def make_certifier(
     mark: str,
     method: str,
     resolution: float | None,
+    radii: Sequence[float],
     smoothing: SmoothingSettings,
     batch_size: int,
     folder: pathlib.Path,
@@ -163,6 +173,7 @@ def make_certifier(
       mark: The fingerprint of the classifier and of what was given about it; votes are stored under it.
       method: "auto", "ibp", "crown" or "smoothing". A `Smoothed` classifier is certified by smoothing.
       resolution: Of deterministic radii.
+      radii: Where deterministic methods try each image itself.
       smoothing: The settings of smoothing.
       batch_size: Images at a time.
       folder: Of the votes.
@@ -181,4 +192,4 @@ def make_certifier(
         return ByVotes(classifier, threat_model, smoothing, mark, folder)
     if smoothed:
         raise ValueError(f"{name} is a Smoothed classifier, which has no bounds by {method}: give --method=smoothing.")
-    return ByBounds(as_layers(classifier), threat_model, method, resolution, batch_size)
+    return ByBounds(as_layers(classifier), threat_model, method, resolution, radii, batch_size)

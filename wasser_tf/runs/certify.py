@@ -51,7 +51,7 @@ class CertificationRun:
       models: Names and paths of the classifiers.
       source: The images.
       threat_model: The ball; its epsilon is not used.
-      radii: The radii of the table.
+      radii: The radii of the table, at which each image is tried itself.
       output_dir: Where everything goes.
       method: "auto", "ibp", "crown" or "smoothing".
       resolution: How far a radius may be below the largest provable one; a 200th of the largest of `radii` by default.
@@ -146,6 +146,7 @@ def run_certification(
             mark=config.options.mark(fingerprint(path)),
             method=config.method,
             resolution=config.resolution,
+            radii=config.radii,
             smoothing=config.smoothing,
             batch_size=config.batch_size,
             folder=folder / VOTES,
