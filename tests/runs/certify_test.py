@@ -60,7 +60,7 @@ def test_the_report_holds_the_certified_radii(config):
     report = json.loads(pathlib.Path(config.output_dir, "report.json").read_text())
     images = config.source.load()
     prover = Prover(build("linear", (8, 8, 1), 10, seed=3), config.threat_model.with_epsilon(0.1))
-    wanted = prover.certify(*prover.check(images.images, images.labels), "ibp").radius
+    wanted = prover.certify(*prover.check(images.images, images.labels), "ibp", radii=config.radii).radius
     np.testing.assert_array_equal(found.certified, wanted)
     np.testing.assert_array_equal(np.array(report["models"]["linear"]["radius"], np.float64), wanted)
     assert report["models"]["linear"]["method"] == "ibp"
@@ -90,7 +90,9 @@ def test_stored_certificates_are_not_computed_again(config, monkeypatch):
     cells[1].unlink()
     calls = []
     certify = Prover.certify
-    monkeypatch.setattr(Prover, "certify", lambda self, *given: calls.append(len(given[0])) or certify(self, *given))
+    monkeypatch.setattr(
+        Prover, "certify", lambda self, *given, **options: calls.append(len(given[0])) or certify(self, *given, **options)
+    )
     second = run_certification(config)["linear"]
     assert calls == [8]
     np.testing.assert_array_equal(first.certified, second.certified)
