@@ -91,7 +91,9 @@ def test_stored_certificates_are_not_computed_again(config, monkeypatch):
     calls = []
     certify = Prover.certify
     monkeypatch.setattr(
-        Prover, "certify", lambda self, *given, **options: calls.append(len(given[0])) or certify(self, *given, **options)
+        Prover,
+        "certify",
+        lambda self, *given, **options: calls.append(len(given[0])) or certify(self, *given, **options),
     )
     second = run_certification(config)["linear"]
     assert calls == [8]
