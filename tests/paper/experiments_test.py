@@ -103,10 +103,23 @@ def test_certified_has_both_sides_of_every_classifier_and_smoothing(context, mon
     assert (context.folder / "certified.png").stat().st_size > 10_000
 
 
+def test_certified_shows_a_packaged_classifier_with_a_role_once(context, monkeypatch):
+    asked = []
+    config = dataclasses.replace(context.config, others={"mine": "pretrained:digits_one"})
+    monkeypatch.setattr(context, "config", config)
+    monkeypatch.setattr(context, "certified_radii", lambda name, method: asked.append(name) or np.full(3, 0.1))
+    monkeypatch.setattr(certified_module, "_packaged", lambda dataset: ["digits_one", "digits_two"])
+    monkeypatch.setattr(certified_module, "fingerprint", lambda path: path)
+    made = certified_module.certified(context)
+    assert asked == ["standard", "pgd", "wasser_train", "mine", "digits_two", "standard"]
+    assert made.settings["classifiers"]["mine"] == "pretrained:digits_one"
+
+
 def test_certified_radii_are_those_of_the_prover(context):
     ball = context.attack("wasser_attack").threat_model.with_epsilon(max(context.config.preset.radii))
     images = context.source(context.config.preset.num_examples).load()
-    wanted = certify(context.classifier("pgd"), images.images, images.labels, ball, method="ibp")
+    radii = context.config.preset.radii
+    wanted = certify(context.classifier("pgd"), images.images, images.labels, ball, method="ibp", radii=radii)
     np.testing.assert_array_equal(context.certified_radii("pgd", "ibp"), wanted.radius)
     assert wanted.radius.max() > 0
 

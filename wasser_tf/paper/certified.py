@@ -27,7 +27,9 @@ def certified(context: ExperimentContext) -> ExperimentOutput:
     which is not attacked.
     """
     config = context.config
-    names = [*config.roles, *config.others, *_packaged(config.dataset)]
+    names = [*config.roles, *config.others]
+    shown = {context.path(name) for name in names}
+    names += [name for name in _packaged(config.dataset) if context.path(name) not in shown]
     brackets: dict[str, Bracket] = {}
     for name in names:
         fooled = np.asarray(context.evaluation(name, _ATTACKS).minimal_radii, np.float64)
