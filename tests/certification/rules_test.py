@@ -103,7 +103,10 @@ def test_bounds_hold_for_two_towers(sample, ball):
     inputs = keras.Input(SHAPE)
     towers = [LAYERS.Conv2D(2, 2)(LAYERS.Conv2D(2, 2)(inputs)) for _ in range(2)]
     hidden = [LAYERS.ReLU()(LAYERS.Dense(3)(LAYERS.Flatten()(LAYERS.ReLU()(tower)))) for tower in towers]
-    check(randomised(keras.Model(inputs, LAYERS.Dense(3)(LAYERS.Add()([*hidden, hidden[0]])))), sample, ball)
+    merged = [LAYERS.Add()([*hidden, hidden[0]]), LAYERS.Average()([*hidden, hidden[0]])]
+    for each in merged:
+        check(randomised(keras.Model(inputs, LAYERS.Dense(3)(each))), sample, ball)
+    check(randomised(keras.Model(inputs, LAYERS.Average()(hidden))), sample, ball)
 
 
 @pytest.mark.parametrize("name", ["linear", "mlp", "lenet"])

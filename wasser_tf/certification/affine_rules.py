@@ -172,9 +172,20 @@ def _global_average_pooling(call: Call) -> list[Transform]:
 
 @rule(keras.layers.Add, keras_operations.Add)
 def _add(call: Call) -> list[Transform]:
+    _check_same_shapes(call)
+    return [Affine(lambda inputs, absolute, mass: tf.add_n(list(inputs)), terms=len(call.shapes))]
+
+
+@rule(keras.layers.Average)
+def _average(call: Call) -> list[Transform]:
+    _check_same_shapes(call)
+    count = len(call.shapes)
+    return [Affine(lambda inputs, absolute, mass: tf.add_n(list(inputs)) / count, terms=count + 2)]
+
+
+def _check_same_shapes(call: Call) -> None:
     if len(call.shapes) < 2 or len(set(call.shapes)) > 1:
         raise call.refuse(f"it needs two inputs or more, all of one shape, got {call.shapes}")
-    return [Affine(lambda inputs, absolute, mass: tf.add_n(list(inputs)), terms=len(call.shapes))]
 
 
 @rule(keras_operations.Einsum)
