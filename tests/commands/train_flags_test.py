@@ -250,16 +250,20 @@ def test_train_prints_the_table_and_the_pictures(train, monkeypatch, capsys):
     assert capsys.readouterr().out == "\ntable of compared\nPictures:\n  a.png\n  b.png\n"
 
 
-def test_average_hands_its_flags_on(load, monkeypatch, capsys):
+@pytest.mark.parametrize(("of", "function"), [("weights", "average"), ("logits", "average_logits")])
+def test_average_hands_its_flags_on(load, monkeypatch, capsys, of, function):
     binary = load("average")
     calls = []
-    monkeypatch.setattr(
-        binary.module, "average", lambda *given: calls.append(given) or types.SimpleNamespace(name="net")
-    )
-    binary.parse("--models=a.keras,b.npz", "--output=c.keras")
+    for name in ("average", "average_logits"):
+        monkeypatch.setattr(
+            binary.module,
+            name,
+            lambda *given, name=name: calls.append((name, *given)) or types.SimpleNamespace(name="net"),
+        )
+    binary.parse("--models=a.keras,b.npz", "--output=c.keras", *([] if of == "weights" else [f"--of={of}"]))
     binary.module.main()
-    assert calls == [(["a.keras", "b.npz"], "c.keras")] and binary.own >= {"models", "output"}
-    assert capsys.readouterr().out == "Written: c.keras: net, the mean of 2\n"
+    assert calls == [(function, ["a.keras", "b.npz"], "c.keras")] and binary.own >= {"models", "output", "of"}
+    assert capsys.readouterr().out == f"Written: c.keras: net, the mean of the {of} of 2\n"
     assert averaging.average is not binary.module.average
     for missing in ("--models=a,b", "--output=c.keras"):
         with pytest.raises(flags.IllegalFlagValueError, match="must have a value"):
