@@ -140,7 +140,7 @@ def test_a_command_has_all_names_of_the_package(tmp_path):
 def test_help_of_a_command_has_its_description_and_flags(command):
     done = run(*command, "--help", cwd=ROOT)
     # absl exits with 1 after help.
-    assert "Averages the weights of classifiers" in done.stdout and "--models:" in done.stdout, done.stderr
+    assert "Averages classifiers: the weights" in done.stdout and "--models:" in done.stdout, done.stderr
     assert "--import:" in done.stdout and "--output:" in done.stdout
 
 

@@ -1,4 +1,4 @@
-r"""Averages classifiers: the weights of one architecture, as in stochastic weight averaging (SWA), or the logits.
+r"""Averages classifiers: the weights of one architecture (SWA), or the logits of several, which is an ensemble.
 
   wasser-tf average --models=runs/first/best.keras,runs/second/best.keras --output=runs/average.keras
 
