@@ -89,10 +89,10 @@ def title_image(axis: Any, label: int, prediction: int, names: Sequence[str] | N
 
 
 def style(number: int) -> dict[str, Any]:
-    """Returns the style of a curve by its number; the first 24 styles are distinct."""
+    """Returns the style of a curve by its number; the first 24 are distinct, also as points without a line."""
     return {
         "color": _COLOURS[number % len(_COLOURS)],
-        "marker": _MARKERS[number % len(_MARKERS)],
+        "marker": _MARKERS[(number + number // len(_COLOURS)) % len(_MARKERS)],
         "linestyle": _DASHES[number // len(_COLOURS) % len(_DASHES)],
         "markersize": 4.5,
         "linewidth": 1.6,
