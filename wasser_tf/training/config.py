@@ -7,6 +7,7 @@ from typing import Any
 from wasser_tf import attacks, models
 from wasser_tf.attacks import Attack
 from wasser_tf.data import augmentation
+from wasser_tf.models.precision import POLICIES
 from wasser_tf.threat_model import ThreatModel
 from wasser_tf.training.checks import check_epsilon, check_has_radius
 from wasser_tf.training.curriculum import MOST
@@ -29,7 +30,6 @@ from wasser_tf.training.warm_start import check_warm_start
 
 # Which epoch's weights are kept.
 KEPT = ("best", "last")
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 DECAYS = ("cosine", "linear")
 JIT_COMPILE = ("auto", True, False)
 
@@ -201,7 +201,7 @@ class TrainConfig(ImageFields):
         "Precision policy of the classifier; the transport is computed in float32. A mixed one also applies to "
         "`initial`, otherwise a loaded classifier keeps its own.",
         "float32",
-        choices=PRECISIONS,
+        choices=POLICIES,
     )
     jit_compile: bool | str = setting(
         "Whether XLA compiles the training step; auto compiles it on a single GPU, except for classifiers with max "
