@@ -6,9 +6,7 @@ Each training is certified by intervals on the 5,000 validation images; the test
 in the folder after each training, and the same command continues.
 """
 
-import argparse
 import dataclasses
-import json
 import pathlib
 import time
 from typing import Any
@@ -16,13 +14,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from benchmarks import ablations
 from wasser_tf import LinearRamp, ThreatModel, data
 from wasser_tf.certification.prover import Prover
 from wasser_tf.data import Dataset
 from wasser_tf.models.provable import adapt_potentials, build_provable, project_potentials
-from wasser_tf.reporting.tables import markdown_table
 from wasser_tf.runtime import storage
-from wasser_tf.runtime.formatting import percentage
 from wasser_tf.training.certified_train import CertifiedTrain
 from wasser_tf.training.moving_average import WeightAverage
 
@@ -108,38 +105,20 @@ def train(recipe: Recipe, dataset: Dataset) -> keras.Model:
     return averaged
 
 
-def measure(folder: pathlib.Path, dataset: Dataset, names: list[str]) -> dict[str, Any]:
-    """Trains and certifies what is not stored yet, and returns all that is stored."""
-    path = folder / "ablations.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    for name in names:
-        if name in found:
-            continue
-        begin = time.process_time()
-        classifier = train(RECIPES[name], dataset)
-        seconds = time.process_time() - begin
-        prover = Prover(classifier, ThreatModel(epsilon=2 * max(RADII)))
-        images, labels = prover.check(dataset.validation.images, dataset.validation.labels)
-        result = prover.certify(images, labels, "ibp")
-        shares = [float(np.mean(result.radius >= radius)) for radius in RADII]
-        found[name] = {"natural": float(np.mean(result.correct)), "certified": shares, "cpu_seconds": seconds}
-        print(name, found[name], flush=True)
-        storage.write_json(path, found)
-    return found
+def measure(name: str, dataset: Dataset) -> dict[str, Any]:
+    """Trains and certifies a classifier."""
+    begin = time.process_time()
+    classifier = train(RECIPES[name], dataset)
+    seconds = time.process_time() - begin
+    prover = Prover(classifier, ThreatModel(epsilon=2 * max(RADII)))
+    images, labels = prover.check(dataset.validation.images, dataset.validation.labels)
+    result = prover.certify(images, labels, "ibp")
+    shares = [float(np.mean(result.radius >= radius)) for radius in RADII]
+    return {"natural": float(np.mean(result.correct)), "certified": shares, "cpu_seconds": seconds}
 
 
 def write_page(found: dict[str, Any], path: pathlib.Path) -> None:
     """Writes the table."""
-    header = ["", "natural", *(f"ε = {radius:g}" for radius in RADII), "CPU seconds"]
-    rows = [
-        [
-            name,
-            *(percentage(share, 1) for share in (found[name]["natural"], *found[name]["certified"])),
-            f"{found[name]['cpu_seconds']:.0f}",
-        ]
-        for name in RECIPES
-        if name in found
-    ]
     text = (
         "# What each part of certified training brings\n\n"
         "Natural and certified accuracy in % of the 5,000 validation images of MNIST (p = 1, k = 5, normalised, "
@@ -147,7 +126,7 @@ def write_page(found: dict[str, Any], path: pathlib.Path) -> None:
         "The first: six epochs instead of the 55 of [mnist_certified](certified.md), 1,024 potentials, two hidden "
         "layers of 512, ε to 0.26 and κ to 0.45 within 2.2 epochs, q to 0.7 within 3. The standard error of a share "
         "near 90 % is 0.4 points, near 70 % 0.6.\n\n"
-        f"{markdown_table(header, rows)}\n"
+        f"{ablations.table(found, RECIPES, RADII, 'certified')}\n"
         "Made by `python -m benchmarks.certified_ablations --folder=DIR --data_dir=DIR --results=docs/results`.\n"
     )
     storage.write_text(path, text)
@@ -155,14 +134,9 @@ def write_page(found: dict[str, Any], path: pathlib.Path) -> None:
 
 def main() -> None:
     """Trains what is missing, and writes the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=pathlib.Path, required=True, help="of the stored results")
-    parser.add_argument("--data_dir", help="of prepared datasets")
-    parser.add_argument("--results", type=pathlib.Path, help="where certified_ablations.md is written")
-    parser.add_argument("--recipes", nargs="*", choices=list(RECIPES), default=list(RECIPES), help="rows to make")
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    found = measure(given.folder, data.load("mnist", data_dir=given.data_dir), given.recipes)
+    given = ablations.parse_arguments(__doc__, list(RECIPES), "certified_ablations.md")
+    dataset = data.load("mnist", data_dir=given.data_dir)
+    found = ablations.complete(given.folder, given.recipes, lambda name: measure(name, dataset))
     if given.results:
         write_page(found, given.results / "certified_ablations.md")
 

@@ -6,8 +6,6 @@ Each training is attacked on validation images; the test images are not used. Re
 each training, and the same command continues.
 """
 
-import argparse
-import json
 import pathlib
 import time
 from typing import Any
@@ -15,14 +13,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from benchmarks import ablations
 from wasser_tf import MirrorAscent, ThreatModel, attacks, data, load_pretrained
 from wasser_tf.data import Dataset, Split
 from wasser_tf.evaluation.metrics import predict
 from wasser_tf.models import with_precision
-from wasser_tf.reporting.tables import markdown_table
 from wasser_tf.runs.train import build_models
 from wasser_tf.runtime import storage
-from wasser_tf.runtime.formatting import percentage
 from wasser_tf.training.config import TrainConfig
 from wasser_tf.training.distribution import Distribution
 from wasser_tf.training.loop import TrainingContext, train
@@ -48,6 +45,7 @@ RECIPE: dict[str, Any] = {
     "keep": "last",
     "deterministic": False,
 }
+BEFORE = "before"
 ATTACK: dict[str, Any] = {"loss": "cross_entropy", "iterations": 2, "step_size": 4, "polish": 3}
 # Changes of the radius, of the attack, and of other settings.
 ROWS: dict[str, tuple[float, dict[str, Any], dict[str, Any]]] = {
@@ -80,21 +78,15 @@ def run(name: str, dataset: Dataset) -> keras.Model:
     return with_precision(model.classifier, "float32")
 
 
-def measure(folder: pathlib.Path, dataset: Dataset, names: list[str]) -> dict[str, Any]:
-    """Trains and attacks what is not stored yet, and returns all that is stored."""
-    path = folder / "ablations.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+def measure(name: str, dataset: Dataset) -> dict[str, Any]:
+    """Trains a classifier and attacks it, or attacks the one that all trainings begin with."""
+    if name == BEFORE:
+        return attacked(load_pretrained("cifar10_wassertrain_near"), dataset.validation)
     train_split = Split(*(array[: STEPS * RECIPE["batch_size"]] for array in dataset.train))
-    for name in names:
-        if name in found:
-            continue
-        begin = time.process_time()
-        classifier = run(name, dataset._replace(train=train_split))
-        seconds = time.process_time() - begin
-        found[name] = {**attacked(classifier, dataset.validation), "cpu_seconds": seconds}
-        print(name, found[name], flush=True)
-        storage.write_json(path, found)
-    return found
+    begin = time.process_time()
+    classifier = run(name, dataset._replace(train=train_split))
+    seconds = time.process_time() - begin
+    return {**attacked(classifier, dataset.validation), "cpu_seconds": seconds}
 
 
 def attacked(classifier: keras.Model, images: Split) -> dict[str, Any]:
@@ -113,16 +105,6 @@ def attacked(classifier: keras.Model, images: Split) -> dict[str, Any]:
 
 def write_page(found: dict[str, Any], path: pathlib.Path, count: int) -> None:
     """Writes the table."""
-    header = ["", "natural", *(f"ε = {radius:g}" for radius in RADII), "CPU seconds"]
-    rows = [
-        [
-            name,
-            *(percentage(share, 1) for share in (found[name]["natural"], *found[name]["robust"])),
-            f"{found[name]['cpu_seconds']:.0f}" if found[name].get("cpu_seconds") else "–",
-        ]
-        for name in ("before", *ROWS)
-        if name in found
-    ]
     text = (
         "# What each part of WasserTrain brings at small radii\n\n"
         f"Natural and robust accuracy in % of {count:,} validation images of CIFAR-10 (p = 1, k = 5, normalised, "
@@ -132,7 +114,7 @@ def write_page(found: dict[str, Any], path: pathlib.Path, count: int) -> None:
         "cross-entropy with a step of 4, at ε = 0.01; ω = 0.8, smoothed labels 0.1, crops and mirror images, SGD with "
         "a rate from 0.05 to 0 along a line, averaged weights 0.99, mixed_bfloat16. All rows are of the same images, "
         "and the standard error of a difference is about one point.\n\n"
-        f"{markdown_table(header, rows)}\n"
+        f"{ablations.table(found, (BEFORE, *ROWS), RADII, 'robust')}\n"
         "Made by `python -m benchmarks.wasser_train_ablations --folder=DIR --data_dir=DIR --results=docs/results`.\n"
     )
     storage.write_text(path, text)
@@ -140,19 +122,9 @@ def write_page(found: dict[str, Any], path: pathlib.Path, count: int) -> None:
 
 def main() -> None:
     """Trains what is missing, and writes the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=pathlib.Path, required=True, help="of the stored results")
-    parser.add_argument("--data_dir", help="of prepared datasets")
-    parser.add_argument("--results", type=pathlib.Path, help="where wasser_train_ablations.md is written")
-    parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS), help="rows to make")
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
+    given = ablations.parse_arguments(__doc__, list(ROWS), "wasser_train_ablations.md")
     dataset = data.load("cifar10", data_dir=given.data_dir, validation_size=1000)
-    found = measure(given.folder, dataset, given.rows)
-    if "before" not in found:
-        classifier = load_pretrained("cifar10_wassertrain_near")
-        found["before"] = attacked(classifier, dataset.validation)
-        storage.write_json(given.folder / "ablations.json", found)
+    found = ablations.complete(given.folder, (BEFORE, *given.recipes), lambda name: measure(name, dataset))
     if given.results:
         write_page(found, given.results / "wasser_train_ablations.md", len(dataset.validation.labels))
 
