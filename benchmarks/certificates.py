@@ -3,11 +3,13 @@
     python -m benchmarks.certificates speed
     python -m benchmarks.certificates prove --models=pretrained:mnist_wassertrain --num_examples=100 --data_dir=…
     python -m benchmarks.certificates attack --models=pretrained:mnist_wassertrain --num_examples=1000 --data_dir=…
+    python -m benchmarks.certificates predict --models=pretrained:mnist_wassertrain,pretrained:mnist_certified
 
 `attack` starts mirror ascent at the certified radius of each image, which must fool none; the exit is 1 if it does.
 """
 
 import argparse
+import functools
 import sys
 import time
 from typing import Any
@@ -16,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.timing import in_turns, ratio
 from wasser_tf import models
 from wasser_tf.attacks import MirrorAscent
 from wasser_tf.certification.bounds import Bounds
@@ -179,10 +182,25 @@ def attack(given: argparse.Namespace) -> int:
     return fooled
 
 
+def predict(paths: list[str]) -> None:
+    """Times predictions of classifiers of equal images, compiled graphs in turns, relative to the first classifier."""
+    loaded = {path: models.load_classifier(path) for path in paths}
+    shape = loaded[paths[0]].input_shape[1:]
+    for size in (1, 32, 256):
+        images = tf.constant(np.random.default_rng(0).random((size, *shape), np.float32))
+        compiled = {
+            path: tf.function(lambda batch, each=each: each(batch, training=False)) for path, each in loaded.items()
+        }
+        calls = {path: functools.partial(call, images) for path, call in compiled.items()}
+        times, _ = in_turns(calls, 100)
+        each = [f"{path} {1e3 * np.median(t):.2f} ms ({ratio(t, times[paths[0]]):.2f} ×)" for path, t in times.items()]
+        print(f"{size} images: " + ", ".join(each), flush=True)
+
+
 def main() -> int:
-    """Runs one of the three."""
+    """Runs one of the four."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["speed", "prove", "attack"])
+    parser.add_argument("what", choices=["speed", "prove", "attack", "predict"])
     parser.add_argument("--models", default="pretrained:mnist_wassertrain")
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data_dir")
@@ -197,6 +215,9 @@ def main() -> int:
         return 0
     if given.what == "prove":
         prove(given)
+        return 0
+    if given.what == "predict":
+        predict(given.models.split(","))
         return 0
     return int(attack(given) > 0)
 
