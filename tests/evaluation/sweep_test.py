@@ -8,6 +8,7 @@ from wasser_tf.evaluation.fingerprint import fingerprint, safe_name
 from wasser_tf.evaluation.rescoring import rescore
 from wasser_tf.evaluation.sweep import Model, Sweep
 from wasser_tf.evaluation.worst_case import worst_case
+from wasser_tf.runtime import provenance
 
 
 class Counted(RandomPlan):
@@ -81,6 +82,23 @@ def test_an_interrupted_sweep_resumes(tmp_path, counted, classifier, digits):
         np.testing.assert_allclose(
             interrupted.examples.result.adversarial, whole.examples.result.adversarial, atol=1e-5
         )
+
+
+def test_a_resumed_sweep_knows_the_commits_of_all_its_cells(tmp_path, counted, classifier, digits, monkeypatch):
+    sweep, model = make_sweep(tmp_path, counted, classifier, digits)
+    Counted.stop_at = 2
+    monkeypatch.setattr(provenance, "commit", lambda: "b" * 40)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run()
+    Counted.stop_at = None
+    monkeypatch.setattr(provenance, "commit", lambda: "a" * 40)
+    sweep.run()
+    assert [next(sweep.results(model, radius)).commits for radius in sweep.radii] == [("a" * 40, "b" * 40), ("a" * 40,)]
+    # Outside a checkout none is known.
+    monkeypatch.setattr(provenance, "commit", lambda: None)
+    other, model = make_sweep(tmp_path / "other", counted, classifier, digits)
+    other.run()
+    assert next(other.results(model, 0.1)).commits == ()
 
 
 def test_chunks_change_nothing(tmp_path, random_plan, classifier, digits):

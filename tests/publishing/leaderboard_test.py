@@ -53,6 +53,9 @@ def test_robust_images_survive_every_attack_in_every_smaller_ball():
     assert found["attacks"] == {"x": {"iterations": 1}} and found["seconds"] == 4
     assert found["least_feasible_share"] == 0.9
     assert found["threat_model"] == {"p": 1.0} and found["natural_accuracy"] == 0.75
+    assert found["commit"] == "c"
+    report["models"]["m"]["attacked_at"] = ["a", "b"]
+    assert leaderboard.make_entry(report, "m")["commit"] == "a, b"
     with pytest.raises(ValueError, match="contains m, not 'other'"):
         leaderboard.make_entry(report, "other")
 

@@ -140,8 +140,9 @@ def test_the_table_is_sorted_by_the_middle_of_the_shared_radii():
 
 def test_entries_in_words():
     assert percent(None) == "–" and percent(0.12345) == "12.35 %" and percent(0.12345, 1) == "12.3 %"
-    assert [leaderboard.short_commit(commit) for commit in (None, "0123456789", "0123456789-dirty")] == [
-        "unknown", "01234567", "01234567-dirty",
+    commits = (None, "0123456789", "0123456789-dirty", "0123456789-dirty, 9876543210")
+    assert [leaderboard.short_commit(commit) for commit in commits] == [
+        "unknown", "01234567", "01234567-dirty", "01234567-dirty, 98765432",
     ]  # fmt: skip
     words = leaderboard.ball_in_words(leaderboard_entry("a", {}))
     assert words.startswith("Wasserstein ball: ε normalised") and words.endswith("none crossed")

@@ -34,6 +34,7 @@ class CellResult(NamedTuple):
       seconds: Duration of the attack in seconds, summed over the chunks.
       rank: The number of classes that are more probable than the right one, on the feasible examples, [m]; None where
         there are at most 10 classes.
+      commits: The commits of the code that made the examples, sorted; those that are not known are left out.
     """
 
     label: str
@@ -42,6 +43,7 @@ class CellResult(NamedTuple):
     examples: Examples
     seconds: float
     rank: np.ndarray | None = None
+    commits: tuple[str, ...] = ()
 
 
 class Stage(NamedTuple):

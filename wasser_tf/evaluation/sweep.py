@@ -28,7 +28,7 @@ from wasser_tf.evaluation.examples import Examples
 from wasser_tf.evaluation.fingerprint import array_digest, safe_name
 from wasser_tf.evaluation.rescoring import rescore
 from wasser_tf.evaluation.stored_examples import PICTURES, STORED
-from wasser_tf.runtime import interruption
+from wasser_tf.runtime import interruption, provenance
 from wasser_tf.runtime.arguments import check_one_of
 from wasser_tf.runtime.progress import Progress
 from wasser_tf.threat_model import ThreatModel
@@ -140,6 +140,7 @@ class Sweep:
                         seconds = time.perf_counter() - begin
                         fooled = int(np.sum(found.result.success | found.clean.wrong))
                         extra = {"seconds": np.float64(seconds), **self._ranks(model.classifier, found, from_logits)}
+                        extra["commit"] = np.str_(provenance.commit() or "")
                         if self.stored == "none":
                             found = examples.keep_images(found, int(np.sum(rows < PICTURES)))
                         examples.write_examples(path, found, self.stored, **extra)
@@ -195,7 +196,7 @@ class Sweep:
         for stage in self._stages(model):
             if stage.radius != radius or not stage.cells:
                 continue
-            parts, ranks, seconds = [], [], 0.0
+            parts, ranks, seconds, commits = [], [], 0.0, set()
             for path, rows in stage.cells.items():
                 kept = None if images is None else int(np.sum(rows < images))
                 clean = functools.partial(self._first_images, rows)
@@ -205,14 +206,16 @@ class Sweep:
                 parts.append(part if kept is None else examples.keep_images(part, kept))
                 ranks.append(extra.get("rank"))
                 seconds += float(extra.get("seconds", 0.0))
+                commits |= {str(extra["commit"])} - {""} if "commit" in extra else set()
             known = [rank for rank in ranks if rank is not None]
             rank = np.concatenate(known) if len(known) == len(ranks) else None
-            yield CellResult(stage.label, stage.attack, stage.rows, examples.concatenate(parts), seconds, rank)
+            whole = examples.concatenate(parts)
+            yield CellResult(stage.label, stage.attack, stage.rows, whole, seconds, rank, tuple(sorted(commits)))
 
     def concatenate(self, model: Model, radius: float, path: str | os.PathLike[str]) -> None:
         """Writes all examples of the only attack at a radius into one file; memory does not grow with their number."""
         (stage,) = (stage for stage in self._stages(model) if stage.radius == radius)
-        stored_examples.concatenate_files(list(stage.cells), path, skip=("seconds",))
+        stored_examples.concatenate_files(list(stage.cells), path, skip=("seconds", "commit"))
 
     def _stages(self, model: Model) -> Iterator[Stage]:
         """Yields the stages of a model in order.

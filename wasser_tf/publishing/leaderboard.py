@@ -90,7 +90,8 @@ def make_entry(
         "seconds": round(records[-1]["seconds"]),
         "num_weights": num_weights,
         "fingerprint": model["fingerprint"],
-        "commit": report["commit"],
+        # A resumed evaluation keeps what was attacked before; older files do not say at which commit.
+        "commit": ", ".join(model.get("attacked_at", ())) or report["commit"],
         "command": report["command"],
     }
 
@@ -277,5 +278,7 @@ def attacks_in_words(attacks: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def short_commit(commit: str | None) -> str:
-    """Returns the first 8 digits of a commit, with "-dirty" if the commit ends so; "unknown" for None."""
-    return "unknown" if commit is None else commit[:8] + ("-dirty" if commit.endswith("-dirty") else "")
+    """Returns the first 8 digits of one commit or several, with "-dirty" if a commit ends so; "unknown" for None."""
+    if commit is None:
+        return "unknown"
+    return ", ".join(one[:8] + ("-dirty" if one.endswith("-dirty") else "") for one in commit.split(", "))

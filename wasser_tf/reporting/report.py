@@ -54,6 +54,7 @@ class ModelReport:
       pictures: Examples to draw, by radius.
       top5: The natural top-5 accuracy, of classifiers with more than 10 classes.
       robust_top5: For these, by attack and radius: the share of the examples whose class is among the 5 most probable.
+      commits: The commits of the code that attacked the model, as far as they are known.
     """
 
     name: str
@@ -68,6 +69,7 @@ class ModelReport:
     pictures: dict[float, Pictures] = dataclasses.field(default_factory=dict)
     top5: float | None = None
     robust_top5: dict[tuple[str, float], float] = dataclasses.field(default_factory=dict)
+    commits: set[str] = dataclasses.field(default_factory=set)
 
     def add(
         self,
@@ -164,6 +166,7 @@ def _to_json(model: ModelReport) -> dict[str, Any]:
         ],
         "sanity": [dataclasses.asdict(check) for check in model.checks],
         "gradient_masking": gradient_masking(model.checks),
+        "attacked_at": sorted(model.commits),
         "minimal_radius_median": _median(radii) if model.bisected else None,
         "minimal_radius": [float(radius) for radius in radii],
         **({} if model.top5 is None else {"natural_top5_accuracy": model.top5}),

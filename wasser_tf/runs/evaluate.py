@@ -220,6 +220,7 @@ def _score_cells(run: _Context, model: Model, verify_exact: int | None) -> Model
         exact = verify_exact is not None
         for cell in run.sweep.results(model, radius, rescored=run.stored_only, images=kept, exact=exact):
             seconds += cell.seconds
+            report.commits.update(cell.commits)
             if cell.rank is not None:
                 ranks[cell.rows] = cell.rank if alone else np.maximum(ranks[cell.rows], cell.rank)
                 if not config.skip_fooled:
