@@ -239,6 +239,7 @@ def test_a_report_of_everything(record, monkeypatch, tmp_path):
     monkeypatch.setattr(report, "_draw", lambda *given: {"A picture": "figures/a.png", "Another": "figures/b.png"})
     exact, checks = {("a", 0.3): _exact()}, [_check(False, True)]
     full, plain = _model(record, exact=exact, checks=checks, bisected=True), _model(record, name="other")
+    full.commits = {"b", "a"}
     config = {"skip_fooled": False, "attacks": {"a": {}, "b": {}}}
     write_report(tmp_path, config, ThreatModel(epsilon=0.7), _images(), [full, plain])
     text = (tmp_path / "report.md").read_text()
@@ -262,6 +263,7 @@ def test_a_report_of_everything(record, monkeypatch, tmp_path):
     assert ours.pop("exact") == [{"attack": "a", "epsilon": 0.3, **dataclasses.asdict(exact["a", 0.3])}]
     assert ours.pop("sanity") == [dataclasses.asdict(checks[0])] and ours.pop("gradient_masking") == ["one"]
     assert [float(radius) for radius in ours.pop("minimal_radius")] == [0.0, 0.1, 0.2, np.inf]
+    assert ours.pop("attacked_at") == ["a", "b"] and stored["models"]["other"]["attacked_at"] == []
     assert ours == {"path": "m.keras", "fingerprint": "f", "minimal_radius_median": 0.1}
     assert stored["models"]["other"]["minimal_radius_median"] is None
 
